@@ -1,0 +1,46 @@
+"""The one vocabulary of events, for turns and runs alike."""
+
+from enum import StrEnum
+from typing import Any
+
+from services.kit.contract import Int64, Message, Timestamp
+
+
+class EventType(StrEnum):
+    """What happened. Exactly one of the last three ends a stream."""
+
+    RUN_STARTED = "run.started"
+    TEXT_DELTA = "text.delta"
+    REASONING_DELTA = "reasoning.delta"
+    TOOL_REQUESTED = "tool.requested"
+    TOOL_APPROVAL_REQUIRED = "tool.approval_required"
+    TOOL_COMPLETED = "tool.completed"
+    TASK_STARTED = "task.started"
+    TASK_COMPLETED = "task.completed"
+    TASK_FAILED = "task.failed"
+    USAGE = "usage"
+    CHECKPOINT = "checkpoint"
+    ATTEMPT_RESTARTED = "attempt.restarted"
+    CUSTOM = "custom"
+    RUN_COMPLETED = "run.completed"
+    RUN_FAILED = "run.failed"
+    RUN_CANCELLED = "run.cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing may follow."""
+        return self in (EventType.RUN_COMPLETED, EventType.RUN_FAILED, EventType.RUN_CANCELLED)
+
+
+class Event(Message):
+    """One entry of a stream. `seq` counts from 1 without a gap; `data` depends on `type`:
+
+    `text.delta` {text}; `attempt.restarted` {fromSeq}: drop the text shown since that seq; `usage` the tokens;
+    `run.failed` {error}; `run.completed` {finishReason, messageSeq}; `run.cancelled` {messageSeq?}.
+    """
+
+    seq: Int64
+    type: EventType
+    attempt: int
+    data: dict[str, Any]
+    created_at: Timestamp
