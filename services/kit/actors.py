@@ -1,0 +1,220 @@
+"""Actors: typed interfaces, the base class that hosts them, and the one way to call them."""
+
+import asyncio
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Final, TypeVar, get_type_hints
+from weakref import WeakValueDictionary
+
+import structlog
+from dapr.actor import Actor, ActorInterface, ActorRuntime, Remindable, actormethod
+from dapr.actor.id import ActorId
+from dapr.actor.runtime.config import ActorRuntimeConfig
+from dapr.actor.runtime.context import ActorRuntimeContext
+from dapr.clients.grpc.dapr_actor_grpc_client import DaprActorGrpcClient
+from dapr.serializers import Serializer
+from pydantic import BaseModel, TypeAdapter
+
+from services.kit.errors import ErrorStatus, RpcError, internal_error
+from services.kit.sidecar import Sidecar, SidecarError, unavailable
+from services.kit.state import StateConflict
+
+__all__ = [
+    "ActorInterface",
+    "ActorRuntimeContext",
+    "Actors",
+    "ActorId",
+    "DomainActor",
+    "Remindable",
+    "actormethod",
+    "register_actor",
+]
+
+I = TypeVar("I", bound=ActorInterface)  # noqa: E741 - an interface, by the language's own name
+Method = Callable[..., Awaitable[Any]]
+
+MAX_DECISIONS: Final = 5
+"""How often one call decides again after another owner of the same actor wrote first."""
+
+log = structlog.get_logger()
+
+
+class Reply(BaseModel):
+    """What travels back from an actor: a value or an error. Dapr turns exceptions into untyped 500s."""
+
+    ok: Any = None
+    error: ErrorStatus | None = None
+
+
+class PydanticSerializer(Serializer):
+    """Messages and state as Pydantic writes them; the SDK's default serializer rewrites text that looks like a date."""
+
+    def serialize(self, obj: object, custom_hook: Any = None) -> bytes:
+        """Bytes as they are, models by Pydantic, the rest as JSON."""
+        if isinstance(obj, bytes):
+            return obj
+        if isinstance(obj, BaseModel):
+            return obj.model_dump_json(by_alias=True, exclude_none=True).encode()
+        return json.dumps(obj).encode()
+
+    def deserialize(self, data: bytes, data_type: Any = object, custom_hook: Any = None) -> Any:
+        """The model that a method declares, else plain JSON."""
+        if isinstance(data_type, type) and issubclass(data_type, BaseModel):
+            return data_type.model_validate_json(data)
+        return json.loads(data) if data else None
+
+
+class DomainActor(Actor):
+    """Base of every actor. It owns four promises.
+
+    An `RpcError` travels back as a value; any exception discards what was cached; calls of one actor run one at
+    a time in this process, whatever Dapr's lock did; and a method that lost a race to another owner decides
+    again from what that owner wrote.
+    """
+
+    _locks: ClassVar[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
+
+    def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId) -> None:
+        super().__init__(ctx, actor_id)
+        key = f"{type(self).__name__}/{actor_id.id}"
+        self._lock = self._locks.setdefault(key, asyncio.Lock())
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _interface_methods(cls):
+            method = cls.__dict__.get(name)
+            if method is not None:
+                setattr(cls, name, _guarded(method))
+
+    @property
+    def entity_id(self) -> str:
+        """The id of the thing that this actor is."""
+        return str(self.id.id)
+
+    def forget(self) -> None:
+        """Discard everything that was read; each actor forgets its states."""
+        raise NotImplementedError
+
+    async def exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run `work` alone; after a lost race forget, and run it again."""
+        async with self._lock:
+            for _ in range(MAX_DECISIONS):
+                try:
+                    return await work()
+                except StateConflict:
+                    self.forget()
+                except BaseException:
+                    self.forget()
+                    raise
+        raise SidecarError("another owner of the actor keeps writing")
+
+
+def _interface_methods(cls: type) -> list[str]:
+    interfaces = [base for base in cls.__mro__ if ActorInterface in base.__bases__]
+    return [n for i in interfaces for n in vars(i) if not n.startswith("_") and callable(vars(i)[n])]
+
+
+def _guarded(method: Method) -> Method:
+    @functools.wraps(method)
+    async def guarded(self: DomainActor, *args: Any) -> Reply:
+        try:
+            value = await self.exclusively(lambda: method(self, *args))
+        except RpcError as error:
+            return Reply(error=error.to_status())
+        except SidecarError as error:
+            log.warning("actor.unavailable", actor=type(self).__name__, method=method.__name__, error=str(error))
+            return Reply(error=unavailable(error).to_status())
+        except Exception:
+            log.exception("actor.failed", actor=type(self).__name__, method=method.__name__)
+            return Reply(error=internal_error().to_status())
+        return Reply(ok=value)
+
+    return guarded
+
+
+class _Call:
+    """One method of an actor, ready to be called."""
+
+    def __init__(self, sidecar: Sidecar, actor_type: str, wire_name: str, response: Any) -> None:
+        self._sidecar = sidecar
+        self._actor_type = actor_type
+        self._wire_name = wire_name
+        self._response = TypeAdapter(response) if response is not type(None) else None
+
+    async def __call__(self, actor_id: str, request: BaseModel | None) -> Any:
+        body = request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
+        try:
+            data = await self._sidecar.invoke_actor(self._actor_type, actor_id, self._wire_name, body)
+        except SidecarError as error:
+            log.warning("actor.unreachable", actor=self._actor_type, method=self._wire_name, error=str(error))
+            raise unavailable(error) from error
+        reply = Reply.model_validate_json(data)
+        if reply.error is not None:
+            raise RpcError.from_status(reply.error)
+        return self._response.validate_python(reply.ok) if self._response else None
+
+
+class _Proxy:
+    """Looks like the interface; each call goes to wherever the actor lives."""
+
+    def __init__(self, calls: dict[str, _Call], actor_id: str) -> None:
+        self._calls = calls
+        self._actor_id = actor_id
+
+    def __getattr__(self, name: str) -> Method:
+        try:
+            call = self._calls[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+        async def invoke(request: BaseModel | None = None) -> Any:
+            return await call(self._actor_id, request)
+
+        return invoke
+
+
+class Actors:
+    """Calls actors through the sidecar's pooled connection; errors come back as `RpcError`."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self._calls: dict[type[ActorInterface], dict[str, _Call]] = {}
+
+    def get(self, interface: type[I], actor_id: str) -> I:
+        """The actor with this id, seen by its interface."""
+        if interface not in self._calls:
+            self._calls[interface] = self._methods_of(interface)
+        proxy: Any = _Proxy(self._calls[interface], actor_id)
+        return proxy
+
+    def _methods_of(self, interface: type[ActorInterface]) -> dict[str, _Call]:
+        actor_type = interface.__name__.removesuffix("Interface")
+        calls: dict[str, _Call] = {}
+        for name, function in vars(interface).items():
+            if name.startswith("_") or not callable(function):
+                continue
+            wire_name = getattr(function, "__actormethod__", name)
+            response = get_type_hints(function).get("return", type(None))
+            calls[name] = _Call(self._sidecar, actor_type, wire_name, response)
+        return calls
+
+
+async def register_actor(
+    actor: type[DomainActor],
+    sidecar: Sidecar,
+    factory: Callable[[ActorRuntimeContext, ActorId], DomainActor],
+) -> None:
+    """Host an actor type in this process; its own calls to the sidecar use the pooled connection."""
+    serializer = PydanticSerializer()
+    client = DaprActorGrpcClient(
+        channel=sidecar.channel, message_serializer=serializer, state_serializer=serializer
+    )
+    await ActorRuntime.register_actor(
+        actor, serializer, serializer, actor_factory=factory, actor_client=client
+    )
+
+
+def configure_actors(config: ActorRuntimeConfig) -> None:
+    """Set idle timeout and drain for every actor type of this process."""
+    ActorRuntime.set_actor_config(config)

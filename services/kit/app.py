@@ -1,0 +1,197 @@
+"""The app factory: what every service has, whatever its domain."""
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.kit.errors import ErrorCode, RpcError, internal_error
+from services.kit.identity import TRUSTED_APPS_STATE
+from services.kit.logs import configure_logs
+from services.kit.rpc import RpcRouter
+from services.kit.settings import PlatformSettings
+from services.kit.sidecar import SidecarError, unavailable
+from services.kit.telemetry import TelemetryMiddleware, configure_telemetry
+
+HEALTH_PATH: Final = "/healthz"
+MAX_BODY_BYTES: Final = 1024 * 1024
+TOKEN_HEADER: Final = b"dapr-api-token"
+
+log = structlog.get_logger()
+
+Lifespan = Callable[[FastAPI, AsyncExitStack], Awaitable[None]]
+
+
+def create_service(
+    app_id: str,
+    settings: PlatformSettings,
+    *,
+    routers: Sequence[RpcRouter],
+    lifespan: Lifespan,
+    document: Callable[[], dict[str, Any]],
+    identity_callers: Collection[str] = ("edge",),
+    public_paths: Collection[str] = (),
+) -> FastAPI:
+    """An app with health, error handling, the sidecar's token on every route, limits, traces and logs.
+
+    `lifespan` opens what the app needs on the exit stack; it is closed in reverse. `identity_callers` are the
+    apps whose identity headers are believed. `public_paths` need no token.
+    """
+    configure_logs(app_id)
+    configure_telemetry(app_id)
+    app = FastAPI(
+        title=f"Yocaso {app_id}", lifespan=_run(lifespan), openapi_url="/openapi.json", redoc_url=None
+    )
+    app.openapi = document
+    app.state.draining = False
+    setattr(app.state, TRUSTED_APPS_STATE, frozenset(identity_callers))
+    app.add_api_route(HEALTH_PATH, _health, methods=["GET"], include_in_schema=False)
+    for router in routers:
+        router.verify_complete()
+        app.include_router(router)
+    _handle_errors(app)
+    open_paths = {HEALTH_PATH, "/docs", "/openapi.json", *public_paths}
+    app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
+    app.add_middleware(SidecarToken, token=settings.app_token.get_secret_value(), public=open_paths)
+    app.add_middleware(TelemetryMiddleware)
+    return app
+
+
+class SidecarToken:
+    """Lets through only what comes from this app's own sidecar, by its token."""
+
+    def __init__(self, app: ASGIApp, token: str, public: Collection[str]) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse with UNAUTHENTICATED before anything of the app runs."""
+        if scope["type"] != "http" or not self._token or scope["path"] in self._public:
+            await self._app(scope, receive, send)
+            return
+        sent = [value for name, value in scope["headers"] if name == TOKEN_HEADER]
+        if len(sent) == 1 and hmac.compare_digest(sent[0], self._token):
+            await self._app(scope, receive, send)
+            return
+        error = RpcError(ErrorCode.UNAUTHENTICATED, "Calls reach this app through its sidecar only.")
+        await _respond(error)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body over the limit: by its declared length at once, else when it has grown too long."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what arrives."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if int(declared) > self._limit:
+            await _respond(self._too_large())(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> RpcError:
+        return RpcError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is longer than {self._limit} bytes.")
+
+
+def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await lifespan(app, stack)
+            yield
+
+    return run
+
+
+async def _health(request: Request) -> Response:
+    """Alive and willing; 503 while draining, so that the sidecar sends nothing new."""
+    return Response(status_code=503 if request.app.state.draining else 204)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    async def on_rpc_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RpcError)
+        return _respond(error)
+
+    async def on_http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _respond(_from_http(error))
+
+    async def on_sidecar_error(_: Request, error: Exception) -> Response:
+        log.warning("sidecar.failed", error=str(error))
+        return _respond(unavailable(error))
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        del error
+        return _respond(RpcError(ErrorCode.INVALID_ARGUMENT, "The request is malformed."))
+
+    async def on_bug(request: Request, error: Exception) -> Response:
+        log.error("request.failed", path=request.url.path, exc_info=error)
+        return _respond(internal_error())
+
+    app.add_exception_handler(RpcError, on_rpc_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(SidecarError, on_sidecar_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(Exception, on_bug)
+
+
+def _from_http(error: HTTPException) -> RpcError:
+    if error.status_code == 404:
+        return RpcError(ErrorCode.NOT_FOUND, "No such method.")
+    if error.status_code == 405:
+        return RpcError(ErrorCode.UNIMPLEMENTED, "The method does not take this HTTP verb.")
+    return RpcError(ErrorCode.INVALID_ARGUMENT, "The request is malformed.")
+
+
+def _respond(error: RpcError) -> Response:
+    return Response(error.to_body().to_json(), error.status, error.headers(), "application/json")
+
+
+def every(seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> asyncio.Task[None]:
+    """Do some work again and again in the background; a failure is logged, and the next time comes all the same."""
+
+    async def loop() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                log.warning("background.failed", work=name, exc_info=True)
+
+    return asyncio.create_task(loop(), name=name)
+
+
+@asynccontextmanager
+async def background(task: asyncio.Task[None]) -> AsyncIterator[None]:
+    """Keep a background task for as long as the app runs."""
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

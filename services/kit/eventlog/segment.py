@@ -1,0 +1,111 @@
+"""Segments: several effects in one activity, each checkpointed before the next begins."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+
+from services.kit.eventlog.log import Attempt, EventLog, NewEvent, StaleAttempt, control_channel
+from services.kit.signals import Signals
+from services.kit.waiting import wait_for
+
+R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
+
+PULSE_SECONDS: Final = 1.0
+"""How late a writer learns of a cancel or of its successor when no wake-up reaches it."""
+
+
+class Segment:
+    """One attempt at a stream's work.
+
+    `step` runs an effect unless an earlier attempt has checkpointed it. `stop` is set when a cancel is wanted.
+    Every write is fenced: the first one after a newer attempt began raises `StaleAttempt`.
+    """
+
+    def __init__(self, log: EventLog, attempt: Attempt) -> None:
+        self._log = log
+        self._attempt = attempt
+        self.stop = asyncio.Event()
+        self.last_seq = attempt.last_seq
+        if attempt.cancel_requested_at is not None:
+            self.stop.set()
+
+    @property
+    def number(self) -> int:
+        """The attempt's number, from 1."""
+        return self._attempt.number
+
+    @property
+    def stream_id(self) -> str:
+        """The stream that this attempt writes."""
+        return self._attempt.stream_id
+
+    async def emit(self, events: Sequence[NewEvent]) -> None:
+        """Append events; durable when this returns."""
+        await self._append(events, None)
+
+    async def step(
+        self, name: str, result: type[R], effect: Callable[[], Awaitable[tuple[R, Sequence[NewEvent]]]]
+    ) -> R:
+        """The result of `effect`, run at most once per checkpoint; its events commit with the checkpoint."""
+        if name in self._attempt.checkpoints:
+            return result.model_validate(self._attempt.checkpoints[name])
+        value, events = await effect()
+        await self._append(events, (name, value.model_dump(mode="json")))
+        return value
+
+    async def finish(self, event: NewEvent) -> None:
+        """Append the terminal event."""
+        await self._append([event], None)
+
+    async def acknowledge_cancel(self) -> None:
+        """Record that this attempt has seen the cancel."""
+        await self._log.acknowledge_cancel(self.stream_id, self.number)
+
+    async def watch(self, signals: Signals, owner: asyncio.Task[Any]) -> None:
+        """Set `stop` at a cancel; cancel the owner's task when a newer attempt took over."""
+        async with signals.listen(control_channel(self.stream_id)) as news:
+            while True:
+                try:
+                    if await self._log.pulse(self.stream_id, self.number):
+                        self.stop.set()
+                except StaleAttempt:
+                    owner.cancel()
+                    return
+                except Exception:  # noqa: BLE001, S110 - a failing store shows at the next write
+                    pass
+                news.clear()
+                await wait_for(news, PULSE_SECONDS)
+
+    async def _append(self, events: Sequence[NewEvent], checkpoint: tuple[str, Any] | None) -> None:
+        self.last_seq, cancelled = await self._log.append(
+            self.stream_id, self.number, events, checkpoint=checkpoint
+        )
+        if cancelled:
+            self.stop.set()
+
+
+async def run_segment(
+    log: EventLog, signals: Signals, stream_id: str, work: Callable[[Segment], Awaitable[T]]
+) -> T | None:
+    """Begin an attempt and do its work; None where the stream is closed or another attempt took over."""
+    attempt = await log.begin_attempt(stream_id)
+    if attempt is None:
+        return None
+    segment = Segment(log, attempt)
+    task = asyncio.ensure_future(work(segment))
+    watcher = asyncio.create_task(segment.watch(signals, task), name=f"watch {stream_id}")
+    try:
+        return await task
+    except StaleAttempt:
+        return None
+    except asyncio.CancelledError:
+        if task.cancelled() and watcher.done():
+            return None
+        task.cancel()
+        raise
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)

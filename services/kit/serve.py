@@ -1,0 +1,52 @@
+"""Runs an app: `python -m services.kit.serve services.llm.app`."""
+
+import importlib
+import sys
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from services.kit.settings import PlatformSettings, load_settings
+
+GRACE_SECONDS: Final = 8
+
+
+class DrainingServer(uvicorn.Server):
+    """At SIGTERM first says that it drains, so that streams end with `reconnect`, then stops."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Flip health, then do as uvicorn does."""
+        self._app.state.draining = True
+        super().handle_exit(sig, frame)
+
+
+def serve(module: str) -> None:
+    """Serve the module's `create_app()` on APP_PORT until SIGTERM."""
+    settings = load_settings(PlatformSettings)
+    app = importlib.import_module(module).create_app()
+    config = uvicorn.Config(
+        app,
+        host=settings.bind,
+        port=settings.app_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=65_536,
+    )
+    DrainingServer(config, app).run()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m services.kit.serve MODULE\n")
+        raise SystemExit(2)
+    serve(sys.argv[1])

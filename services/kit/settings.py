@@ -1,0 +1,54 @@
+"""Configuration from the environment, checked at start with a message that names the variable."""
+
+import sys
+from enum import StrEnum
+from typing import NoReturn, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+class Environment(StrEnum):
+    """Where the platform runs; `production` refuses what is meant for a laptop."""
+
+    LOCAL = "local"
+    PRODUCTION = "production"
+
+
+class PlatformSettings(BaseSettings):
+    """What every app is told by its surroundings."""
+
+    model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    environment: Environment = Field(default=Environment.LOCAL, validation_alias="YOCASO_ENV")
+    bind: str = Field(default="127.0.0.1", validation_alias="YOCASO_BIND")
+    app_port: int = Field(default=7100, validation_alias="APP_PORT", ge=1, le=65535)
+    app_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
+    database_url: SecretStr = Field(
+        default=SecretStr("postgresql://127.0.0.1:6432/yocaso"), validation_alias="YOCASO_DATABASE_URL"
+    )
+    valkey_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6380/0"), validation_alias="YOCASO_VALKEY_URL"
+    )
+
+
+def load_settings(settings: type[SettingsT]) -> SettingsT:
+    """Read settings from the environment; on a bad value print which variable is wrong, and exit 2."""
+    try:
+        return settings()
+    except ValidationError as error:
+        _refuse(settings, error)
+
+
+def _refuse(settings: type[BaseSettings], error: ValidationError) -> NoReturn:
+    prefix = settings.model_config.get("env_prefix", "")
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else "?"
+        field = settings.model_fields.get(name)
+        alias = field.validation_alias if field else None
+        variable = alias if isinstance(alias, str) else (prefix + name).upper() if field else name
+        sys.stderr.write(f"{variable}: {problem['msg']}\n")
+    raise SystemExit(2)

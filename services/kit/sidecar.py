@@ -1,0 +1,145 @@
+"""The connection to this app's own daprd: one pooled gRPC channel for state, actors and invocation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from dapr.clients.grpc._channel import create_aio_channel
+from dapr.proto import api_service_v1, api_v1, common_v1
+from grpc.aio import AioRpcError
+
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.telemetry import current_traceparent
+
+STATE_STORE: Final = "statestore"
+CALL_TIMEOUT_SECONDS: Final = 15.0
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+
+
+class SidecarError(Exception):
+    """The sidecar, or what lies behind it, failed; the outcome of a write is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """A state row and the ETag under which it was read; `data` is empty where there is no row."""
+
+    key: str
+    data: bytes
+    etag: str
+
+
+class WriteMode(StrEnum):
+    """What a write demands of the row: nothing, that it is new, or that it still has an ETag."""
+
+    ANY = "ANY"
+    NEW = "NEW"
+    MATCH = "MATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class StateWrite:
+    """One row of a transaction; `data` of None deletes it."""
+
+    key: str
+    data: bytes | None
+    mode: WriteMode = WriteMode.ANY
+    etag: str = ""
+
+
+class Sidecar:
+    """Calls to daprd. Failures to reach it are `SidecarError`; nothing is retried here."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
+        self._stub: Any = api_service_v1.DaprStub(self._channel)
+
+    @property
+    def channel(self) -> Any:
+        """The pooled channel, for the SDK's own clients."""
+        return self._channel
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def is_ready(self) -> bool:
+        """Whether daprd answers."""
+        try:
+            await self._stub.GetMetadata(api_v1.GetMetadataRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        except AioRpcError:
+            return False
+        return True
+
+    async def invoke_actor(self, actor_type: str, actor_id: str, method: str, data: bytes) -> bytes:
+        """Call an actor method; the turn lock of the actor is held by whoever hosts it."""
+        traceparent = current_traceparent()
+        request = api_v1.InvokeActorRequest(
+            actor_type=actor_type,
+            actor_id=actor_id,
+            method=method,
+            data=data,
+            metadata={"traceparent": traceparent} if traceparent else {},
+        )
+        response = await self._call(self._stub.InvokeActor, request)
+        return response.data
+
+    async def read(self, key: str) -> StoredValue:
+        """Read one row of the state store."""
+        request = api_v1.GetStateRequest(
+            store_name=STATE_STORE,
+            key=key,
+            consistency=common_v1.StateOptions.StateConsistency.CONSISTENCY_STRONG,
+        )
+        response = await self._call(self._stub.GetState, request)
+        return StoredValue(key, response.data, response.etag)
+
+    async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
+        """Read rows in the order of `keys`; a missing row has no data."""
+        if not keys:
+            return []
+        request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
+        response = await self._call(self._stub.GetBulkState, request)
+        found: dict[str, Any] = {}
+        for item in response.items:
+            if item.error:
+                raise SidecarError(f"state row unreadable: {item.error}")
+            found[item.key] = item
+        return [
+            StoredValue(key, found[key].data, found[key].etag) if key in found else StoredValue(key, b"", "")
+            for key in keys
+        ]
+
+    async def write(self, writes: Sequence[StateWrite]) -> None:
+        """Write rows in one transaction: all or none."""
+        operations = [_operation(write) for write in writes]
+        request = api_v1.ExecuteStateTransactionRequest(storeName=STATE_STORE, operations=operations)
+        await self._call(self._stub.ExecuteStateTransaction, request)
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request, timeout=CALL_TIMEOUT_SECONDS)
+        except AioRpcError as error:
+            raise SidecarError(f"{error.code().name}: {error.details()}") from error
+
+
+def unavailable(error: Exception) -> RpcError:
+    """The error that a caller sees when the sidecar, or a store behind it, cannot be reached."""
+    del error  # its text names hosts and keys
+    return RpcError(ErrorCode.UNAVAILABLE, "A part of the platform is restarting; try again.")
+
+
+def _operation(write: StateWrite) -> Any:
+    first_write = common_v1.StateOptions.StateConcurrency.CONCURRENCY_FIRST_WRITE
+    fields: dict[str, Any] = {"key": write.key}
+    if write.data is not None:
+        fields["value"] = write.data
+    if write.mode is WriteMode.MATCH:
+        fields["etag"] = common_v1.Etag(value=write.etag)
+    if write.mode is not WriteMode.ANY:
+        fields["options"] = common_v1.StateOptions(concurrency=first_write)
+    return api_v1.TransactionalStateOperation(
+        operationType="delete" if write.data is None else "upsert",
+        request=common_v1.StateItem(**fields),
+    )

@@ -1,0 +1,66 @@
+"""Server-sent events of a stream in the event log (WHATWG HTML, 9.2)."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from services.kit.eventlog import EventLog, StoredEvent
+
+HEARTBEAT_SECONDS: Final = 15.0
+ROTATE_SECONDS: Final = 140.0
+"""A sidecar cuts an idle stream at about three minutes; the client is asked to reconnect before."""
+HEARTBEAT: Final = b": keep-alive\n\n"
+OPENED: Final = b": open\n\n"
+
+
+async def follow_as_sse(
+    log: EventLog,
+    stream_id: str,
+    after: int,
+    *,
+    is_terminal: Callable[[str], bool],
+    draining: Callable[[], bool],
+) -> AsyncIterator[bytes]:
+    """Replay from `after`, then follow until the terminal event, with a heartbeat every 15 s.
+
+    Ends early with the event `reconnect` before the sidecar's limit and when the process drains.
+    """
+    opened = last_sent = time.monotonic()
+    yield OPENED
+    async for batch in log.follow(stream_id, after):
+        now = time.monotonic()
+        if batch:
+            yield b"".join(to_sse(event) for event in batch)
+            last_sent = now
+            if is_terminal(batch[-1].type):
+                return
+        elif now - last_sent >= HEARTBEAT_SECONDS:
+            yield HEARTBEAT
+            last_sent = now
+        if now - opened >= ROTATE_SECONDS or draining():
+            yield b"event: reconnect\ndata: {}\n\n"
+            return
+
+
+def to_sse(event: StoredEvent) -> bytes:
+    """One event: its seq as `id`, its type as `event`, the same JSON as ListEvents gives as `data`."""
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {to_json(event)}\n\n".encode()
+
+
+def to_json(event: StoredEvent) -> str:
+    """The event's JSON, the same bytes for every reader."""
+    return (
+        f'{{"seq":"{event.seq}","type":"{event.type}","attempt":{event.attempt},'
+        f'"data":{event.data},"createdAt":"{_rfc3339(event.created_at)}"}}'
+    )
+
+
+def error_as_sse(body: bytes) -> bytes:
+    """A failure of the stream itself; it has no id, so a client resumes where it was."""
+    return b"event: error\ndata: " + json.dumps(json.loads(body), separators=(",", ":")).encode() + b"\n\n"
+
+
+def _rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").replace(".000000Z", "Z")

@@ -1,0 +1,214 @@
+"""Dapr Workflow, typed: references that contracts declare, the host that runs them, and the client that starts them."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, WorkflowRuntime
+from dapr.ext.workflow._durabletask.task import TaskFailedError as ActivityFailed
+from dapr.ext.workflow.aio import DaprWorkflowClient
+from dapr.ext.workflow.logger import LoggerOptions
+from grpc import RpcError as GrpcError
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+from pydantic import BaseModel
+
+from services.kit.sidecar import SidecarError
+
+__all__ = [
+    "ActivityFailed",
+    "ActivityRef",
+    "WorkflowClient",
+    "WorkflowContext",
+    "WorkflowHost",
+    "WorkflowRef",
+    "WorkflowStatus",
+]
+
+I = TypeVar("I", bound=BaseModel)  # noqa: E741 - input
+O = TypeVar("O", bound=BaseModel)  # noqa: E741 - output
+
+MAX_PAYLOAD_BYTES: Final = 16_384
+"""Inputs and outputs are references; history stores every one of them."""
+MAX_CONCURRENT_ACTIVITIES: Final = 256
+START_RETRY_SECONDS: Final = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRef(Generic[I, O]):
+    """An activity: the app that hosts it, and its messages."""
+
+    name: str
+    app_id: str
+    input: type[I]
+    output: type[O]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRef(Generic[I]):
+    """A workflow: the app that hosts it, and its input."""
+
+    name: str
+    app_id: str
+    input: type[I]
+
+
+class WorkflowStatus(StrEnum):
+    """Where a workflow stands; MISSING where there is none."""
+
+    MISSING = "MISSING"
+    ACTIVE = "ACTIVE"
+    ENDED = "ENDED"
+
+
+class WorkflowContext:
+    """What a workflow may do; everything else in it must be a pure function of its input and of these."""
+
+    def __init__(self, context: DaprWorkflowContext) -> None:
+        self._context: Any = context
+
+    @property
+    def instance_id(self) -> str:
+        """The id of this execution: a business id."""
+        return str(self._context.instance_id)
+
+    def call(self, activity: ActivityRef[I, O], value: I) -> Generator[Any, Any, O]:
+        """Run an activity in the app that owns it; used with `yield from`.
+
+        Raises:
+            ActivityFailed: the activity raised, or its host could not be reached.
+        """
+        payload = value.model_dump(mode="json", exclude_none=True)
+        result = yield self._context.call_activity(activity.name, input=payload, app_id=activity.app_id)
+        return activity.output.model_validate(result)
+
+    def sleep(self, duration: timedelta) -> Generator[Any, Any, None]:
+        """Wait durably; used with `yield from`."""
+        yield self._context.create_timer(duration)
+
+
+Workflow = Callable[[WorkflowContext, Any], Generator[Any, Any, BaseModel]]
+
+
+class WorkflowHost:
+    """Runs this app's workflows and activities.
+
+    Activities run on the app's own event loop, beside its routes, so they share its pools.
+    """
+
+    def __init__(self) -> None:
+        self._runtime: Any = WorkflowRuntime(
+            logger_options=LoggerOptions(log_level=logging.WARNING),
+            maximum_concurrent_activity_work_items=MAX_CONCURRENT_ACTIVITIES,
+            worker_ready_timeout=10,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._running: set[Future[Any]] = set()
+        self.ready = asyncio.Event()
+
+    def add_workflow(self, ref: WorkflowRef[I], workflow: Workflow) -> None:
+        """Host a workflow under its contract's name."""
+
+        def run(context: DaprWorkflowContext, value: Any) -> Generator[Any, Any, Any]:
+            result = yield from workflow(WorkflowContext(context), ref.input.model_validate(value))
+            return result.model_dump(mode="json", exclude_none=True)
+
+        self._runtime.register_workflow(run, name=ref.name)
+
+    def add_activity(self, ref: ActivityRef[I, O], activity: Callable[[I], Awaitable[O]]) -> None:
+        """Host an activity under its contract's name."""
+
+        async def run(_: WorkflowActivityContext, value: Any) -> Any:
+            assert self._loop is not None
+            coroutine = _as_coroutine(activity(ref.input.model_validate(value)))
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
+            result = await asyncio.wrap_future(future)
+            return result.model_dump(mode="json", exclude_none=True)
+
+        self._runtime.register_activity(run, name=ref.name)
+
+    async def start(self) -> None:
+        """Connect to the sidecar in the background, trying until it is there."""
+        self._loop = asyncio.get_running_loop()
+        self._starting = asyncio.create_task(self._connect(), name="workflow host")
+
+    async def stop(self, grace: timedelta) -> None:
+        """Let running activities end for a while, then leave them to whoever takes over."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        running = [asyncio.wrap_future(future) for future in list(self._running)]
+        if running:
+            await asyncio.wait(running, timeout=grace.total_seconds())
+        for future in list(self._running):
+            future.cancel()
+        if self.ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace.total_seconds()):
+                    await asyncio.to_thread(self._runtime.shutdown)
+
+    async def _connect(self) -> None:
+        while not self.ready.is_set():
+            try:
+                await asyncio.to_thread(self._runtime.start)
+            except (RuntimeError, GrpcError, OSError) as error:
+                log.info("workflows.waiting_for_sidecar", error=type(error).__name__)
+                await asyncio.sleep(START_RETRY_SECONDS)
+            else:
+                self.ready.set()
+
+
+class WorkflowClient:
+    """Starts workflows and asks after them."""
+
+    def __init__(self) -> None:
+        self._client: Any = DaprWorkflowClient(logger_options=LoggerOptions(log_level=logging.WARNING))
+
+    async def start(self, ref: WorkflowRef[I], instance_id: str, value: I) -> None:
+        """Start a workflow under a business id; one that exists already is left as it is."""
+        payload = value.model_dump(mode="json", exclude_none=True)
+        try:
+            await self._client.schedule_new_workflow(
+                ref.name, input=payload, instance_id=instance_id, app_id=ref.app_id
+            )
+        except AioRpcError as error:
+            if not _exists(error):
+                raise SidecarError(f"{error.code().name}: {error.details()}") from error
+
+    async def status(self, ref: WorkflowRef[I], instance_id: str) -> WorkflowStatus:
+        """Where the workflow with this id stands."""
+        try:
+            state = await self._client.get_workflow_state(
+                instance_id, fetch_payloads=False, app_id=ref.app_id
+            )
+        except AioRpcError as error:
+            raise SidecarError(f"{error.code().name}: {error.details()}") from error
+        if state is None:
+            return WorkflowStatus.MISSING
+        name = state.runtime_status.name
+        return WorkflowStatus.ACTIVE if name in {"RUNNING", "PENDING", "SUSPENDED"} else WorkflowStatus.ENDED
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+
+def _exists(error: AioRpcError) -> bool:
+    text = (error.details() or "").lower()
+    return error.code() == StatusCode.ALREADY_EXISTS or "already exists" in text
+
+
+async def _as_coroutine(awaitable: Awaitable[O]) -> O:
+    return await awaitable
