@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     WithJsonSchema,
 )
@@ -60,8 +61,9 @@ def _bytes_from_json(value: Any) -> Any:
 Int64 = Annotated[
     int,
     BeforeValidator(_int_from_json),
+    Field(ge=-(2**63), le=2**63 - 1),
     PlainSerializer(str, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "int64"}),
+    WithJsonSchema({"type": "string", "format": "int64", "pattern": r"^-?\d{1,19}$"}),
 ]
 """A 64-bit integer: a string in JSON, a string or a number accepted."""
 
