@@ -1,0 +1,43 @@
+"""What every test gets by its folder: a marker, a bound in seconds, and sockets or none."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT: Final = Path(__file__).parent
+BOUNDS: Final = {"unit": 1, "contract": 5, "component": 30, "e2e": 120, "chaos": 300, "bench": 1800}
+PROPERTY_BOUND: Final = 60
+"""A property runs its body a hundred times; the bound of its folder is meant for one."""
+LOOPBACK: Final = ["127.0.0.1", "::1", "localhost"]
+
+# The folder's bound guards against hanging; a deadline per example only reports a busy machine.
+settings.register_profile(
+    "yocaso", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("yocaso")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by the folder it lies in."""
+    for item in items:
+        folder = item.path.relative_to(ROOT).parts[0]
+        if folder not in BOUNDS:
+            continue
+        item.add_marker(folder)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_bound(item, folder)))
+        if folder == "unit":
+            item.add_marker(_sockets(item))
+
+
+def _bound(item: pytest.Item, folder: str) -> int:
+    is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    return max(BOUNDS[folder], PROPERTY_BOUND) if is_property else BOUNDS[folder]
+
+
+def _sockets(item: pytest.Item) -> pytest.MarkDecorator:
+    if item.get_closest_marker("loopback") is not None:
+        return pytest.mark.allow_hosts(LOOPBACK)
+    return pytest.mark.disable_socket

@@ -1,0 +1,57 @@
+"""What a workflow definition may not do: it is replayed from the top at every wake-up."""
+
+import ast
+from collections.abc import Iterator
+
+FORBIDDEN_MODULES = frozenset(
+    "aiohttp asyncio asyncpg contextvars datetime httpx io logging os pathlib random secrets shutil socket sqlalchemy "
+    "structlog subprocess sys tempfile threading time urllib uuid valkey".split()
+)
+ALLOWED_NAMES = {"datetime": frozenset({"timedelta"})}
+FORBIDDEN_CALLS = frozenset({"open", "print", "input", "eval", "exec", "__import__", "hash", "id"})
+FORBIDDEN_ATTRIBUTES = frozenset(
+    {"environ", "getenv", "now", "utcnow", "today", "monotonic", "uuid4", "urandom"}
+)
+
+
+def breaches(source: str) -> list[str]:
+    """Each thing in a workflow module that could differ at the next replay, with its line."""
+    return [f"line {line}: {what}" for line, what in sorted(_breaches(ast.parse(source)))]
+
+
+def _breaches(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt | ast.expr) and (what := _imported(node) or _done(node)):
+            yield node.lineno, what
+
+
+def _imported(node: ast.AST) -> str | None:
+    match node:
+        case ast.Import(names=names):
+            modules = [name.name for name in names]
+            found = [module for module in modules if module.split(".")[0] in FORBIDDEN_MODULES]
+            return f"import {', '.join(found)}" if found else None
+        case ast.ImportFrom(module=str(module), names=names):
+            root = module.split(".")[0]
+            found = [name.name for name in names if name.name not in ALLOWED_NAMES.get(root, ())]
+            return (
+                f"from {module} import {', '.join(found)}"
+                if root in FORBIDDEN_MODULES and found
+                else None
+            )
+        case _:
+            return None
+
+
+def _done(node: ast.AST) -> str | None:
+    match node:
+        case ast.Await() | ast.AsyncFunctionDef() | ast.AsyncFor() | ast.AsyncWith():
+            return "await"
+        case ast.Call(func=ast.Name(id=name)) if name in FORBIDDEN_CALLS:
+            return f"{name}()"
+        case ast.Attribute(attr=name) if name in FORBIDDEN_ATTRIBUTES:
+            return f".{name}"
+        case ast.Global(names=names):
+            return f"global {', '.join(names)}"
+        case _:
+            return None

@@ -1,0 +1,65 @@
+"""The error catalogue is complete, and as the architecture says."""
+
+from services.contracts.services import SERVICES
+from services.kit.errors import CATALOGUE, ErrorCode, RpcError, internal_error
+from tests.requirements import requirement
+
+STATUSES = {
+    400: "INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE MODEL_INVALID CONTEXT_LENGTH_EXCEEDED",
+    401: "UNAUTHENTICATED SIGNATURE_INVALID",
+    402: "BUDGET_EXCEEDED",
+    403: "PERMISSION_DENIED TOOL_APPROVAL_DENIED",
+    404: "NOT_FOUND TOOL_NOT_FOUND",
+    409: "ALREADY_EXISTS ABORTED TURN_IN_PROGRESS",
+    413: "PAYLOAD_TOO_LARGE",
+    422: "IDEMPOTENCY_KEY_REUSED CONTENT_FILTERED",
+    429: "RATE_LIMITED QUOTA_EXCEEDED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UPSTREAM_ERROR STREAM_INCOMPLETE TOOL_EXECUTION_FAILED",
+    503: "UNAVAILABLE MODEL_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+RETRYABLE = (
+    "ABORTED TURN_IN_PROGRESS RATE_LIMITED DEADLINE_EXCEEDED UNAVAILABLE UPSTREAM_ERROR MODEL_UNAVAILABLE "
+    "STREAM_INCOMPLETE TOOL_EXECUTION_FAILED INTERNAL"
+)
+
+
+@requirement("kit:errors")
+def test_every_code_has_one_row_with_the_status_of_the_architecture() -> None:
+    expected = {code: status for status, codes in STATUSES.items() for code in codes.split()}
+    assert {code.value: int(traits.status) for code, traits in CATALOGUE.items()} == expected
+    assert set(CATALOGUE) == set(ErrorCode)
+
+
+@requirement("kit:errors")
+def test_a_code_is_retryable_only_where_the_same_call_may_succeed_later() -> None:
+    assert {code.value for code, traits in CATALOGUE.items() if traits.retryable} == set(
+        RETRYABLE.split()
+    )
+
+
+@requirement("kit:errors")
+def test_a_body_says_whether_to_give_up_and_where_help_is() -> None:
+    for code in ErrorCode:
+        status = RpcError(code, "why").to_body().error
+        assert status.is_terminal is not CATALOGUE[code].retryable
+        assert status.details.help_link is not None
+        assert status.details.help_link.url.endswith("/" + code.value.lower().replace("_", "-"))
+
+
+@requirement("kit:errors")
+def test_internal_never_shows_the_text_of_an_exception() -> None:
+    try:
+        raise ValueError("password=hunter2")
+    except ValueError:
+        assert b"hunter2" not in internal_error().to_body().to_json()
+
+
+def test_what_a_method_raises_is_in_the_catalogue_and_named_once() -> None:
+    for service in SERVICES:
+        for method in service.methods:
+            assert len(set(method.raises)) == len(method.raises), method.name
+            assert set(method.raises) <= set(CATALOGUE), method.name

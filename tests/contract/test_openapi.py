@@ -1,0 +1,74 @@
+"""The documents are valid OpenAPI 3.1, say what the contracts say, and are committed as emitted."""
+
+from typing import Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from services.contracts.openapi import documents, edge_document, main
+from services.contracts.services import SERVICES
+from services.kit.contract import RpcMethod
+from services.kit.errors import CATALOGUE
+from tests.requirements import requirement
+
+DOCUMENTS = documents()
+EDGE_METHODS = [(s, m) for s in SERVICES for m in s.methods if not m.internal]
+
+
+def _edge_operations(method: RpcMethod) -> list[dict[str, Any]]:
+    service = next(s for s, m in EDGE_METHODS if m is method)
+    return list(edge_document()["paths"][service.edge_path(method)].values())
+
+
+@requirement("kit:openapi")
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_a_document_is_valid(name: str) -> None:
+    OpenAPIV31SpecValidator(DOCUMENTS[name]).validate()
+
+
+@requirement("kit:openapi")
+def test_the_committed_documents_are_what_the_contracts_emit() -> None:
+    assert main(["--check"]) == 0
+
+
+def test_the_edge_shows_every_public_method_and_no_internal_one() -> None:
+    assert set(edge_document()["paths"]) == {
+        service.edge_path(method) for service, method in EDGE_METHODS
+    }
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_operation_ids_are_unique(name: str) -> None:
+    ids = [o["operationId"] for item in DOCUMENTS[name]["paths"].values() for o in item.values()]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("method", [m for _, m in EDGE_METHODS], ids=lambda m: m.name)
+def test_an_operation_documents_every_status_that_its_method_raises(method: RpcMethod) -> None:
+    for operation in _edge_operations(method):
+        assert {str(int(CATALOGUE[code].status)) for code in method.raises} <= set(
+            operation["responses"]
+        )
+
+
+@pytest.mark.parametrize("method", [m for _, m in EDGE_METHODS], ids=lambda m: m.name)
+def test_the_example_of_a_request_is_accepted_by_its_model(method: RpcMethod) -> None:
+    service = next(s for s, m in EDGE_METHODS if m is method)
+    body = edge_document()["paths"][service.edge_path(method)]["post"]["requestBody"]
+    method.request.model_validate(body["content"]["application/json"]["example"])
+
+
+def test_headers_appear_where_they_apply() -> None:
+    for _, method in EDGE_METHODS:
+        for operation in _edge_operations(method):
+            names = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header"}
+            assert ("Idempotency-Key" in names) is method.idempotent
+            assert ("Last-Event-ID" in names) is method.stream
+
+
+def test_requests_refuse_unknown_fields_and_are_lower_camel_case() -> None:
+    schemas = edge_document()["components"]["schemas"]
+    for _, method in EDGE_METHODS:
+        schema = schemas[method.request.__name__]
+        assert schema["additionalProperties"] is False
+        assert not [name for name in schema.get("properties", {}) if "_" in name]

@@ -1,0 +1,234 @@
+"""What Yocaso promises: every behaviour has an id and a source; a test names the ids that it shows.
+
+`tests/contract/test_requirements.py` fails for an id without a test and for a test with an unknown id.
+"""
+
+from typing import Final
+
+import pytest
+
+ARCHITECTURE: Final = "architecture"
+RELIABILITY: Final = "reliability"
+FEATURES: Final = "features"
+ISSUE: Final = "issue 3"
+
+REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
+    # Conversations
+    "conversations:create": (ISSUE, "A conversation is created and is listed for its owner."),
+    "conversations:update": (
+        ISSUE,
+        "Title, model, system prompt and metadata change; absent fields stay.",
+    ),
+    "conversations:delete": (
+        ISSUE,
+        "A deleted conversation is gone with its messages, and a message to it is NOT_FOUND.",
+    ),
+    "conversations:list": (ISSUE, "Pages have limits, opaque cursors and a stable order."),
+    "conversations:messages": (ISSUE, "Messages are listed in both directions with cursors."),
+    "conversations:append": (ISSUE, "A message is stored without asking the model."),
+    "conversations:tenancy": (
+        ISSUE,
+        "Two users cannot see each other; a foreign id answers as a missing one.",
+    ),
+    "conversations:cursor-of-another": (
+        ISSUE,
+        "A cursor of another user or list is INVALID_ARGUMENT.",
+    ),
+    "conversations:bad-input": (ISSUE, "Bad input names the field and writes nothing."),
+    "conversations:growth": (ISSUE, "The cost of an append does not grow with the conversation."),
+    # Turns
+    "turns:send": (ISSUE, "SendMessage answers with the finished turn and its message."),
+    "turns:stream": (ISSUE, "The first byte arrives before the model has finished."),
+    "turns:idempotent": (f"{RELIABILITY} I2", "Repeating a key gives one turn and the same reply."),
+    "turns:reject": (ARCHITECTURE, "REJECT answers TURN_IN_PROGRESS while a turn runs."),
+    "turns:enqueue": (ARCHITECTURE, "ENQUEUE runs turns in order, and its queue is bounded."),
+    "turns:cancel": (
+        f"{FEATURES} A6, C5",
+        "Cancel closes the upstream within 1 s, keeps the text, and gives a receipt.",
+    ),
+    "turns:cancel-before-start": (
+        f"{FEATURES} C6",
+        "A cancel before the worker has begun is honoured.",
+    ),
+    "turns:disconnect": (
+        f"{FEATURES} A5, C4",
+        "A disconnect never stops a turn unless CANCEL was asked.",
+    ),
+    "turns:one-terminal": (
+        f"{RELIABILITY} I5",
+        "A turn has exactly one terminal status and event, the last.",
+    ),
+    "turns:attempt-restarted": (
+        ARCHITECTURE,
+        "A new attempt says which text to drop; text is never doubled.",
+    ),
+    "turns:fenced": (f"{FEATURES} C7", "A stale attempt or epoch can write nothing."),
+    "turns:bounds": (ISSUE, "Wall time and tokens of a turn are bounded."),
+    "turns:liveness": (
+        f"{RELIABILITY} I11",
+        "A turn whose workflow never started is started by its reminder.",
+    ),
+    "turns:deterministic-workflow": (
+        "style",
+        "Workflow definitions read no clock, chance, environment or device.",
+    ),
+    # The model
+    "model:terminal-rule": (
+        f"{FEATURES} C",
+        "Success needs a finish reason and usage or [DONE]; else STREAM_INCOMPLETE.",
+    ),
+    "model:error-in-200": (ISSUE, "An error inside a 200 body or stream is an error."),
+    "model:retry-by-class": (ISSUE, "Retries go by class of error and honour Retry-After."),
+    "model:chunk-boundaries": (
+        f"{RELIABILITY} NET-04",
+        "Any split of the bytes parses to the same stream.",
+    ),
+    "model:cuts": (f"{RELIABILITY} NET-03", "A cut stream is never shown as complete."),
+    "model:unknown": (ISSUE, "An unknown model is MODEL_INVALID."),
+    # Events and streams
+    "events:gap-free": (
+        f"{RELIABILITY} I3",
+        "seq counts from 1 without a gap or a repeat, also across resumes.",
+    ),
+    "events:resume": (
+        f"{FEATURES} C1, C3",
+        "A resume gives byte-identical events, through any replica.",
+    ),
+    "events:bad-cursor": (
+        f"{RELIABILITY} NET-06",
+        "A cursor that is no event's, or of the future, is refused.",
+    ),
+    "events:long-poll": (
+        ARCHITECTURE,
+        "ListEvents waits for the first event, and says when nothing more will come.",
+    ),
+    "events:heartbeat": (
+        ARCHITECTURE,
+        "An idle stream carries a comment every 15 s, and `reconnect` before 150 s.",
+    ),
+    "events:slow-client": (
+        f"{RELIABILITY} NET-05",
+        "A client that does not read costs bounded memory.",
+    ),
+    "events:thousand-cuts": (ISSUE, "1,000 random cuts and resumes give byte-equal text."),
+    # The edge
+    "edge:jwt": (ISSUE, "Tokens are checked by JWKS with cache and rotation."),
+    "edge:identity-headers": (
+        ISSUE,
+        "Client-sent identity headers are removed, in any spelling; ours are set.",
+    ),
+    "edge:cors": (ISSUE, "CORS is answered."),
+    "edge:limits": (ISSUE, "Bodies and headers are bounded."),
+    "edge:errors": (ISSUE, "The edge's own errors are RpcErrors."),
+    "edge:stream-flush": (ISSUE, "Streams are flushed at once and outlive the normal limit."),
+    "edge:client-gone": (ISSUE, "A client that leaves closes the upstream."),
+    "edge:config": (ISSUE, "The edge's configuration is rendered from the contracts."),
+    "edge:openapi": (ISSUE, "The merged document is served at /openapi.json and shown at /docs."),
+    # Tokens
+    "auth:issue-token": (
+        ISSUE,
+        "A local token carries sub, email and scope, and is refused in production.",
+    ),
+    "auth:rotation": (ISSUE, "After a rotation, old tokens verify until they are over."),
+    "auth:jwks": (ISSUE, "The key set shows public parts only."),
+    # The stack
+    "stack:up-ready": (ISSUE, "`up` is ready only when a probe turn has been answered."),
+    "stack:stop-clean": (ISSUE, "Ctrl-C or SIGTERM ends all within 10 s and leaves no process."),
+    "stack:reclaim": (ISSUE, "After a kill -9 of `yocaso`, the next `up` cleans up what is ours."),
+    "stack:second-up": (ISSUE, "A second `up` on the same state folder is refused clearly."),
+    "stack:port-in-use": (ISSUE, "A port in use is named, with what wanted it."),
+    "stack:restart": (ISSUE, "An app that dies is restarted with backoff, and that is said."),
+    "stack:state-survives": (ISSUE, "State survives a stop and a start."),
+    "stack:doctor": (ISSUE, "`doctor` explains what is missing and how to get it."),
+    "stack:token": (ISSUE, "`token` prints a bearer token that works."),
+    "stack:chat": (ISSUE, "`chat` streams, cancels, and survives a reconnect."),
+    "stack:dapr-yaml": (
+        ISSUE,
+        "dapr.yaml is a valid multi-app run template; components are scoped.",
+    ),
+    # The chassis
+    "kit:errors": (
+        ARCHITECTURE,
+        "Each code has a status and says whether it is retryable; INTERNAL hides its cause.",
+    ),
+    "kit:json-mapping": (
+        ARCHITECTURE,
+        "Bodies follow the protobuf JSON mapping; unknown fields are refused.",
+    ),
+    "kit:identity": (
+        ARCHITECTURE,
+        "Only named apps may speak for a user; empty or repeated ids are UNAUTHENTICATED.",
+    ),
+    "kit:app-token": (ARCHITECTURE, "An app answers only its sidecar's token, health apart."),
+    "kit:idempotency": (
+        ISSUE,
+        "Replay, 409 + Retry-After in progress, 422 on another body, per caller.",
+    ),
+    "kit:durable-state": (
+        ARCHITECTURE,
+        "A stale ETag refuses the whole write; the actor decides again.",
+    ),
+    "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),
+    "kit:segments": (
+        ISSUE,
+        "A repeated segment resumes after its last checkpoint, fenced by attempt.",
+    ),
+    "kit:outbound": (
+        ISSUE,
+        "Timeouts apart for connect, first byte, chunks and total; private addresses refused.",
+    ),
+    "kit:telemetry": (ISSUE, "One W3C trace crosses edge, app, actor, workflow and model call."),
+    "kit:redaction": (ISSUE, "Secrets never reach a log."),
+    "kit:settings": (ISSUE, "A bad setting names its variable at start."),
+    "kit:migrations": (ISSUE, "Migrations run at start, once, whoever starts first."),
+    "kit:failpoints": (ISSUE, "Failpoints stop or kill at a named step, and cost nothing unarmed."),
+    "kit:openapi": (ISSUE, "OpenAPI is emitted, committed, valid and without drift."),
+    "kit:openapi-conformance": (ISSUE, "schemathesis finds no 5xx on the emitted documents."),
+    # Kill and cut
+    "chaos:T0": (
+        f"{RELIABILITY} T0",
+        "Killed before anything was written: a retry gives one message.",
+    ),
+    "chaos:T1": (f"{RELIABILITY} T1", "Killed with the key reserved: no lasting 409."),
+    "chaos:T2": (f"{RELIABILITY} T2", "Killed with the actor call in flight: one epoch wins."),
+    "chaos:T3": (
+        f"{RELIABILITY} T3",
+        "Killed after the commit, before the reply: a retry returns the original.",
+    ),
+    "chaos:T4": (f"{RELIABILITY} T4", "Killed before the run began: it is started."),
+    "chaos:T5": (f"{RELIABILITY} T5", "Killed before the first token: one assistant message."),
+    "chaos:T6": (
+        f"{RELIABILITY} T6",
+        "Killed amid tokens: exact resume, no splice of two generations.",
+    ),
+    "chaos:T11": (f"{RELIABILITY} T11", "Killed at the terminal write: one terminal."),
+    "chaos:T12": (
+        f"{RELIABILITY} T12",
+        "Cancel races completion: one of them, nothing after the terminal.",
+    ),
+    "chaos:W2": (f"{RELIABILITY} W2", "Killed around an activity: effects happen once by key."),
+    "chaos:C1": (f"{RELIABILITY} C1", "Boots in any order; ready only when usable."),
+    "chaos:C2": (f"{RELIABILITY} C2", "SIGTERM drains or hands over safely."),
+    "chaos:C3": (f"{RELIABILITY} C3", "Random kills leave the invariants whole."),
+    "chaos:control-plane": (ISSUE, "Placement and scheduler are killed once and nothing is lost."),
+    "chaos:stores": (ISSUE, "Postgres and Valkey restart and nothing is lost."),
+    "chaos:double-activation": (
+        f"{RELIABILITY} R-ACT-01",
+        "Two owners of an actor lose and double nothing.",
+    ),
+    "chaos:caller-aborts": (
+        f"{RELIABILITY} R-ACT-03",
+        "A caller that leaves does not let two calls overlap.",
+    ),
+    # Gates
+    "gates:size": ("style", "No file over 400 lines, no function over 60."),
+    "gates:layout": ("style", "Each service folder has the known file names and a README."),
+}
+
+
+def requirement(*ids: str) -> pytest.MarkDecorator:
+    """Says which promises a test shows."""
+    unknown = [name for name in ids if name not in REQUIREMENTS]
+    if unknown:
+        raise ValueError(f"no such requirement: {unknown}")
+    return pytest.mark.requirement(*ids)
