@@ -1,0 +1,1 @@
+"""All that one app may know of another."""

@@ -51,8 +51,8 @@ def _pytest(name: str, minutes: float, *, measured: bool = False) -> Stage:
 
 
 CHECKS: Final = (
-    Stage("lint", ("ruff", "check", ".")),
-    Stage("format", ("ruff", "format", "--check", "--quiet", ".")),
+    Stage("lint", ("ruff", "check", "--output-format=concise", ".")),
+    Stage("format", ("ruff", "format", "--check", "--output-format=concise", ".")),
     Stage("types", ("pyright",)),
     Stage("imports", ("lint-imports", "--no-logo")),
     Stage("openapi", (PYTHON, "-m", "services.contracts.openapi", "--check")),
