@@ -119,13 +119,13 @@ class ChatMessage(Message):
 
 
 class Turn(Message):
-    """A user message and its answer."""
+    """A user message and its answer. A queued turn gets its `userMessageSeq` when it begins."""
 
     turn_id: str
     conversation_id: str
     status: TurnStatus
     model: str
-    user_message_seq: Int64
+    user_message_seq: Int64 | None = None
     assistant_message_seq: Int64 | None = None
     attempts: int = 0
     usage: Usage | None = None
@@ -239,7 +239,7 @@ class GetTurnRequest(Message):
 
 
 class CancelTurnRequest(Message):
-    """Names a turn of a conversation."""
+    """Names a turn of a conversation; one that has ended is answered as it is."""
 
     conversation_id: ConversationId
     turn_id: TurnId
@@ -351,7 +351,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             CancelTurnRequest,
             Turn,
             "Cancel a turn; its partial text is kept",
-            raises=(*_NAMED, ErrorCode.FAILED_PRECONDITION),
+            raises=_NAMED,
             idempotent=True,
         ),
         RpcMethod(

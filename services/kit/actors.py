@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, ClassVar, Final, TypeVar, get_type_hints
 from weakref import WeakValueDictionary
 
@@ -13,7 +14,10 @@ from dapr.actor.id import ActorId
 from dapr.actor.runtime.config import ActorRuntimeConfig
 from dapr.actor.runtime.context import ActorRuntimeContext
 from dapr.clients.grpc.dapr_actor_grpc_client import DaprActorGrpcClient
+from dapr.ext.fastapi import DaprActor
 from dapr.serializers import Serializer
+from dapr.serializers.util import convert_to_dapr_duration
+from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
 
 from services.kit.errors import ErrorStatus, RpcError, internal_error
@@ -28,6 +32,7 @@ __all__ = [
     "DomainActor",
     "Remindable",
     "actormethod",
+    "host_actors",
     "register_actor",
 ]
 
@@ -51,18 +56,24 @@ class PydanticSerializer(Serializer):
     """Messages and state as Pydantic writes them; the SDK's default serializer rewrites text that looks like a date."""
 
     def serialize(self, obj: object, custom_hook: Any = None) -> bytes:
-        """Bytes as they are, models by Pydantic, the rest as JSON."""
+        """Bytes as they are, models by Pydantic, the rest as JSON with durations in Dapr's form."""
         if isinstance(obj, bytes):
             return obj
         if isinstance(obj, BaseModel):
             return obj.model_dump_json(by_alias=True, exclude_none=True).encode()
-        return json.dumps(obj).encode()
+        return json.dumps(obj, default=_duration).encode()
 
     def deserialize(self, data: bytes, data_type: Any = object, custom_hook: Any = None) -> Any:
         """The model that a method declares, else plain JSON."""
         if isinstance(data_type, type) and issubclass(data_type, BaseModel):
             return data_type.model_validate_json(data)
         return json.loads(data) if data else None
+
+
+def _duration(value: object) -> str:
+    if isinstance(value, timedelta):
+        return convert_to_dapr_duration(value)
+    raise TypeError(type(value).__name__)
 
 
 class DomainActor(Actor):
@@ -215,6 +226,17 @@ async def register_actor(
     )
 
 
-def configure_actors(config: ActorRuntimeConfig) -> None:
-    """Set idle timeout and drain for every actor type of this process."""
-    ActorRuntime.set_actor_config(config)
+def host_actors(app: FastAPI) -> None:
+    """Add the routes by which the sidecar reaches this app's actors.
+
+    Reentrancy stays off: with reminders it loses writes (dapr/dapr#10532).
+    """
+    ActorRuntime.set_actor_config(
+        ActorRuntimeConfig(
+            actor_idle_timeout=timedelta(minutes=10),
+            actor_scan_interval=timedelta(seconds=30),
+            drain_ongoing_call_timeout=timedelta(seconds=5),
+            drain_rebalanced_actors=True,
+        )
+    )
+    DaprActor(app)

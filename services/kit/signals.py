@@ -20,8 +20,10 @@ class Signals:
     """Named wake-ups. A reader subscribes first, then reads the store, then waits."""
 
     def __init__(self, url: str) -> None:
-        self._client: Any = Valkey.from_url(url, socket_timeout=5, socket_connect_timeout=5, protocol=2)
-        self._pubsub: Any = self._client.pubsub(ignore_subscribe_messages=True)
+        self._client: Any = Valkey.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+        # A listener waits for as long as it takes.
+        self._reader: Any = Valkey.from_url(url, socket_timeout=None, socket_connect_timeout=5, socket_keepalive=True)
+        self._pubsub: Any = self._reader.pubsub(ignore_subscribe_messages=True)
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -37,6 +39,7 @@ class Signals:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._pubsub.aclose()
+        await self._reader.aclose()
         await self._client.aclose()
 
     async def notify(self, name: str) -> None:

@@ -1,0 +1,1 @@
+"""One conversation turn: generate, commit; shaped for the tool loop and approvals."""

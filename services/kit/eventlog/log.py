@@ -54,7 +54,7 @@ class StreamHead:
     subject: str
     last_seq: int
     attempt: int
-    closed: bool
+    closed_at: datetime | None
     cancel_requested_at: datetime | None
     cancel_acknowledged_at: datetime | None
 
@@ -68,6 +68,8 @@ class Attempt:
     last_seq: int
     cancel_requested_at: datetime | None
     checkpoints: Mapping[str, Any]
+    checkpoint_seq: int
+    """The last seq that no later attempt takes back."""
 
 
 class EventLog:
@@ -77,11 +79,16 @@ class EventLog:
         self._database = database
         self._signals = signals
 
-    async def open(self, stream_id: str, *, kind: str, owner: str, subject: str) -> None:
-        """Create a stream; one that exists is left as it is."""
-        await self._database.execute(
+    async def open(self, stream_id: str, *, kind: str, owner: str, subject: str) -> bool:
+        """Create a stream; one that exists is left as it is. Returns whether it is new."""
+        rows = await self._database.execute(
             sql.OPEN, {"id": stream_id, "kind": kind, "owner": owner, "subject": subject}
         )
+        return rows.one_or_none() is not None
+
+    async def discard_unused(self, stream_id: str) -> None:
+        """Delete a stream that nothing was ever written to."""
+        await self._database.execute(sql.DISCARD_UNUSED, {"id": stream_id})
 
     async def head(self, stream_id: str) -> StreamHead | None:
         """The stream without its events, or None."""
@@ -93,8 +100,8 @@ class EventLog:
         row = (await self._database.execute(sql.BEGIN_ATTEMPT, {"id": stream_id})).one_or_none()
         if row is None:
             return None
-        number, last_seq, cancel_requested_at, checkpoints = row
-        return Attempt(stream_id, number, last_seq, cancel_requested_at, checkpoints or {})
+        number, last_seq, cancel_requested_at, checkpoints, checkpoint_seq = row
+        return Attempt(stream_id, number, last_seq, cancel_requested_at, checkpoints or {}, checkpoint_seq)
 
     async def append(
         self,
@@ -193,10 +200,10 @@ class EventLog:
         """Delete streams with their events and checkpoints."""
         await self._database.execute(sql.FORGET, {"ids": list(stream_ids)})
 
-    async def of_subject(self, subject: str) -> list[str]:
-        """The ids of a subject's streams."""
+    async def of_subject(self, subject: str) -> list[StreamHead]:
+        """A subject's streams, the oldest 500."""
         rows = await self._database.execute(sql.OF_SUBJECT, {"subject": subject})
-        return [row[0] for row in rows]
+        return [StreamHead(*row) for row in rows]
 
 
 def control_channel(stream_id: str) -> str:

@@ -42,6 +42,15 @@ class Segment:
         """The stream that this attempt writes."""
         return self._attempt.stream_id
 
+    @property
+    def checkpoint_seq(self) -> int:
+        """The last seq that was committed with a checkpoint when this attempt began."""
+        return self._attempt.checkpoint_seq
+
+    def done(self, name: str) -> bool:
+        """Whether an earlier attempt has checkpointed this step."""
+        return name in self._attempt.checkpoints
+
     async def emit(self, events: Sequence[NewEvent]) -> None:
         """Append events; durable when this returns."""
         await self._append(events, None)

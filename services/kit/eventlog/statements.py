@@ -7,14 +7,18 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TEXT
 
 _HEAD_COLUMNS: Final = (
-    "id, owner, subject, last_seq, attempt, closed_at IS NOT NULL, cancel_requested_at, cancel_acknowledged_at"
+    "id, owner, subject, last_seq, attempt, closed_at, cancel_requested_at, cancel_acknowledged_at"
 )
 
 OPEN: Final[TextClause] = text(
     """
     INSERT INTO events.streams (id, kind, owner, subject) VALUES (:id, :kind, :owner, :subject)
-    ON CONFLICT (id) DO NOTHING
+    ON CONFLICT (id) DO NOTHING RETURNING id
     """
+)
+
+DISCARD_UNUSED: Final[TextClause] = text(
+    "DELETE FROM events.streams WHERE id = :id AND last_seq = 0 AND attempt = 0"
 )
 
 HEAD: Final[TextClause] = text(f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE id = :id")
@@ -24,7 +28,8 @@ BEGIN_ATTEMPT: Final[TextClause] = text(
     UPDATE events.streams SET attempt = attempt + 1, driven_at = now()
     WHERE id = :id AND closed_at IS NULL
     RETURNING attempt, last_seq, cancel_requested_at,
-        (SELECT json_object_agg(c.step, c.value) FROM events.checkpoints c WHERE c.stream_id = id)
+        (SELECT json_object_agg(c.step, c.value) FROM events.checkpoints c WHERE c.stream_id = id),
+        (SELECT COALESCE(max(c.seq), 0) FROM events.checkpoints c WHERE c.stream_id = id)
     """
 )
 
@@ -41,8 +46,8 @@ APPEND: Final[TextClause] = text(
         SELECT :id, head.last_seq - :count + e.ord, e.type, :attempt, CAST(e.data AS json)
         FROM head, unnest(:types, :data) WITH ORDINALITY AS e(type, data, ord)
     ), point AS (
-        INSERT INTO events.checkpoints (stream_id, step, attempt, value)
-        SELECT :id, CAST(:step AS text), :attempt, CAST(:value AS json)
+        INSERT INTO events.checkpoints (stream_id, step, seq, attempt, value)
+        SELECT :id, CAST(:step AS text), head.last_seq, :attempt, CAST(:value AS json)
         FROM head WHERE CAST(:step AS text) IS NOT NULL
     )
     SELECT last_seq, cancel_requested_at FROM head
@@ -111,4 +116,6 @@ FORGET: Final[TextClause] = text(
     """
 ).bindparams(bindparam("ids", type_=ARRAY(TEXT)))
 
-OF_SUBJECT: Final[TextClause] = text("SELECT id FROM events.streams WHERE subject = :subject")
+OF_SUBJECT: Final[TextClause] = text(
+    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = :subject ORDER BY created_at LIMIT 500"
+)

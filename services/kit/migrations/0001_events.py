@@ -47,6 +47,7 @@ def upgrade() -> None:
         CREATE TABLE events.checkpoints (
             stream_id text NOT NULL,
             step text NOT NULL,
+            seq bigint NOT NULL,
             attempt integer NOT NULL,
             value json NOT NULL,
             created_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -1,0 +1,266 @@
+"""What the apps know of a turn's work: actor interfaces, the workflow, and the activity that it calls."""
+
+from datetime import timedelta
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from services.contracts.conversations import (
+    AppendMessageRequest,
+    ChatMessage,
+    Conversation,
+    CreateConversationRequest,
+    ListMessagesRequest,
+    ListMessagesResponse,
+    Role,
+    SendMessageRequest,
+    SortOrder,
+    Turn,
+    TurnStatus,
+    UpdateConversationRequest,
+    Usage,
+)
+from services.kit.actors import ActorInterface, actormethod
+from services.kit.contract import Timestamp
+from services.kit.errors import ErrorStatus
+from services.kit.workflows import ActivityRef, WorkflowRef
+
+TURN_STREAM: Final = "turn"
+"""The kind of a turn's stream in the event log; the stream's id is the turn's."""
+MAX_TURN_TIME: Final = timedelta(minutes=5)
+"""The bound on a turn's wall time, from its begin."""
+
+
+class OwnedRequest(BaseModel):
+    """A command in a user's name; an actor answers NOT_FOUND to anybody but the owner."""
+
+    user_id: str
+
+
+class CreateConversationCommand(OwnedRequest):
+    """Create this conversation; one that exists with the same id is answered as it is."""
+
+    conversation_id: str
+    position: int = 0
+    request: CreateConversationRequest
+
+
+class UpdateConversationCommand(OwnedRequest):
+    """Change the fields that are present."""
+
+    request: UpdateConversationRequest
+
+
+class AppendMessageCommand(OwnedRequest):
+    """Append a message; `repeatable` when the id is derived from a key and may have been stored before."""
+
+    message_id: str
+    repeatable: bool
+    request: AppendMessageRequest
+
+
+class ListMessagesCommand(OwnedRequest):
+    """A page of messages."""
+
+    request: ListMessagesRequest
+
+
+class BeginTurnCommand(OwnedRequest):
+    """Admit a turn; one that exists with the same id and the same request is answered as it is."""
+
+    turn_id: str
+    model: str
+    request: SendMessageRequest
+
+
+class BegunTurn(BaseModel):
+    """An admitted turn; a RUNNING one needs its workflow."""
+
+    turn: Turn
+
+
+class TurnRef(OwnedRequest):
+    """Names a turn."""
+
+    conversation_id: str
+    turn_id: str
+
+
+class PromptMessage(BaseModel):
+    """One message of the context that the model sees."""
+
+    role: Role
+    text: str
+
+
+class TurnContext(BaseModel):
+    """What a segment needs to answer: the turn, its fencing epoch, and the context for the model."""
+
+    turn: Turn
+    epoch: int
+    deadline: Timestamp
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+    messages: list[PromptMessage] = Field(default_factory=list)
+
+
+class CompleteTurnCommand(BaseModel):
+    """End a turn; refused (ABORTED) under a stale epoch. The text that the user saw is kept, whatever the status."""
+
+    turn_id: str
+    epoch: int
+    status: TurnStatus
+    attempts: int
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    error: ErrorStatus | None = None
+    cancel_acknowledged_at: Timestamp | None = None
+    upstream_closed_at: Timestamp | None = None
+    tokens_after_cancel: int = 0
+
+
+class CompletedTurn(BaseModel):
+    """An ended turn, and the queued one that began in its place."""
+
+    turn: Turn
+    next_turn_id: str | None = None
+
+
+class TurnAnswer(BaseModel):
+    """A turn with the message that answers it, where there is one."""
+
+    turn: Turn
+    message: ChatMessage | None = None
+
+
+class DeletedConversation(BaseModel):
+    """A conversation that is no more, and the turns that must stop."""
+
+    turn_ids: list[str]
+
+
+class PageOfIdsRequest(BaseModel):
+    """A page of a user's conversation ids from a position on, exclusive; 0 begins at the end that `order` names."""
+
+    after: int = 0
+    limit: int
+    order: SortOrder = SortOrder.DESCENDING
+
+
+class IndexEntry(BaseModel):
+    """A conversation's place in its owner's list."""
+
+    position: int
+    conversation_id: str
+
+
+class PageOfIds(BaseModel):
+    """Ids in order; `more` says whether the list goes on."""
+
+    entries: list[IndexEntry]
+    more: bool
+
+
+class ConversationManagerActorInterface(ActorInterface):
+    """A user's conversations; the id is the user's."""
+
+    @actormethod(name="BeginCreate")
+    async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
+        """Enter a conversation into the index, before it exists; a reminder completes what is left half done."""
+        ...
+
+    @actormethod(name="ListIds")
+    async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
+        """A page of the index."""
+        ...
+
+    @actormethod(name="Remove")
+    async def remove(self, entry: IndexEntry) -> None:
+        """Take a deleted conversation out of the index."""
+        ...
+
+
+class ConversationActorInterface(ActorInterface):
+    """One conversation; the id is the conversation's."""
+
+    @actormethod(name="Create")
+    async def create(self, command: CreateConversationCommand) -> Conversation:
+        """Create it; repeatable."""
+        ...
+
+    @actormethod(name="Read")
+    async def read(self, request: OwnedRequest) -> Conversation:
+        """Read it."""
+        ...
+
+    @actormethod(name="Update")
+    async def update(self, command: UpdateConversationCommand) -> Conversation:
+        """Change it."""
+        ...
+
+    @actormethod(name="Delete")
+    async def delete(self, request: OwnedRequest) -> DeletedConversation:
+        """Mark it deleted; a reminder removes what it leaves behind."""
+        ...
+
+    @actormethod(name="AppendMessage")
+    async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
+        """Append a message without a turn."""
+        ...
+
+    @actormethod(name="ListMessages")
+    async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
+        """A page of messages."""
+        ...
+
+    @actormethod(name="BeginTurn")
+    async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
+        """Append the user message and admit the turn."""
+        ...
+
+    @actormethod(name="TurnContext")
+    async def turn_context(self, ref: TurnRef) -> TurnContext:
+        """What the model shall see."""
+        ...
+
+    @actormethod(name="CompleteTurn")
+    async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
+        """End the turn and begin the next of the queue; repeatable."""
+        ...
+
+    @actormethod(name="GetTurn")
+    async def get_turn(self, ref: TurnRef) -> TurnAnswer:
+        """Read a turn with its answer."""
+        ...
+
+    @actormethod(name="CancelTurn")
+    async def cancel_turn(self, ref: TurnRef) -> Turn:
+        """Ask a turn to stop; a queued one ends at once."""
+        ...
+
+
+class GenerationInput(BaseModel):
+    """A turn to answer. References only: history stores every payload."""
+
+    user_id: str
+    conversation_id: str
+    turn_id: str
+    traceparent: str | None = None
+
+
+class RunTurnInput(GenerationInput):
+    """One segment of a turn; the `last` one ends the turn rather than ask for another."""
+
+    last: bool = False
+
+
+class TurnOutcome(BaseModel):
+    """How a segment ended: `status` absent means that the model asked to come back after `retry_after_seconds`."""
+
+    status: TurnStatus | None = None
+    retry_after_seconds: float = 0.0
+
+
+GENERATION_WORKFLOW: Final = WorkflowRef("GenerationWorkflow", app_id="workflows", input=GenerationInput)
+RUN_TURN: Final = ActivityRef("RunTurn", app_id="llm", input=RunTurnInput, output=TurnOutcome)

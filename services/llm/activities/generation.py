@@ -1,0 +1,174 @@
+"""Streams a model's answer into the event log: the first piece at once, then in batches; stops when asked."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from pydantic import BaseModel
+
+from services.contracts.conversations import TurnStatus, Usage
+from services.contracts.events import EventType
+from services.kit.clock import Clock
+from services.kit.contract import Timestamp
+from services.kit.errors import ErrorCode, ErrorStatus, RpcError
+from services.kit.eventlog import NewEvent, Segment
+from services.kit.failpoints import failpoint
+from services.kit.telemetry import span
+from services.llm.ports import Finished, LanguageModel, ModelEvent, Prompt, ReasoningDelta, TextDelta
+
+BATCH_SECONDS: Final = 0.04
+"""How long pieces gather before they are written; the first one never waits."""
+
+
+class Answer(BaseModel):
+    """What came of asking the model: the text that was shown, and how it ended."""
+
+    status: TurnStatus
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    error: ErrorStatus | None = None
+    cancel_acknowledged_at: Timestamp | None = None
+    upstream_closed_at: Timestamp | None = None
+    tokens_after_cancel: int = 0
+
+
+class Generation:
+    """One call of the model, within a segment."""
+
+    def __init__(
+        self, segment: Segment, model: LanguageModel, prompt: Prompt, deadline: datetime, clock: Clock
+    ) -> None:
+        self._segment = segment
+        self._model = model
+        self._prompt = prompt
+        self._deadline = deadline
+        self._clock = clock
+        self._shown: list[str] = []
+        self._waiting: list[NewEvent] = []
+        self._news = asyncio.Event()
+        self._finished: Finished | None = None
+        self._error: RpcError | None = None
+        self._deltas = 0
+        self._stopped_at: datetime | None = None
+        self._closed_at: datetime | None = None
+        self._deltas_at_stop = 0
+
+    async def run(self) -> tuple[Answer, Sequence[NewEvent]]:
+        """The answer, and the events that are still to be committed with it."""
+        if self._segment.stop.is_set():
+            await self._note_stop()
+            return self._cancelled(), []
+        reader = asyncio.create_task(self._read(), name="model stream")
+        stop = asyncio.create_task(self._segment.stop.wait(), name="stop")
+        writer = asyncio.create_task(self._write(), name="event writer")
+        try:
+            await asyncio.wait({reader, stop, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done() and stop.done():
+                await self._interrupt(reader)
+            if writer.done():
+                await writer
+            await reader
+        finally:
+            for task in (reader, stop, writer):
+                task.cancel()
+            await asyncio.gather(reader, stop, writer, return_exceptions=True)
+        return self._answer(), [*_merge(self._take()), *self._usage()]
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout((self._deadline - self._clock()).total_seconds()):
+                with span("model.call", **{"gen_ai.request.model": self._prompt.model}):
+                    async with self._model.stream(self._prompt) as events:
+                        await self._collect(events)
+        except TimeoutError:
+            self._error = RpcError(ErrorCode.DEADLINE_EXCEEDED, "The turn took longer than it may.")
+        except RpcError as error:
+            self._error = error
+        finally:
+            self._closed_at = self._clock()
+
+    async def _collect(self, events: AsyncIterator[ModelEvent]) -> None:
+        async for event in events:
+            match event:
+                case TextDelta(text):
+                    self._deltas += 1
+                    self._shown.append(text)
+                    self._show(NewEvent(EventType.TEXT_DELTA, {"text": text}))
+                case ReasoningDelta(text):
+                    self._show(NewEvent(EventType.REASONING_DELTA, {"text": text}))
+                case Finished():
+                    self._finished = event
+
+    def _show(self, event: NewEvent) -> None:
+        self._waiting.append(event)
+        self._news.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            batch = _merge(self._take())
+            if batch:
+                await self._segment.emit(batch)
+                await failpoint("turn.after_chunk")
+            await asyncio.sleep(BATCH_SECONDS)
+
+    async def _interrupt(self, reader: asyncio.Task[None]) -> None:
+        self._stopped_at = self._clock()
+        self._deltas_at_stop = self._deltas
+        reader.cancel()
+        with suppress(asyncio.CancelledError):
+            await reader
+        await self._segment.acknowledge_cancel()
+
+    async def _note_stop(self) -> None:
+        self._stopped_at = self._closed_at = self._clock()
+        await self._segment.acknowledge_cancel()
+
+    def _take(self) -> list[NewEvent]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def _usage(self) -> list[NewEvent]:
+        if self._finished is None or self._finished.usage is None:
+            return []
+        usage = self._finished.usage.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return [NewEvent(EventType.USAGE, usage)]
+
+    def _answer(self) -> Answer:
+        text = "".join(self._shown)
+        if self._stopped_at is not None:
+            return self._cancelled()
+        if self._error is not None:
+            return Answer(status=TurnStatus.FAILED, text=text, error=self._error.to_status())
+        assert self._finished is not None
+        return Answer(
+            status=TurnStatus.COMPLETED,
+            text=text,
+            finish_reason=self._finished.finish_reason,
+            usage=self._finished.usage,
+        )
+
+    def _cancelled(self) -> Answer:
+        return Answer(
+            status=TurnStatus.CANCELLED,
+            text="".join(self._shown),
+            cancel_acknowledged_at=self._stopped_at,
+            upstream_closed_at=self._closed_at,
+            tokens_after_cancel=self._deltas - self._deltas_at_stop,
+        )
+
+
+def _merge(events: list[NewEvent]) -> list[NewEvent]:
+    """Neighbouring pieces of one kind as one event: fewer rows, the same text."""
+    merged: list[NewEvent] = []
+    for event in events:
+        if merged and merged[-1].type == event.type:
+            text = merged[-1].data["text"] + event.data["text"]
+            merged[-1] = NewEvent(event.type, {"text": text})
+        else:
+            merged.append(event)
+    return merged

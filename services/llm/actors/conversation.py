@@ -1,0 +1,315 @@
+"""One conversation: load, decide, save."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from services.contracts.conversations import (
+    ChatMessage,
+    Conversation,
+    ListMessagesRequest,
+    ListMessagesResponse,
+    Role,
+    SortOrder,
+    Turn,
+    TurnStatus,
+)
+from services.contracts.turns import (
+    AppendMessageCommand,
+    BeginTurnCommand,
+    BegunTurn,
+    CompletedTurn,
+    CompleteTurnCommand,
+    ConversationActorInterface,
+    ConversationManagerActorInterface,
+    CreateConversationCommand,
+    DeletedConversation,
+    IndexEntry,
+    ListMessagesCommand,
+    OwnedRequest,
+    PromptMessage,
+    TurnAnswer,
+    TurnContext,
+    TurnRef,
+    UpdateConversationCommand,
+)
+from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
+from services.kit.clock import Clock
+from services.kit.cursors import decode_cursor, encode_cursor
+from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.failpoints import failpoint
+from services.kit.sidecar import Sidecar
+from services.kit.state import DurableState, read_heads
+from services.llm.domain import (
+    CONTEXT_MESSAGES,
+    ConversationState,
+    TurnRecord,
+    context_window,
+    request_cancel,
+    require_same,
+)
+from services.llm.ports import TurnStreams
+
+PAGE_CHARS: Final = 1024 * 1024
+PURGE: Final = "purge"
+PURGE_PERIOD: Final = timedelta(seconds=5)
+PURGE_ROWS: Final = 100
+
+
+class _MessageAt(BaseModel):
+    """Where a message with a derived id is."""
+
+    seq: int
+
+
+class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
+    """State: the head, `message/<seq>`, `turn/<id>`, and `message-id/<id>` for ids derived from a key."""
+
+    def __init__(
+        self,
+        ctx: ActorRuntimeContext,
+        actor_id: ActorId,
+        sidecar: Sidecar,
+        actors: Actors,
+        streams: TurnStreams,
+        clock: Clock,
+    ) -> None:
+        super().__init__(ctx, actor_id)
+        self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
+        self._actors = actors
+        self._streams = streams
+        self._clock = clock
+
+    def forget(self) -> None:
+        """Discard what was read."""
+        self._state.forget()
+
+    async def create(self, command: CreateConversationCommand) -> Conversation:
+        """Create it; repeatable."""
+        state = await self._state.load()
+        if state is None:
+            state = ConversationState.create(
+                command.conversation_id, command.user_id, command.position, command.request, self._clock()
+            )
+            await self._state.commit(state)
+        state.require_owner(command.user_id)
+        return state.view()
+
+    async def read(self, request: OwnedRequest) -> Conversation:
+        """Read it."""
+        return (await self._owned(request.user_id)).view()
+
+    async def update(self, command: UpdateConversationCommand) -> Conversation:
+        """Change it."""
+        state = await self._owned(command.user_id)
+        state.update(command.request, self._clock())
+        await self._state.commit(state)
+        return state.view()
+
+    async def delete(self, request: OwnedRequest) -> DeletedConversation:
+        """Mark it deleted; the reminder comes first, so that nothing is left behind for ever."""
+        state = await self._owned(request.user_id)
+        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
+        stopping = state.delete(self._clock())
+        await self._state.commit(state)
+        return DeletedConversation(turn_ids=stopping)
+
+    async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
+        """Append a message without a turn."""
+        state = await self._owned(command.user_id)
+        known = f"message-id/{command.message_id}"
+        if command.repeatable and (at := await self._state.row(known, _MessageAt)):
+            return await self._message(at.seq)
+        request = command.request
+        message = state.append(request.role, request.text, command.message_id, self._clock())
+        rows: dict[str, BaseModel] = {_message_row(message.seq): message}
+        if command.repeatable:
+            rows[known] = _MessageAt(seq=message.seq)
+        await self._state.commit(state, add=rows)
+        return message
+
+    async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
+        """A page of messages."""
+        state = await self._owned(command.user_id)
+        request = command.request
+        scope = f"messages/{self.entity_id}/{request.order}"
+        sequence = _page(state.last_seq, request, scope)
+        messages: list[ChatMessage] = []
+        room = PAGE_CHARS
+        for message in await self._messages(sequence):
+            room -= len(message.text)
+            if messages and room < 0:
+                break
+            messages.append(message)
+        last = messages[-1].seq if messages else 0
+        more = bool(messages) and last != (state.last_seq if request.order is SortOrder.ASCENDING else 1)
+        return ListMessagesResponse(messages=messages, next_cursor=encode_cursor(scope, last) if more else None)
+
+    async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
+        """Append the user message and admit the turn."""
+        state = await self._owned(command.user_id)
+        known = await self._state.row(_turn_row(command.turn_id), TurnRecord)
+        if known is not None:
+            require_same(known, command.request)
+            return BegunTurn(turn=known.turn)
+        now = self._clock()
+        record = state.admit(command.turn_id, command.model, command.request, now)
+        rows: dict[str, BaseModel] = {}
+        if command.turn_id not in state.queue:
+            record, message = state.begin(record, _message_id(command.turn_id, Role.USER), now)
+            rows[_message_row(message.seq)] = message
+        await self._state.commit(state, add={**rows, _turn_row(command.turn_id): record})
+        await failpoint("turn.after_user_commit")
+        return BegunTurn(turn=record.turn)
+
+    async def turn_context(self, ref: TurnRef) -> TurnContext:
+        """What the model shall see: the system prompt and the newest messages up to the turn's own."""
+        state = await self._living()
+        record = await self._record(ref.turn_id)
+        last = record.turn.user_message_seq or state.last_seq
+        first = max(1, last - CONTEXT_MESSAGES + 1)
+        history = context_window(await self._messages(range(first, last + 1)))
+        prompt = [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)] if state.system_prompt else []
+        prompt += [PromptMessage(role=message.role, text=message.text) for message in history]
+        return TurnContext(
+            turn=record.turn,
+            epoch=record.epoch,
+            deadline=record.deadline,
+            temperature=record.temperature,
+            max_output_tokens=record.max_output_tokens,
+            messages=prompt,
+        )
+
+    async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
+        """End the turn and begin the next of the queue; repeatable."""
+        state = await self._living()
+        record = await self._record(command.turn_id)
+        if record.turn.status.is_terminal:
+            return CompletedTurn(turn=record.turn, next_turn_id=state.active_turn_id)
+        now = self._clock()
+        ended, answer = state.complete(record, command, _message_id(command.turn_id, Role.ASSISTANT), now)
+        rows: dict[str, BaseModel] = {_message_row(answer.seq): answer} if answer else {}
+        changed: dict[str, BaseModel] = {_turn_row(command.turn_id): ended}
+        if state.queue:
+            first, *state.queue = state.queue
+            waiting = await self._record(first)
+            turn_id = waiting.turn.turn_id
+            begun, message = state.begin(waiting, _message_id(turn_id, Role.USER), now)
+            rows[_message_row(message.seq)] = message
+            changed[_turn_row(turn_id)] = begun
+        await self._state.commit(state, add=rows, put=changed)
+        await failpoint("turn.after_commit")
+        return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
+
+    async def get_turn(self, ref: TurnRef) -> TurnAnswer:
+        """Read a turn with its answer."""
+        await self._owned(ref.user_id)
+        turn = (await self._record(ref.turn_id)).turn
+        answer = await self._message(turn.assistant_message_seq) if turn.assistant_message_seq else None
+        return TurnAnswer(turn=turn, message=answer)
+
+    async def cancel_turn(self, ref: TurnRef) -> Turn:
+        """Ask a turn to stop; a queued one ends at once."""
+        state = await self._owned(ref.user_id)
+        record = await self._record(ref.turn_id)
+        turn = record.turn
+        if turn.status.is_terminal or turn.cancel is not None:
+            return turn
+        rows: dict[str, BaseModel] = {}
+        if turn.status is TurnStatus.QUEUED:
+            message_id = _message_id(ref.turn_id, Role.USER)
+            record, message = state.cancel_queued(record, message_id, self._clock())
+            rows[_message_row(message.seq)] = message
+        else:
+            record = request_cancel(record, self._clock())
+        await self._state.commit(state, add=rows, put={_turn_row(ref.turn_id): record})
+        return record.turn
+
+    async def receive_reminder(
+        self, name: str, state: bytes, due_time: Any, period: Any, ttl: Any = None
+    ) -> None:
+        """Remove what a deleted conversation left behind, some at a time."""
+        del state, due_time, period, ttl
+        if name == PURGE:
+            await self.exclusively(self._purge)
+
+    async def _purge(self) -> None:
+        state = await self._state.load()
+        if state is None or not state.deleted:
+            await self.unregister_reminder(PURGE)
+            return
+        turns, left = await self._streams.purge(self.entity_id)
+        if turns:
+            await self._state.drop(_turn_row(turn_id) for turn_id in turns)
+        if state.last_seq > 0:
+            first = max(1, state.last_seq - PURGE_ROWS + 1)
+            found = await self._messages(range(first, state.last_seq + 1))
+            gone = [_message_row(seq) for seq in range(first, state.last_seq + 1)]
+            gone += [f"message-id/{message.message_id}" for message in found]
+            state.last_seq = first - 1
+            await self._state.commit(state, remove=gone)
+        elif not left:
+            manager = self._actors.get(ConversationManagerActorInterface, state.owner)
+            await manager.remove(IndexEntry(position=state.position, conversation_id=self.entity_id))
+            await self.unregister_reminder(PURGE)
+
+    async def _owned(self, user_id: str) -> ConversationState:
+        state = await self._state.load()
+        if state is None:
+            raise not_found("conversation")
+        state.require_owner(user_id)
+        return state.model_copy()
+
+    async def _living(self) -> ConversationState:
+        state = await self._state.load()
+        if state is None or state.deleted:
+            raise not_found("conversation")
+        return state.model_copy()
+
+    async def _record(self, turn_id: str) -> TurnRecord:
+        record = await self._state.row(_turn_row(turn_id), TurnRecord)
+        if record is None:
+            raise not_found("turn")
+        return record
+
+    async def _message(self, seq: int) -> ChatMessage:
+        message = await self._state.row(_message_row(seq), ChatMessage)
+        if message is None:
+            raise RpcError(ErrorCode.INTERNAL, "A stored message is missing.")
+        return message
+
+    async def _messages(self, sequence: Sequence[int]) -> list[ChatMessage]:
+        rows = await self._state.rows([_message_row(seq) for seq in sequence], ChatMessage)
+        return [row for row in rows if row is not None]
+
+
+async def read_conversations(sidecar: Sidecar, conversation_ids: Sequence[str]) -> list[ConversationState | None]:
+    """The committed heads of several conversations, read without waking their actors."""
+    return await read_heads(sidecar, [_prefix(one) for one in conversation_ids], ConversationState)
+
+
+def _prefix(conversation_id: str) -> str:
+    return f"ConversationActor/{conversation_id}"
+
+
+def _message_row(seq: int) -> str:
+    return f"message/{seq}"
+
+
+def _turn_row(turn_id: str) -> str:
+    return f"turn/{turn_id}"
+
+
+def _message_id(turn_id: str, role: Role) -> str:
+    return f"msg_{turn_id.removeprefix('turn_')}_{role.lower()}"
+
+
+def _page(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
+    after = decode_cursor(scope, request.cursor) if request.cursor else None
+    if request.order is SortOrder.ASCENDING:
+        first = (after or 0) + 1
+        return range(first, min(first + request.limit, last_seq + 1))
+    first = (after or last_seq + 1) - 1
+    return range(first, max(first - request.limit, 0), -1)

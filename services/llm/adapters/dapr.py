@@ -1,0 +1,73 @@
+"""Turns on Dapr Workflow and on the event log."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from services.contracts.events import EventType
+from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput
+from services.contracts.workflows import (
+    WORKFLOW_SERVICE,
+    GetWorkflowRequest,
+    GetWorkflowResponse,
+    StartWorkflowRequest,
+    WorkflowStatus,
+)
+from services.kit.contract import Message
+from services.kit.eventlog import EventLog, NewEvent
+from services.kit.sidecar import Sidecar
+from services.kit.telemetry import current_traceparent
+
+KEPT_AFTER_END: Final = timedelta(seconds=60)
+"""Readers of a deleted conversation's last turn still see how it ended."""
+
+
+class WorkflowTurns:
+    """`TurnWorkflows` by one workflow per turn, under the turn's id."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+
+    async def start(self, user_id: str, conversation_id: str, turn_id: str) -> None:
+        """Start the workflow; one that runs is left alone."""
+        value = GenerationInput(
+            user_id=user_id,
+            conversation_id=conversation_id,
+            turn_id=turn_id,
+            traceparent=current_traceparent(),
+        )
+        request = StartWorkflowRequest(
+            workflow=GENERATION_WORKFLOW.name,
+            instance_id=turn_id,
+            input=value.model_dump(mode="json", exclude_none=True),
+        )
+        await self._call("StartWorkflow", request)
+
+    async def status(self, turn_id: str) -> WorkflowStatus:
+        """Where the turn's workflow stands."""
+        reply = await self._call("GetWorkflow", GetWorkflowRequest(instance_id=turn_id))
+        return GetWorkflowResponse.model_validate_json(reply).status
+
+    async def _call(self, method: str, request: Message) -> bytes:
+        path = WORKFLOW_SERVICE.path(WORKFLOW_SERVICE[method])
+        return await self._sidecar.invoke(WORKFLOW_SERVICE.app_id, path, request.to_json())
+
+
+class LoggedTurnStreams:
+    """`TurnStreams` over the event log."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+
+    async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
+        """End what is open; delete what ended a while ago."""
+        streams = await self._events.of_subject(conversation_id)
+        for stream in streams:
+            if stream.closed_at is None:
+                await self._events.close_stream(
+                    stream.stream_id, NewEvent(EventType.RUN_CANCELLED, {}, terminal=True)
+                )
+        horizon = datetime.now(UTC) - KEPT_AFTER_END
+        old = [one.stream_id for one in streams if one.closed_at is not None and one.closed_at < horizon]
+        if old:
+            await self._events.forget(old)
+        return old, len(old) < len(streams)

@@ -1,0 +1,102 @@
+"""OpenRouter's failures as ours (its documentation: errors and debugging)."""
+
+import email.utils
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import httpx2
+import openai
+
+from services.kit.errors import ErrorCode, ModelError, RpcError, UpstreamError
+
+MAX_BODY_SHOWN: Final = 2048
+CODES: Final[Mapping[int, tuple[ErrorCode, str]]] = {
+    400: (ErrorCode.INVALID_ARGUMENT, "The provider refused the request."),
+    401: (ErrorCode.FAILED_PRECONDITION, "The provider refused the platform's credentials."),
+    402: (ErrorCode.BUDGET_EXCEEDED, "The provider account is out of credit."),
+    403: (ErrorCode.CONTENT_FILTERED, "The provider's moderation refused the request."),
+    404: (ErrorCode.MODEL_INVALID, "The requested model is not available."),
+    408: (ErrorCode.DEADLINE_EXCEEDED, "The provider took too long."),
+    413: (ErrorCode.CONTEXT_LENGTH_EXCEEDED, "The conversation is too long for the model."),
+    422: (ErrorCode.INVALID_ARGUMENT, "The provider refused the request."),
+    429: (ErrorCode.RATE_LIMITED, "The provider limits the rate of requests."),
+    503: (ErrorCode.MODEL_UNAVAILABLE, "No provider of the model is available."),
+    504: (ErrorCode.DEADLINE_EXCEEDED, "The provider took too long."),
+    529: (ErrorCode.MODEL_UNAVAILABLE, "The provider is overloaded."),
+}
+CONTEXT_HINTS: Final = ("context length", "context_length", "maximum context", "too many tokens")
+MODEL_HINTS: Final = ("not a valid model", "model_not_found", "no endpoints found", "does not exist")
+
+
+def from_status(response: httpx2.Response, body: object, model: str) -> RpcError:
+    """An HTTP error that came before anything was generated."""
+    text = _text(body) or response.text
+    return _error(response.status_code, text, model, retry_after(response.headers.get("retry-after")))
+
+
+def from_error_object(error: Any, model: str) -> RpcError:
+    """An error inside a 200: `{"code": int, "message": str, "metadata": …}`."""
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    code = error.get("code")
+    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 502
+    metadata = error.get("metadata") or {}
+    provider = metadata.get("provider_name") if isinstance(metadata, dict) else None
+    return _error(status, str(error.get("message", "")), model, None, provider)
+
+
+def unreachable(error: openai.APIConnectionError, model: str) -> RpcError:
+    """No connection, or no first byte in time."""
+    if isinstance(error, openai.APITimeoutError):
+        message = "The provider did not answer in time."
+    else:
+        message = "The provider cannot be reached."
+    return RpcError(ErrorCode.MODEL_UNAVAILABLE, message, model=ModelError(model=model))
+
+
+def incomplete(model: str, reason: str) -> RpcError:
+    """The answer broke off: what was shown is not the whole of it."""
+    return RpcError(
+        ErrorCode.STREAM_INCOMPLETE,
+        "The provider's stream ended before the answer was complete.",
+        model=ModelError(model=model, reason=reason),
+    )
+
+
+def retry_after(value: str | None) -> timedelta | None:
+    """`Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3)."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return timedelta(seconds=int(value))
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(at - datetime.now(UTC), timedelta(0))
+
+
+def _error(
+    status: int, text: str, model: str, wait: timedelta | None, provider: str | None = None
+) -> RpcError:
+    code, message = CODES.get(status, (ErrorCode.UPSTREAM_ERROR, "The provider failed."))
+    hint = text.lower()
+    if status in (400, 404, 422) and any(known in hint for known in CONTEXT_HINTS):
+        code, message = ErrorCode.CONTEXT_LENGTH_EXCEEDED, "The conversation is too long for the model."
+    elif status in (400, 404) and any(known in hint for known in MODEL_HINTS):
+        code, message = ErrorCode.MODEL_INVALID, "The requested model is not available."
+    return RpcError(
+        code,
+        message,
+        retry_after=wait,
+        upstream=UpstreamError(status_code=status, body=text[:MAX_BODY_SHOWN]),
+        model=ModelError(model=model, provider=provider),
+    )
+
+
+def _text(body: object) -> str:
+    if isinstance(body, dict):
+        return str(body.get("message", body))
+    return str(body) if body else ""

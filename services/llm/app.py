@@ -1,0 +1,124 @@
+"""Composition root of the llm app."""
+
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
+
+from fastapi import FastAPI
+
+from services.contracts.openapi import app_document
+from services.contracts.turns import RUN_TURN
+from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
+from services.kit.app import background, create_service, every
+from services.kit.clock import utc_now
+from services.kit.db import Database
+from services.kit.eventlog import EventLog, migrate_event_log
+from services.kit.idempotency import IdempotencyRecords
+from services.kit.rpc import RECORDS_STATE
+from services.kit.settings import load_settings
+from services.kit.sidecar import Sidecar
+from services.kit.signals import Signals
+from services.kit.workflows import WorkflowHost
+from services.llm.activities import TurnRunner, TurnSweep
+from services.llm.actors import ConversationActor, ConversationManagerActor
+from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns
+from services.llm.adapters.openrouter import open_language_model
+from services.llm.ports import LanguageModel
+from services.llm.rpc import Resources, provide, rpc
+from services.llm.settings import LlmSettings
+
+DRAIN: Final = timedelta(seconds=5)
+PURGE_SECONDS: Final = 3600.0
+
+
+def create_app() -> FastAPI:
+    """The llm app, configured by the environment."""
+    settings = load_settings(LlmSettings)
+
+    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
+        await _open(app, stack, settings)
+
+    app = create_service(
+        "llm",
+        settings,
+        routers=[rpc],
+        lifespan=lifespan,
+        document=lambda: app_document("llm"),
+    )
+    host_actors(app)
+    return app
+
+
+async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> None:
+    database = Database(settings.database_url.get_secret_value())
+    stack.push_async_callback(database.close)
+    await migrate_event_log(database)
+    signals = Signals(settings.valkey_url.get_secret_value())
+    await signals.start()
+    stack.push_async_callback(signals.close)
+    sidecar = Sidecar()
+    stack.push_async_callback(sidecar.close)
+    model = await stack.enter_async_context(open_language_model(settings))
+    actors, events = Actors(sidecar), EventLog(database, signals)
+    workflows = WorkflowTurns(sidecar)
+    records = IdempotencyRecords(database)
+    setattr(app.state, RECORDS_STATE, records)
+    provide(
+        app,
+        Resources(
+            actors=actors,
+            sidecar=sidecar,
+            events=events,
+            model=model,
+            default_model=settings.default_model,
+            workflows=workflows,
+            is_draining=lambda: app.state.draining,
+        ),
+    )
+    await _host_actors(sidecar, actors, events)
+    await _host_turns(stack, settings, actors, events, signals, model, workflows)
+    await stack.enter_async_context(background(every(PURGE_SECONDS, records.purge, "purge idempotency")))
+
+
+async def _host_actors(sidecar: Sidecar, actors: Actors, events: EventLog) -> None:
+    streams = LoggedTurnStreams(events)
+
+    def conversation(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationActor:
+        return ConversationActor(ctx, actor_id, sidecar, actors, streams, utc_now)
+
+    def manager(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationManagerActor:
+        return ConversationManagerActor(ctx, actor_id, sidecar, actors)
+
+    await register_actor(ConversationActor, sidecar, conversation)
+    await register_actor(ConversationManagerActor, sidecar, manager)
+
+
+async def _host_turns(
+    stack: AsyncExitStack,
+    settings: LlmSettings,
+    actors: Actors,
+    events: EventLog,
+    signals: Signals,
+    model: LanguageModel,
+    workflows: WorkflowTurns,
+) -> None:
+    runner = TurnRunner(
+        actors=actors,
+        events=events,
+        signals=signals,
+        model=model,
+        workflows=workflows,
+        clock=utc_now,
+        max_output_tokens=settings.max_output_tokens,
+    )
+    sweep = TurnSweep(
+        actors=actors,
+        events=events,
+        workflows=workflows,
+        idle=timedelta(seconds=settings.idle_seconds),
+    )
+    host = WorkflowHost()
+    host.add_activity(RUN_TURN, runner.run)
+    await host.start()
+    stack.push_async_callback(host.stop, DRAIN)
+    await stack.enter_async_context(background(every(settings.sweep_seconds, sweep.run, "turn sweep")))

@@ -1,0 +1,281 @@
+"""Conversations and turns: what is allowed, and what follows. Pure: time and ids are passed in."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from pydantic import BaseModel, Field
+
+from services.contracts.conversations import (
+    Admission,
+    CancelReceipt,
+    ChatMessage,
+    Conversation,
+    CreateConversationRequest,
+    Role,
+    SendMessageRequest,
+    Turn,
+    TurnStatus,
+    UpdateConversationRequest,
+)
+from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
+from services.kit.contract import Timestamp
+from services.kit.errors import ErrorCode, RpcError, not_found
+
+MAX_QUEUE: Final = 8
+"""How many turns may wait in one conversation."""
+CONTEXT_MESSAGES: Final = 40
+CONTEXT_CHARS: Final = 48_000
+"""The window of history that the model sees: the newest messages, by count and by text."""
+
+
+class TurnRecord(BaseModel):
+    """A turn as stored. `text` holds the user's words only while the turn waits in the queue."""
+
+    turn: Turn
+    epoch: int = 0
+    fingerprint: str
+    text: str | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
+    began_at: Timestamp | None = None
+
+    @property
+    def deadline(self) -> datetime:
+        """When the turn must have ended."""
+        return (self.began_at or self.turn.created_at) + MAX_TURN_TIME
+
+
+class ConversationState(BaseModel):
+    """A conversation's head: of constant size, whatever the number of its messages."""
+
+    conversation_id: str
+    owner: str
+    position: int = 0
+    title: str = ""
+    model: str | None = None
+    system_prompt: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    last_seq: int = 0
+    epoch: int = 0
+    active_turn_id: str | None = None
+    queue: list[str] = Field(default_factory=list)
+    created_at: Timestamp
+    updated_at: Timestamp
+    deleted: bool = False
+
+    @classmethod
+    def create(
+        cls, conversation_id: str, owner: str, position: int, request: CreateConversationRequest, at: datetime
+    ) -> "ConversationState":
+        """A new conversation."""
+        return cls(
+            conversation_id=conversation_id,
+            owner=owner,
+            position=position,
+            title=request.title,
+            model=request.model,
+            system_prompt=request.system_prompt,
+            metadata=dict(request.metadata),
+            created_at=at,
+            updated_at=at,
+        )
+
+    def require_owner(self, user_id: str) -> None:
+        """NOT_FOUND for anybody but the owner, and for everybody once deleted."""
+        if self.deleted or self.owner != user_id:
+            raise not_found("conversation")
+
+    def view(self) -> Conversation:
+        """As its owner sees it."""
+        return Conversation(
+            conversation_id=self.conversation_id,
+            title=self.title,
+            model=self.model,
+            system_prompt=self.system_prompt,
+            metadata=self.metadata,
+            message_count=self.last_seq,
+            active_turn_id=self.active_turn_id,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+        )
+
+    def update(self, request: UpdateConversationRequest, at: datetime) -> None:
+        """Change the fields that the request names."""
+        for name in request.model_fields_set - {"conversation_id"}:
+            value = getattr(request, name)
+            setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
+        self.title = self.title or ""
+        self.metadata = self.metadata or {}
+        self.updated_at = at
+
+    def delete(self, at: datetime) -> list[str]:
+        """Mark deleted; returns the turns that must stop. What identifies nobody remains, so that no late write revives it."""
+        stopping = [turn for turn in (self.active_turn_id, *self.queue) if turn]
+        self.title, self.system_prompt, self.metadata = "", None, {}
+        self.active_turn_id, self.queue = None, []
+        self.epoch += 1
+        self.deleted, self.updated_at = True, at
+        return stopping
+
+    def append(
+        self,
+        role: Role,
+        text: str,
+        message_id: str,
+        at: datetime,
+        *,
+        turn: Turn | None = None,
+        incomplete: bool = False,
+    ) -> ChatMessage:
+        """The next message."""
+        self.last_seq += 1
+        self.updated_at = at
+        by_model = turn.model if turn and role is Role.ASSISTANT else None
+        return ChatMessage(
+            message_id=message_id,
+            seq=self.last_seq,
+            role=role,
+            text=text,
+            turn_id=turn.turn_id if turn else None,
+            model=by_model,
+            incomplete=incomplete,
+            created_at=at,
+        )
+
+    def admit(self, turn_id: str, model: str, request: SendMessageRequest, at: datetime) -> TurnRecord:
+        """A turn that runs, or waits where one runs and the request says ENQUEUE.
+
+        Raises:
+            RpcError: TURN_IN_PROGRESS under REJECT; QUOTA_EXCEEDED when the queue is full.
+        """
+        busy = self.active_turn_id is not None
+        if busy and request.admission is Admission.REJECT:
+            raise RpcError(ErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running.")
+        if len(self.queue) >= MAX_QUEUE:
+            raise RpcError(ErrorCode.QUOTA_EXCEEDED, f"{MAX_QUEUE} turns are waiting already.")
+        turn = Turn(
+            turn_id=turn_id,
+            conversation_id=self.conversation_id,
+            status=TurnStatus.QUEUED,
+            model=model,
+            created_at=at,
+        )
+        if busy:
+            self.queue = [*self.queue, turn_id]
+        return TurnRecord(
+            turn=turn,
+            fingerprint=fingerprint(request),
+            text=request.text,
+            temperature=request.temperature,
+            max_output_tokens=request.max_output_tokens,
+        )
+
+    def begin(self, record: TurnRecord, message_id: str, at: datetime) -> tuple[TurnRecord, ChatMessage]:
+        """Run a turn: its user message enters the history, under a new epoch."""
+        self.epoch += 1
+        self.active_turn_id = record.turn.turn_id
+        message = self.append(Role.USER, record.text or "", message_id, at, turn=record.turn)
+        turn = record.turn.model_copy(update={"status": TurnStatus.RUNNING, "user_message_seq": message.seq})
+        running = record.model_copy(update={"turn": turn, "epoch": self.epoch, "text": None, "began_at": at})
+        return running, message
+
+    def complete(
+        self, record: TurnRecord, command: CompleteTurnCommand, message_id: str, at: datetime
+    ) -> tuple[TurnRecord, ChatMessage | None]:
+        """End the running turn; text that the user saw is kept, marked incomplete unless the turn completed.
+
+        Raises:
+            RpcError: ABORTED when the epoch is stale.
+        """
+        turn = record.turn
+        if self.active_turn_id != turn.turn_id or command.epoch != record.epoch:
+            raise RpcError(ErrorCode.ABORTED, "The turn is not the running one.")
+        message = None
+        if command.text:
+            incomplete = command.status is not TurnStatus.COMPLETED or command.finish_reason == "length"
+            message = self.append(
+                Role.ASSISTANT, command.text, message_id, at, turn=turn, incomplete=incomplete
+            )
+        self.active_turn_id = None
+        self.updated_at = at
+        ended = turn.model_copy(
+            update={
+                "status": command.status,
+                "assistant_message_seq": message.seq if message else None,
+                "attempts": command.attempts,
+                "usage": command.usage,
+                "finish_reason": command.finish_reason,
+                "error": command.error,
+                "cancel": _receipt(turn, command, at),
+                "ended_at": at,
+            }
+        )
+        return record.model_copy(update={"turn": ended}), message
+
+    def cancel_queued(
+        self, record: TurnRecord, message_id: str, at: datetime
+    ) -> tuple[TurnRecord, ChatMessage]:
+        """End a waiting turn; the user's words stay in the history."""
+        self.queue = [turn for turn in self.queue if turn != record.turn.turn_id]
+        message = self.append(Role.USER, record.text or "", message_id, at, turn=record.turn)
+        receipt = CancelReceipt(requested_at=at, acknowledged_at=at)
+        turn = record.turn.model_copy(
+            update={
+                "status": TurnStatus.CANCELLED,
+                "user_message_seq": message.seq,
+                "cancel": receipt,
+                "ended_at": at,
+            }
+        )
+        return record.model_copy(update={"turn": turn, "text": None}), message
+
+
+def request_cancel(record: TurnRecord, at: datetime) -> TurnRecord:
+    """A running turn with the wish that it stop; the first wish is kept."""
+    receipt = record.turn.cancel or CancelReceipt(requested_at=at)
+    return record.model_copy(update={"turn": record.turn.model_copy(update={"cancel": receipt})})
+
+
+def fingerprint(request: SendMessageRequest) -> str:
+    """What makes two sends the same: everything that was asked."""
+    return hashlib.sha256(request.to_json()).hexdigest()
+
+
+def require_same(record: TurnRecord, request: SendMessageRequest) -> None:
+    """IDEMPOTENCY_KEY_REUSED where a repeated send asks for something else."""
+    if record.fingerprint != fingerprint(request):
+        raise RpcError(
+            ErrorCode.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request body."
+        )
+
+
+def context_window(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """The newest messages that fit into CONTEXT_CHARS, in order; the last one always."""
+    kept: list[ChatMessage] = []
+    room = CONTEXT_CHARS
+    for message in reversed(messages):
+        room -= len(message.text)
+        if kept and room < 0:
+            break
+        kept.append(message)
+    return kept[::-1]
+
+
+def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelReceipt | None:
+    if command.status is not TurnStatus.CANCELLED:
+        return turn.cancel
+    return CancelReceipt(
+        requested_at=turn.cancel.requested_at if turn.cancel else at,
+        acknowledged_at=command.cancel_acknowledged_at or at,
+        upstream_closed_at=command.upstream_closed_at,
+        tokens_after_cancel=command.tokens_after_cancel,
+    )
+
+
+class ConversationIndex(BaseModel):
+    """A user's list of conversations: a counter, and what was begun but may not exist yet."""
+
+    last_position: int = 0
+    pending: list[str] = Field(default_factory=list)

@@ -1,0 +1,83 @@
+"""What this app needs of the outside world."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.contracts.conversations import Usage
+from services.contracts.turns import PromptMessage
+from services.contracts.workflows import WorkflowStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question to a model."""
+
+    model: str
+    messages: list[PromptMessage]
+    temperature: float | None
+    max_output_tokens: int | None
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of what the model thought on the way."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The proper end of an answer; without it the answer is incomplete."""
+
+    finish_reason: str
+    model: str
+    usage: Usage | None
+
+
+ModelEvent = TextDelta | ReasoningDelta | Finished
+
+
+class LanguageModel(Protocol):
+    """Answers prompts, streamed."""
+
+    def stream(self, prompt: Prompt) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
+        """The answer as it is made; leaving the context closes the connection to the provider at once.
+
+        Raises:
+            RpcError: by class of failure; STREAM_INCOMPLETE when the stream ends without `Finished`.
+        """
+        ...
+
+    def check(self, model: str) -> None:
+        """MODEL_INVALID for a model that may not be used."""
+        ...
+
+
+class TurnWorkflows(Protocol):
+    """The workflows that see turns through."""
+
+    async def start(self, user_id: str, conversation_id: str, turn_id: str) -> None:
+        """Start the turn's workflow; harmless when it runs already."""
+        ...
+
+    async def status(self, turn_id: str) -> WorkflowStatus:
+        """Where the turn's workflow stands."""
+        ...
+
+
+class TurnStreams(Protocol):
+    """The event streams of a conversation's turns."""
+
+    async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
+        """End what is open, delete what ended a while ago: the turns deleted, and whether some are left."""
+        ...

@@ -1,0 +1,112 @@
+"""Methods on conversations and messages."""
+
+from services.contracts.conversations import (
+    AppendMessageRequest,
+    AppendMessageResponse,
+    Conversation,
+    CreateConversationRequest,
+    DeleteConversationRequest,
+    GetConversationRequest,
+    ListConversationsRequest,
+    ListConversationsResponse,
+    ListMessagesRequest,
+    ListMessagesResponse,
+    UpdateConversationRequest,
+)
+from services.contracts.turns import (
+    AppendMessageCommand,
+    CreateConversationCommand,
+    ListMessagesCommand,
+    OwnedRequest,
+    PageOfIdsRequest,
+    UpdateConversationCommand,
+)
+from services.kit.clock import new_id
+from services.kit.contract import Empty
+from services.kit.cursors import decode_cursor, encode_cursor
+from services.kit.identity import Caller
+from services.kit.rpc import OptionalIdempotencyKey
+from services.llm.actors import read_conversations
+from services.llm.rpc.resources import Resources, With, rpc
+
+
+@rpc.method
+async def create_conversation(
+    request: CreateConversationRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
+) -> Conversation:
+    """Enter it into the caller's index, then create it; either may be repeated."""
+    if request.model:
+        using.model.check(request.model)
+    conversation_id = f"conv_{key.derive('conversation')}" if key else new_id("conv")
+    command = CreateConversationCommand(
+        user_id=caller.user_id, conversation_id=conversation_id, request=request
+    )
+    entry = await using.manager(caller.user_id).begin_create(command)
+    placed = command.model_copy(update={"position": entry.position})
+    return await using.conversation(conversation_id).create(placed)
+
+
+@rpc.method
+async def get_conversation(request: GetConversationRequest, caller: Caller, using: With) -> Conversation:
+    """Read it."""
+    return await using.conversation(request.conversation_id).read(OwnedRequest(user_id=caller.user_id))
+
+
+@rpc.method
+async def list_conversations(
+    request: ListConversationsRequest, caller: Caller, using: With
+) -> ListConversationsResponse:
+    """A page of the caller's index, with what each conversation is now."""
+    scope = f"conversations/{caller.user_id}/{request.order}"
+    after = decode_cursor(scope, request.cursor) if request.cursor else 0
+    page = await using.manager(caller.user_id).list_ids(
+        PageOfIdsRequest(after=after, limit=request.limit, order=request.order)
+    )
+    heads = await read_conversations(using.sidecar, [entry.conversation_id for entry in page.entries])
+    views = [head.view() for head in heads if head and not head.deleted and head.owner == caller.user_id]
+    cursor = encode_cursor(scope, page.entries[-1].position) if page.more else None
+    return ListConversationsResponse(conversations=views, next_cursor=cursor)
+
+
+@rpc.method
+async def update_conversation(
+    request: UpdateConversationRequest, caller: Caller, using: With
+) -> Conversation:
+    """Change it."""
+    if request.model:
+        using.model.check(request.model)
+    command = UpdateConversationCommand(user_id=caller.user_id, request=request)
+    return await using.conversation(request.conversation_id).update(command)
+
+
+@rpc.method
+async def delete_conversation(request: DeleteConversationRequest, caller: Caller, using: With) -> Empty:
+    """Delete it; its running turn is stopped, what is left behind is removed in the background."""
+    deleted = await using.conversation(request.conversation_id).delete(OwnedRequest(user_id=caller.user_id))
+    await _stop(using, deleted.turn_ids)
+    return Empty()
+
+
+@rpc.method
+async def list_messages(request: ListMessagesRequest, caller: Caller, using: With) -> ListMessagesResponse:
+    """A page of messages."""
+    command = ListMessagesCommand(user_id=caller.user_id, request=request)
+    return await using.conversation(request.conversation_id).list_messages(command)
+
+
+@rpc.method
+async def append_message(
+    request: AppendMessageRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
+) -> AppendMessageResponse:
+    """Store a message without asking the model."""
+    message_id = f"msg_{key.derive('message')}" if key else new_id("msg")
+    command = AppendMessageCommand(
+        user_id=caller.user_id, message_id=message_id, repeatable=key is not None, request=request
+    )
+    message = await using.conversation(request.conversation_id).append_message(command)
+    return AppendMessageResponse(message=message)
+
+
+async def _stop(using: Resources, turn_ids: list[str]) -> None:
+    for turn_id in turn_ids:
+        await using.events.request_cancel(turn_id)

@@ -1,0 +1,51 @@
+"""What the routes work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.turns import ConversationActorInterface, ConversationManagerActorInterface
+from services.kit.actors import Actors
+from services.kit.eventlog import EventLog
+from services.kit.rpc import RpcRouter
+from services.kit.sidecar import Sidecar
+from services.llm.ports import LanguageModel, TurnWorkflows
+
+rpc = RpcRouter(CONVERSATION_SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Opened at start, closed at the end."""
+
+    actors: Actors
+    sidecar: Sidecar
+    events: EventLog
+    model: LanguageModel
+    default_model: str
+    workflows: TurnWorkflows
+    is_draining: Callable[[], bool]
+
+    def conversation(self, conversation_id: str) -> ConversationActorInterface:
+        """The actor of a conversation."""
+        return self.actors.get(ConversationActorInterface, conversation_id)
+
+    def manager(self, user_id: str) -> ConversationManagerActorInterface:
+        """The actor of a user's conversations."""
+        return self.actors.get(ConversationManagerActorInterface, user_id)
+
+
+def provide(app: FastAPI, resources: Resources) -> None:
+    """Hand the resources to the routes."""
+    app.state.resources = resources
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+With = Annotated[Resources, Depends(_resources)]

@@ -1,0 +1,41 @@
+"""Settings of the llm app."""
+
+from typing import Final
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.kit.settings import PlatformSettings
+
+OPENROUTER_URL: Final = "https://openrouter.ai/api/v1"
+LOCAL_MODEL_URL: Final = "http://127.0.0.1:6090/v1"
+
+
+class LlmSettings(PlatformSettings):
+    """Which model answers, and how long it may take. Times are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="LLM_", extra="ignore", hide_input_in_errors=True)
+
+    api_key: SecretStr = Field(default=SecretStr(""), validation_alias="OPENROUTER_API_KEY")
+    base_url: str = Field(default="", pattern=r"^(https?://.+)?$")
+    default_model: str = ""
+    models: str = Field(default="*", description="Model ids that may be used, by comma; * allows any.")
+    connect_timeout: float = Field(default=5, gt=0)
+    first_byte_timeout: float = Field(default=60, gt=0)
+    between_chunks_timeout: float = Field(default=30, gt=0)
+    max_output_tokens: int = Field(default=4096, ge=1, le=32_768)
+    sweep_seconds: float = Field(default=5, gt=0)
+    idle_seconds: float = Field(default=15, gt=0)
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> "LlmSettings":
+        keyed = bool(self.api_key.get_secret_value())
+        self.base_url = self.base_url or (OPENROUTER_URL if keyed else LOCAL_MODEL_URL)
+        self.default_model = self.default_model or ("openrouter/auto" if keyed else "smollm2")
+        return self
+
+    @property
+    def allowed_models(self) -> frozenset[str] | None:
+        """The model ids that may be used; None allows any."""
+        names = frozenset(name.strip() for name in self.models.split(",") if name.strip())
+        return None if "*" in names else names | {self.default_model}

@@ -1,0 +1,27 @@
+"""Answers one turn. Replayed from the top at every wake-up: no clock, no random, no I/O."""
+
+from collections.abc import Generator
+from typing import Any
+
+from services.contracts.conversations import TurnStatus
+from services.contracts.turns import RUN_TURN, GenerationInput, RunTurnInput, TurnOutcome
+from services.kit.workflows import ActivityFailed, WorkflowContext
+from workflows.generation.policy import HOST_TRIES, MODEL_TRIES, after_host_failure, after_model_failure
+
+
+def generation(ctx: WorkflowContext, turn: GenerationInput) -> Generator[Any, Any, TurnOutcome]:
+    """Run segments until one ends the turn; what failed and may pass is tried again later."""
+    model_tries = host_tries = 0
+    while host_tries < HOST_TRIES:
+        segment = RunTurnInput(**turn.model_dump(), last=model_tries + 1 >= MODEL_TRIES)
+        try:
+            outcome = yield from ctx.call(RUN_TURN, segment)
+        except ActivityFailed:
+            host_tries += 1
+            yield from ctx.sleep(after_host_failure(host_tries))
+            continue
+        if outcome.status is not None:
+            return outcome
+        model_tries += 1
+        yield from ctx.sleep(after_model_failure(model_tries, outcome.retry_after_seconds))
+    return TurnOutcome(status=TurnStatus.FAILED)

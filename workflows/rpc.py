@@ -1,0 +1,59 @@
+"""`yocaso.workflows.v1.WorkflowService`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, FastAPI, Request
+
+from services.contracts.workflows import (
+    WORKFLOW_SERVICE,
+    GetWorkflowRequest,
+    GetWorkflowResponse,
+    StartWorkflowRequest,
+    WorkflowStatus,
+)
+from services.kit.contract import Empty
+from services.kit.errors import RpcError
+from services.kit.rpc import RpcRouter
+from services.kit.workflows import LocalWorkflows, WorkflowRef
+
+ACTIVE: Final = frozenset({"RUNNING", "PENDING", "SUSPENDED"})
+
+rpc = RpcRouter(WORKFLOW_SERVICE)
+
+
+def provide(app: FastAPI, workflows: LocalWorkflows, hosted: Mapping[str, WorkflowRef[Any]]) -> None:
+    """Hand the routes what they work with."""
+    app.state.workflows, app.state.hosted = workflows, hosted
+
+
+def _workflows(request: Request) -> LocalWorkflows:
+    workflows: LocalWorkflows = request.app.state.workflows
+    return workflows
+
+
+def _hosted(request: Request) -> Mapping[str, WorkflowRef[Any]]:
+    hosted: Mapping[str, WorkflowRef[Any]] = request.app.state.hosted
+    return hosted
+
+
+Workflows = Annotated[LocalWorkflows, Depends(_workflows)]
+Hosted = Annotated[Mapping[str, WorkflowRef[Any]], Depends(_hosted)]
+
+
+@rpc.method
+async def start_workflow(request: StartWorkflowRequest, workflows: Workflows, hosted: Hosted) -> Empty:
+    """Start it, if it is one of ours."""
+    if request.workflow not in hosted:
+        raise RpcError.invalid("workflow", "is not a workflow of this platform")
+    await workflows.start(request.workflow, request.instance_id, request.input)
+    return Empty()
+
+
+@rpc.method
+async def get_workflow(request: GetWorkflowRequest, workflows: Workflows) -> GetWorkflowResponse:
+    """Where it stands."""
+    state = await workflows.state(request.instance_id)
+    if state is None:
+        return GetWorkflowResponse(status=WorkflowStatus.MISSING)
+    return GetWorkflowResponse(status=WorkflowStatus.ACTIVE if state in ACTIVE else WorkflowStatus.ENDED)
