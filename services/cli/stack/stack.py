@@ -1,0 +1,355 @@
+"""`Stack`: the local platform as one object with a lifecycle. Used by `yocaso up` and by the tests."""
+
+import os
+import signal
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from services.cli.stack import infra, postgres
+from services.cli.stack.apps import AppEntry, AppHost, HostPorts, Template, read_template
+from services.cli.stack.binaries import Binaries, Progress, default_cache
+from services.cli.stack.errors import StackError
+from services.cli.stack.ports import LOOPBACK, PortPlan, require_free
+from services.cli.stack.process import ProcessSpec, Stage
+from services.cli.stack.reclaim import reclaim
+from services.cli.stack.state import StateFolder, send, write_private
+from services.cli.stack.supervisor import Supervisor
+from services.cli.stack.waiting import wait_until
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 12.0
+EDGE_COMMAND: Final = "yocaso-edge"
+"""In `dapr.yaml`: the edge's program, which is found or built."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Stack:
+    """Servers, and apps with their sidecars, under a supervisor.
+
+    `env` adds variables by process name (`llm`, `llm-daprd`, `model`), `*` to every app; a `model` is started when
+    `with_model`. Processes named in `unsupervised` stay down when they die. Start it from a thread that lives as
+    long as the stack shall: the kernel stops everything when that thread ends.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        port_offset: int = 0,
+        dapr_yaml: Path = Path("dapr.yaml"),
+        env: Mapping[str, Mapping[str, str]] | None = None,
+        unsupervised: Collection[str] = (),
+        with_model: bool = False,
+        edge_port: int | None = None,
+        progress: Progress = _silent,
+    ) -> None:
+        self.state = StateFolder(Path(state_dir))
+        self.ports = PortPlan(port_offset)
+        self.supervisor = Supervisor(self.state)
+        self.secrets: dict[str, str] = {}
+        self._dapr_yaml = Path(dapr_yaml).absolute()
+        self._env = {name: dict(values) for name, values in (env or {}).items()}
+        self._unsupervised = frozenset(unsupervised)
+        self._with_model = with_model
+        self._edge_port = edge_port
+        self._progress = progress
+        self._binaries = Binaries(
+            default_cache(), self._dapr_yaml.parent / "services" / "edge", progress
+        )
+        self._template: Template | None = None
+        self._specs: dict[str, ProcessSpec] = {}
+        self._hosts: dict[str, AppHost] = {}
+
+    # --- lifecycle ---
+
+    def start(self, *, apps: bool = True, seconds: float = START_SECONDS) -> None:
+        """Start the servers and then the apps; return when every process answers its health check."""
+        self._prepare(apps)
+        try:
+            self.supervisor.begin(self._specs.values(), self._unsupervised)
+            self._start_stage([Stage.INFRA], seconds)
+            self._start_stage([Stage.SIDECARS, Stage.APPS], seconds)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop apps, then sidecars, then servers, within 10 s; nothing is left."""
+        self.supervisor.end(STOP_SECONDS)
+        reclaim(self.state)
+        self.state.unlock()
+
+    def __enter__(self) -> "Stack":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # --- processes ---
+
+    @property
+    def names(self) -> list[str]:
+        """Every process, in the order of starting."""
+        return list(self._specs)
+
+    def spec(self, name: str) -> ProcessSpec:
+        """How a process was started."""
+        try:
+            return self._specs[name]
+        except KeyError:
+            raise StackError(f"no process {name}; there are {', '.join(self._specs)}") from None
+
+    def process(self, name: str) -> int | None:
+        """The pid of a process while it runs."""
+        return self.supervisor.pid(name)
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process answers its health check."""
+        return self.process(name) is not None and self._is_ready(name)
+
+    def kill(self, name: str, signal_number: int = signal.SIGKILL) -> int:
+        """Signal a process and return its pid. Supervised, it comes back; `wait_gone` proves that it went."""
+        pid = self.process(name)
+        if pid is None:
+            raise StackError(f"{name} does not run")
+        send(pid, signal_number)
+        return pid
+
+    def wait_gone(self, name: str, pid: int, seconds: float = 10) -> None:
+        """Wait until that very process is no more."""
+        wait_until(
+            lambda: self.process(name) != pid,
+            seconds,
+            f"process {pid} of {name} to end",
+            pause=0.01,
+        )
+
+    def pause(self, name: str) -> None:
+        """Freeze a process."""
+        self.kill(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Unfreeze a process."""
+        self.kill(name, signal.SIGCONT)
+
+    def halt(self, name: str) -> None:
+        """Stop one process in order and keep it stopped."""
+        self.supervisor.stop(name)
+
+    def restart(
+        self, name: str, *, env: Mapping[str, str] | None = None, seconds: float = START_SECONDS
+    ) -> None:
+        """Stop a process if it runs and start it, from now on with more environment if given; wait for it."""
+        self.halt(name)
+        if env is not None:
+            spec = self.spec(name)
+            self._specs[name] = replace(spec, env={**spec.env, **env})
+            self.supervisor.write_spec(self._specs[name])
+        self.supervisor.start(name)
+        self.wait_running(name, seconds)
+
+    def wait_running(self, name: str, seconds: float = START_SECONDS) -> None:
+        """Wait until a process answers its health check."""
+        wait_until(lambda: self.is_running(name), seconds, self._waiting_for(name))
+
+    def add_replica(
+        self, app: str, number: int = 2, *, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Start another host of an app with its own sidecar; returns its name, such as `llm-2`."""
+        entry = self._hosts[app].entry
+        name = f"{app}-{number}"
+        self._env.setdefault(name, {}).update(env or {})
+        host = self._host(entry, name, number)
+        for spec in self._host_specs(host):
+            require_free((what, port) for what, port in spec.ports.items())
+            self._specs[spec.name] = spec
+            self.supervisor.add(spec, supervised=spec.name not in self._unsupervised)
+            self.supervisor.start(spec.name)
+        for spec_name in (name, f"{name}-daprd"):
+            self.wait_running(spec_name)
+        return name
+
+    # --- addresses ---
+
+    def url(self, name: str) -> str:
+        """Where a process is reached: an app's own port, a sidecar's HTTP port, a server's port."""
+        spec = self.spec(name)
+        if name == "postgres":
+            return postgres.url(self.ports.of("postgres"), self.secrets["postgresPassword"])
+        if name == "valkey":
+            return self._valkey_url()
+        return f"http://{LOOPBACK}:{next(iter(spec.ports.values()))}"
+
+    def app_token(self, app: str) -> str:
+        """What an app demands of its caller (`dapr-api-token`)."""
+        return self._hosts[app].app_token
+
+    def api_token(self, app: str) -> str:
+        """What an app's sidecar demands of its caller (`dapr-api-token`)."""
+        return self._hosts[app].api_token
+
+    def log(self, name: str) -> Path:
+        """Where a process's output goes."""
+        return self.state.logs / f"{name}.log"
+
+    @property
+    def apps(self) -> list[str]:
+        """Every app's host."""
+        return list(self._hosts)
+
+    # --- preparation ---
+
+    def _prepare(self, apps: bool) -> None:
+        self._template = read_template(self._dapr_yaml)
+        self.state.create()
+        self.state.lock()
+        try:
+            reclaim(self.state)
+            self._prepare_secrets(self._template)
+            self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
+            require_free(item for spec in self._specs.values() for item in spec.ports.items())
+            self._write_env()
+        except BaseException:
+            self.state.unlock()
+            raise
+
+    def _prepare_secrets(self, template: Template) -> None:
+        values = self.state.load_secrets()
+        postgres_password = self.state.secret(values, "postgresPassword")
+        valkey_password = self.state.secret(values, "valkeyPassword")
+        for name in ("common", *(entry.app_id for entry in template.apps)):
+            self.state.secret(values, f"{name}AppToken")
+            self.state.secret(values, f"{name}ApiToken")
+        values["postgresConnectionString"] = postgres.url(
+            self.ports.of("postgres"), postgres_password
+        )
+        values["valkeyHost"] = f"{LOOPBACK}:{self.ports.of('valkey')}"
+        values["valkeyPassword"] = valkey_password
+        self.state.save_secrets(values)
+        self.secrets = values
+
+    def _all_specs(self, template: Template, apps: bool) -> list[ProcessSpec]:
+        specs = infra.server_specs(self.state, self.ports, self.secrets, self._binaries)
+        if self._with_model:
+            specs.append(infra.model_spec(self.state, self.ports.of("model")))
+        specs = [replace(spec, env={**spec.env, **self._env.get(spec.name, {})}) for spec in specs]
+        self._hosts = {}
+        for entry in template.apps if apps else ():
+            specs += self._host_specs(self._host(entry, entry.app_id, 1))
+        return specs
+
+    def _host(self, entry: AppEntry, name: str, number: int) -> AppHost:
+        edge_port = self._edge_port if entry.app_id == "edge" else None
+        host = AppHost(
+            entry=entry,
+            ports=HostPorts.of(entry, self.ports, number, edge_port),
+            name=name,
+            app_token=self.secrets[f"{entry.app_id}AppToken"],
+            api_token=self.secrets[f"{entry.app_id}ApiToken"],
+            root=self._dapr_yaml.parent,
+        )
+        self._hosts[name] = host
+        return host
+
+    def _host_specs(self, host: AppHost) -> Sequence[ProcessSpec]:
+        root, entry = self._dapr_yaml.parent, host.entry
+        config = (
+            self._render_config(root / entry.config_file_path) if entry.config_file_path else None
+        )
+        shared = {"YOCASO_SECRETS_FILE": str(self.state.secrets_file)}
+        sidecar = host.sidecar(self._binaries.daprd(), self.ports, config, shared)
+        app = host.app(self.platform_env())
+        if app.argv[0] == EDGE_COMMAND:
+            app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]))
+        app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
+        sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
+        return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
+
+    def platform_env(self) -> dict[str, str]:
+        """What every app is told, whoever starts it."""
+        env = {
+            "PATH": os.pathsep.join(
+                [str(Path(sys.executable).parent), str(self.state.bin), os.environ["PATH"]]
+            ),
+            "PYTHONUNBUFFERED": "1",
+            "YOCASO_ENV": "local",
+            "YOCASO_DATABASE_URL": postgres.url(
+                self.ports.of("postgres"), self.secrets["postgresPassword"]
+            ),
+            "YOCASO_VALKEY_URL": self._valkey_url(),
+        }
+        if self._with_model:
+            env["LLM_BASE_URL"] = f"http://{LOOPBACK}:{self.ports.of('model')}/v1"
+            env["LLM_DEFAULT_MODEL"] = env["LLM_MODELS"] = infra.LOCAL_MODEL
+        return env
+
+    def _valkey_url(self) -> str:
+        return f"redis://:{self.secrets['valkeyPassword']}@{LOOPBACK}:{self.ports.of('valkey')}/0"
+
+    def _render_config(self, path: Path) -> Path:
+        """The committed configuration with this folder's own registry of names."""
+        config = yaml.safe_load(path.read_text())
+        names = config["spec"].get("nameResolution", {}).get("configuration")
+        if names is not None:
+            names["connectionString"] = str(self.state.data / "names.db")
+        rendered = self.state.run / path.name
+        rendered.write_text(yaml.safe_dump(config, sort_keys=False))
+        return rendered
+
+    def _write_env(self) -> None:
+        """`env`: what a shell needs before `dapr run -f dapr.yaml`; one pair of tokens, as the template has no more."""
+        values = {
+            **self.platform_env(),
+            "APP_API_TOKEN": self.secrets["commonAppToken"],
+            "DAPR_API_TOKEN": self.secrets["commonApiToken"],
+            "DAPR_HOST_IP": LOOPBACK,
+            "YOCASO_SECRETS_FILE": str(self.state.secrets_file),
+        }
+        values["PATH"] = (
+            f"{Path(sys.executable).parent}{os.pathsep}{self.state.bin}{os.pathsep}$PATH"
+        )
+        write_private(
+            self.state.env_file,
+            "".join(f'export {key}="{value}"\n' for key, value in values.items()),
+        )
+
+    # --- starting ---
+
+    def _start_stage(self, stages: Collection[Stage], seconds: float) -> None:
+        names = [name for name, spec in self._specs.items() if spec.stage in stages]
+        for name in names:
+            self.supervisor.start(name)
+        waiting = set(names)
+
+        def all_ready() -> bool:
+            waiting.difference_update([name for name in waiting if self._is_ready(name)])
+            return not waiting
+
+        try:
+            wait_until(all_ready, seconds, "the stack", self._require_supervisor)
+        except StackError as error:
+            raise StackError(
+                f"{error}: " + ", ".join(map(self._waiting_for, sorted(waiting)))
+            ) from None
+
+    def _is_ready(self, name: str) -> bool:
+        spec = self._specs[name]
+        if name == "postgres":
+            return postgres.is_accepting(spec.ports["postgres"])
+        return spec.ready.holds()
+
+    def _require_supervisor(self) -> None:
+        if not self.supervisor.is_alive():
+            raise StackError(f"the supervisor ended; see {self.supervisor.log}")
+
+    def _waiting_for(self, name: str) -> str:
+        return f"{name} (see {self.log(name)})"

@@ -1,0 +1,264 @@
+"""The supervisor: Supervisor's own daemon, told by a generated file, asked over its socket.
+
+Chosen over circus (brings ZeroMQ and Tornado) and honcho (never restarts): it is one dependency without others,
+and has restart with backoff, ordered stop with a bound, rotated logs and control over a socket.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import xmlrpc.client
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from typing_extensions import override
+
+from services.cli.stack.errors import StackError
+from services.cli.stack.process import STOP_SECONDS, ProcessSpec, Stage
+from services.cli.stack.state import StateFolder, write_private
+from services.cli.stack.waiting import wait_until
+
+_LAUNCHER: Final = Path(__file__).with_name("launcher.py")
+_BARE: Final = ("-I", "-S") if sys.platform == "linux" else ("-I",)
+"""The launcher needs no installed package where the kernel tells when a process began."""
+_MAX_SOCKET_PATH: Final = 100
+_LOG_BYTES: Final = 10 * 1024 * 1024
+_BAD_NAME, _NOT_RUNNING, _ALREADY_STARTED = 10, 70, 60
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    @override
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(30)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    @override
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path)
+
+
+class Supervisor:
+    """One running supervisord and the programs that it looks after."""
+
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
+        self._config = state.run / "supervisor.conf"
+        self._socket = _socket_path(state.run)
+        self._daemon: subprocess.Popen[bytes] | None = None
+        self._groups: dict[str, str] = {}
+
+    @property
+    def log(self) -> Path:
+        """What the supervisor says about starts, exits and restarts."""
+        return self._state.logs / "supervisor.log"
+
+    def begin(self, specs: Iterable[ProcessSpec], unsupervised: frozenset[str]) -> None:
+        """Start the daemon with every program known and none started.
+
+        The daemon stops everything when the thread that called this ends, however it ends.
+        """
+        self._write(list(specs), unsupervised)
+        launch = self._state.run / "supervisor.json"
+        write_private(launch, self._own_spec())
+        self._daemon = subprocess.Popen(
+            _launch_command(launch, self._state.pid_file("supervisor")),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a terminal's Ctrl-C reaches only the command itself
+        )
+        wait_until(self._answers, 15, "the supervisor to answer", self._require_daemon)
+
+    def write_spec(self, spec: ProcessSpec) -> None:
+        """Change how a program is started next time."""
+        write_private(self._state.run / f"{spec.name}.json", _launch_spec(spec))
+
+    def add(self, spec: ProcessSpec, *, supervised: bool) -> None:
+        """Add a program to the running daemon, in a group of its own."""
+        self.write_spec(spec)
+        with self._config.open("a") as file:
+            file.write(_program(self._state, spec, supervised))
+            file.write(_group(spec.name + "-group", [spec.name], spec.stage))
+        self._groups[spec.name] = spec.name + "-group"
+        self._call("reloadConfig")
+        self._call("addProcessGroup", self._groups[spec.name])
+
+    def start(self, name: str) -> None:
+        """Start a program unless it runs."""
+        self._call("startProcess", self._full(name), False, but=(_ALREADY_STARTED,))
+
+    def stop(self, name: str) -> None:
+        """Stop a program and keep it stopped."""
+        self._call("stopProcess", self._full(name), True, but=(_NOT_RUNNING,))
+
+    def pid(self, name: str) -> int | None:
+        """The pid of a program, if it runs."""
+        info = self._call("getProcessInfo", self._full(name))
+        return int(info["pid"]) or None
+
+    def state(self, name: str) -> str:
+        """`RUNNING`, `STARTING`, `BACKOFF`, `EXITED`, `FATAL`, `STOPPED` …"""
+        return str(self._call("getProcessInfo", self._full(name))["statename"])
+
+    def is_alive(self) -> bool:
+        """Whether the daemon itself runs."""
+        return self._daemon is not None and self._daemon.poll() is None
+
+    def end(self, within: float) -> None:
+        """Stop all programs stage by stage, then the daemon."""
+        if self._daemon is None:
+            return
+        if self._daemon.poll() is None:
+            self._daemon.terminate()
+            try:
+                self._daemon.wait(within)
+            except subprocess.TimeoutExpired:
+                self._daemon.kill()
+                self._daemon.wait()
+        self._socket.unlink(missing_ok=True)
+        self._daemon = None
+
+    def _own_spec(self) -> str:
+        argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._config)]
+        return json.dumps(
+            {"argv": argv, "cwd": "/", "env": {}, "user": None, "death_signal": "TERM"}
+        )
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return bool(self._proxy().supervisor.getState())
+        return False
+
+    def _require_daemon(self) -> None:
+        if not self.is_alive():
+            raise StackError(f"the supervisor ended while starting; see {self.log}")
+
+    def _full(self, name: str) -> str:
+        try:
+            return f"{self._groups[name]}:{name}"
+        except KeyError:
+            raise StackError(
+                f"no process {name}; there are {', '.join(sorted(self._groups))}"
+            ) from None
+
+    def _proxy(self) -> Any:
+        return xmlrpc.client.ServerProxy(
+            "http://localhost", transport=_UnixTransport(str(self._socket))
+        )
+
+    def _call(self, method: str, *arguments: Any, but: tuple[int, ...] = ()) -> Any:
+        try:
+            return getattr(self._proxy().supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode in but:
+                return None
+            raise StackError(
+                f"supervisor refused {method}{arguments}: {fault.faultString}"
+            ) from None
+        except OSError as error:
+            raise StackError(f"the supervisor does not answer ({error}); see {self.log}") from error
+
+    def _write(self, specs: list[ProcessSpec], unsupervised: frozenset[str]) -> None:
+        parts = [_daemon_section(self)]
+        for spec in specs:
+            self.write_spec(spec)
+            parts.append(_program(self._state, spec, spec.name not in unsupervised))
+        for stage in Stage:
+            names = [spec.name for spec in specs if spec.stage is stage]
+            if names:
+                parts.append(_group(stage.name.lower(), names, stage))
+                self._groups.update(dict.fromkeys(names, stage.name.lower()))
+        write_private(self._config, "\n".join(parts))
+
+    @property
+    def socket(self) -> Path:
+        """Where the daemon listens."""
+        return self._socket
+
+
+def _socket_path(folder: Path) -> Path:
+    path = folder / "supervisor.sock"
+    if len(str(path)) <= _MAX_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"yocaso-{os.getuid()}-{digest}.sock"
+
+
+def _launch_spec(spec: ProcessSpec) -> str:
+    return json.dumps(
+        {
+            "argv": spec.argv,
+            "cwd": str(spec.cwd),
+            "env": dict(spec.env),
+            "user": spec.user,
+            "death_signal": spec.death_signal,
+        }
+    )
+
+
+def _launch_command(launch: Path, pid_file: Path) -> list[str]:
+    return [sys.executable, *_BARE, str(_LAUNCHER), str(launch), str(pid_file)]
+
+
+def _escaped(path: Path | str) -> str:
+    return str(path).replace("%", "%%")
+
+
+def _daemon_section(supervisor: Supervisor) -> str:
+    user = "user=root\n" if os.geteuid() == 0 else ""
+    log = supervisor.log
+    return f"""[supervisord]
+nodaemon=true
+{user}logfile={_escaped(log)}
+logfile_maxbytes={_LOG_BYTES}
+logfile_backups=1
+pidfile={_escaped(supervisor.socket.with_suffix(".own.pid"))}
+childlogdir={_escaped(log.parent)}
+minfds=1024
+[unix_http_server]
+file={_escaped(supervisor.socket)}
+chmod=0600
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+"""
+
+
+def _program(state: StateFolder, spec: ProcessSpec, supervised: bool) -> str:
+    arguments = _launch_command(state.run / f"{spec.name}.json", state.pid_file(spec.name))
+    command = " ".join('"' + _escaped(argument) + '"' for argument in arguments)
+    return f"""[program:{spec.name}]
+command={command}
+autostart=false
+autorestart={str(supervised).lower()}
+startsecs={2 if supervised else 0}
+startretries=20
+stopsignal={spec.stop_signal}
+stopwaitsecs={STOP_SECONDS[spec.stage]}
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={_escaped(state.logs / (spec.name + ".log"))}
+stdout_logfile_maxbytes={_LOG_BYTES}
+stdout_logfile_backups=2
+"""
+
+
+def _group(name: str, programs: list[str], stage: Stage) -> str:
+    return f"[group:{name}]\nprograms={','.join(programs)}\npriority={int(stage)}\n"
