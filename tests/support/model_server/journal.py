@@ -1,0 +1,104 @@
+"""What the model server saw: one entry per request, with times of the machine's monotonic clock."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Outcome = Literal["open", "completed", "error", "cut", "client_closed"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request. `client_closed_at` is set only if the client left before the answer had ended."""
+
+    number: int
+    model: str
+    stream: bool
+    prompt: str
+    attempt: int
+    messages: list[dict[str, Any]]
+    traceparent: str | None
+    authorized: bool
+    opened_at: float = field(default_factory=time.monotonic)
+    first_byte_at: float | None = None
+    last_byte_at: float | None = None
+    client_closed_at: float | None = None
+    tokens_sent: int = 0
+    waiting_at: str | None = None
+    outcome: Outcome = "open"
+
+    def end(self, outcome: Outcome) -> None:
+        """Set how it ended; only the first end counts."""
+        if self.outcome == "open":
+            self.outcome = outcome
+            if outcome == "client_closed":
+                self.client_closed_at = time.monotonic()
+
+
+class Journal:
+    """The last requests, and how often each was tried."""
+
+    def __init__(self, keep: int = 50_000) -> None:
+        self._entries: deque[Entry] = deque(maxlen=keep)
+        self._attempts: dict[object, int] = {}
+        self._count = 0
+
+    def open(self, key: object, **seen: Any) -> Entry:
+        """A new entry; requests with an equal key are attempts of the same thing."""
+        self._count += 1
+        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
+        entry = Entry(number=self._count, attempt=attempt, **seen)
+        self._entries.append(entry)
+        return entry
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first."""
+        return list(self._entries)
+
+    def to_json(self, *, messages: bool = True, after: int = 0) -> dict[str, Any]:
+        """The body of GET /__journal; `now` is the clock that the times are of."""
+        rows = [asdict(entry) for entry in self._entries if entry.number > after]
+        if not messages:
+            for row in rows:
+                del row["messages"]
+        return {"now": time.monotonic(), "count": self._count, "entries": rows}
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+        self._attempts.clear()
+        self._count = 0
+
+
+class Gates:
+    """Named gates; a gate is held from its first use until it is released."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, asyncio.Event] = {}
+        self.for_all: tuple[str, int] | None = None
+
+    def gate(self, name: str) -> asyncio.Event:
+        """The gate of that name."""
+        return self._gates.setdefault(name, asyncio.Event())
+
+    def hold(self, name: str, after: int | None = None) -> None:
+        """Hold whoever comes; with `after`, also streams whose script names no gate, after that many tokens."""
+        self.gate(name).clear()
+        if after is not None:
+            self.for_all = (name, after)
+
+    def release(self, name: str) -> None:
+        """Let all who wait pass, and all who come later."""
+        self.gate(name).set()
+        if self.for_all and self.for_all[0] == name:
+            self.for_all = None
+
+    def clear(self) -> None:
+        """Let everybody pass and forget the gates."""
+        for gate in self._gates.values():
+            gate.set()
+        self._gates.clear()
+        self.for_all = None
