@@ -11,6 +11,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich alone doubles the time of --help
 )
 
 StateOption = Annotated[
@@ -30,14 +31,19 @@ def up(
     file: FileOption = Path("dapr.yaml"),
     port_offset: OffsetOption = 0,
     port: Annotated[
-        int | None, typer.Option("--port", envvar="YOCASO_EDGE_PORT", help="The edge's port; 8080 unless set.")
+        int | None,
+        typer.Option("--port", envvar="YOCASO_EDGE_PORT", help="The edge's port; 8080 unless set."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No log lines; they are in files.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No log lines; they are in files.")
+    ] = False,
 ) -> None:
     """Start everything, wait until a turn is answered, and stay until Ctrl-C."""
     from services.cli.up import Options, run_stack
 
-    raise typer.Exit(run_stack(Options(state, file, port_offset, apps=True, edge_port=port, quiet=quiet)))
+    raise typer.Exit(
+        run_stack(Options(state, file, port_offset, apps=True, edge_port=port, quiet=quiet))
+    )
 
 
 @app.command()
@@ -69,7 +75,9 @@ def token(
     user: Annotated[str, typer.Option("--user", help="The user's id.")],
     email: Annotated[str, typer.Option("--email", help="The user's address.")],
     scope: Annotated[list[str] | None, typer.Option("--scope", help="May be repeated.")] = None,
-    hours: Annotated[float, typer.Option("--hours", min=0.02, max=168, help="How long it is valid.")] = 24.0,
+    hours: Annotated[
+        float, typer.Option("--hours", min=0.02, max=168, help="How long it is valid.")
+    ] = 24.0,
     state: StateOption = Path(".yocaso"),
 ) -> None:
     """Print a bearer token for a local user."""
@@ -84,12 +92,20 @@ def chat(
         str | None, typer.Option("--conversation", "-c", help="Go on with this conversation.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option("--url", envvar="YOCASO_URL", help="The edge; the running stack's unless set.")
+        str | None,
+        typer.Option(
+            "--url", envvar="YOCASO_URL", help="The edge; the running stack's unless set."
+        ),
     ] = None,
     bearer: Annotated[
-        str | None, typer.Option("--token", envvar="YOCASO_TOKEN", help="A bearer token; a local one unless set.")
+        str | None,
+        typer.Option(
+            "--token", envvar="YOCASO_TOKEN", help="A bearer token; a local one unless set."
+        ),
     ] = None,
-    user: Annotated[str, typer.Option("--user", help="Whose token to issue.")] = os.environ.get("USER", "me"),
+    user: Annotated[str, typer.Option("--user", help="Whose token to issue.")] = os.environ.get(
+        "USER", "me"
+    ),
     model: Annotated[str | None, typer.Option("--model", help="The model to ask.")] = None,
     state: StateOption = Path(".yocaso"),
 ) -> None:

@@ -24,6 +24,7 @@ GO_HELP: Final = (
     "Go 1.24 or later is needed to build {}: install it from https://go.dev/dl/ and put it on PATH"
 )
 _MODULE: Final = "github.com/dapr/dapr"
+_TICK_SECONDS: Final = 10
 
 Progress = Callable[[str], None]
 
@@ -53,7 +54,14 @@ class Binaries:
         target = self.cache / f"edge-{source_hash(self.edge_source)}"
 
         def build(output: Path) -> None:
-            _go_build("edge", self.edge_source, output, ["-trimpath", "-ldflags", "-s -w"], ".")
+            _go_build(
+                "edge",
+                self.edge_source,
+                output,
+                ["-trimpath", "-ldflags", "-s -w"],
+                ".",
+                self.progress,
+            )
 
         return self._cached("edge", target, build)
 
@@ -71,8 +79,15 @@ class Binaries:
     def _dapr(self, name: str, version: str, *flags: str) -> Path:
         def build(output: Path) -> None:
             stamp = f"-s -w -X {_MODULE}/pkg/buildinfo.version={version}"
-            with _dapr_source(version, name) as source:
-                _go_build(name, source, output, [*flags, "-ldflags", stamp], f"./cmd/{name}")
+            with _dapr_source(version, name, self.progress) as source:
+                _go_build(
+                    name,
+                    source,
+                    output,
+                    [*flags, "-ldflags", stamp],
+                    f"./cmd/{name}",
+                    self.progress,
+                )
 
         return self._cached(name, self.cache / f"{name}-{version}", build)
 
@@ -142,12 +157,12 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _dapr_source(version: str, name: str) -> Iterator[Path]:
+def _dapr_source(version: str, name: str, progress: Progress) -> Iterator[Path]:
     """The verified module; for daprd, a copy that lets the name resolver on SQLite into the stable build.
 
     mDNS, the only other resolver there, would join two stacks on one machine, and asks the network.
     """
-    download = _go(name, ["mod", "download", "-json", f"{_MODULE}@v{version}"])
+    download = _go(name, ["mod", "download", "-json", f"{_MODULE}@v{version}"], progress)
     source = Path(json.loads(download)["Dir"])
     if name != "daprd":
         yield source
@@ -163,11 +178,13 @@ def _dapr_source(version: str, name: str) -> Iterator[Path]:
         yield copy
 
 
-def _go_build(name: str, source: Path, output: Path, flags: list[str], package: str) -> None:
-    _go(name, ["build", "-C", str(source), *flags, "-o", str(output), package])
+def _go_build(
+    name: str, source: Path, output: Path, flags: list[str], package: str, progress: Progress
+) -> None:
+    _go(name, ["build", "-C", str(source), *flags, "-o", str(output), package], progress)
 
 
-def _go(name: str, arguments: list[str]) -> str:
+def _go(name: str, arguments: list[str], progress: Progress) -> str:
     if shutil.which("go") is None:
         raise StackError(GO_HELP.format(name))
     result = subprocess.run(["go", *arguments], capture_output=True, text=True, check=False)

@@ -27,6 +27,13 @@ SETTINGS: Final = {
     "log_min_messages": "warning",
 }
 
+_DAPR_SCHEMA: Final = """CREATE SCHEMA dapr;
+
+CREATE TABLE dapr.metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
+
+"""
+"""Dapr's own bookkeeping table: sidecars that start at once may fail over creating it, so it is there before them."""
+
 
 def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
     """The server's process; the data folder is made when there is none."""
@@ -106,7 +113,7 @@ def _create(binaries: Path, data: Path, password: str, owner: tuple[int, int] | 
         _run(binaries, [*init, "--locale=C", f"--pwfile={password_file}"], owner)
         single = ["postgres", "--single", "-j", "-D", str(staged)]
         _run(binaries, [*single, "postgres"], owner, f"CREATE DATABASE {DATABASE};\n\n")
-        _run(binaries, [*single, DATABASE], owner, "CREATE SCHEMA dapr;\n\n")
+        _run(binaries, [*single, DATABASE], owner, _DAPR_SCHEMA)
     finally:
         password_file.unlink(missing_ok=True)
     staged.rename(data)

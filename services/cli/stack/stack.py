@@ -72,7 +72,28 @@ class Stack:
 
     def start(self, *, apps: bool = True, seconds: float = START_SECONDS) -> None:
         """Start the servers and then the apps; return when every process answers its health check."""
-        self._prepare(apps)
+        self.prepare(apps=apps)
+        self.launch(seconds)
+
+    def prepare(self, *, apps: bool = True) -> None:
+        """Take the state folder, end what an earlier command left, find or build programs, check ports."""
+        self._template = read_template(self._dapr_yaml)
+        self.state.create()
+        self.state.lock()
+        try:
+            left = reclaim(self.state)
+            if left:
+                self._progress(f"ended what an earlier command left: {', '.join(left)}")
+            self._prepare_secrets(self._template)
+            self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
+            require_free(item for spec in self._specs.values() for item in spec.ports.items())
+            self._write_env()
+        except BaseException:
+            self.state.unlock()
+            raise
+
+    def launch(self, seconds: float = START_SECONDS) -> None:
+        """Start what was prepared; stops it all again when it does not come up."""
         try:
             self.supervisor.begin(self._specs.values(), self._unsupervised)
             self._start_stage([Stage.INFRA], seconds)
@@ -83,9 +104,10 @@ class Stack:
 
     def stop(self) -> None:
         """Stop apps, then sidecars, then servers, within 10 s; nothing is left."""
-        self.supervisor.end(STOP_SECONDS)
-        reclaim(self.state)
-        self.state.unlock()
+        if self.state.is_locked:
+            self.supervisor.end(STOP_SECONDS)
+            reclaim(self.state)
+            self.state.unlock()
 
     def __enter__(self) -> "Stack":
         self.start()
@@ -207,20 +229,6 @@ class Stack:
         return list(self._hosts)
 
     # --- preparation ---
-
-    def _prepare(self, apps: bool) -> None:
-        self._template = read_template(self._dapr_yaml)
-        self.state.create()
-        self.state.lock()
-        try:
-            reclaim(self.state)
-            self._prepare_secrets(self._template)
-            self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
-            require_free(item for spec in self._specs.values() for item in spec.ports.items())
-            self._write_env()
-        except BaseException:
-            self.state.unlock()
-            raise
 
     def _prepare_secrets(self, template: Template) -> None:
         values = self.state.load_secrets()

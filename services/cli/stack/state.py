@@ -51,6 +51,11 @@ class StateFolder:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock_fd = descriptor
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether this object holds the folder."""
+        return self._lock_fd is not None
+
     def unlock(self) -> None:
         """Give the folder up."""
         if self._lock_fd is not None:
@@ -110,6 +115,14 @@ def is_zombie(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+def is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the open file; after a rotation it does not."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
 
 
 def send(pid: int, signal_number: int) -> None:

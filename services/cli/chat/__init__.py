@@ -1,0 +1,1 @@
+"""`yocaso chat`: a conversation in the terminal."""

@@ -1,0 +1,126 @@
+"""What `yocaso up` shows: lines of every process with its name, and what the supervisor did."""
+
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+from services.cli.stack.state import is_same_file
+
+_COLOURS: Final = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
+_POLL_SECONDS: Final = 0.1
+_NAME_WIDTH: Final = 16
+_EVENT: Final = re.compile(r"(exited|gave up|spawned|success): '?([\w-]+)'?(.*)")
+
+
+class Console:
+    """Standard output, shared by this command and by the lines of its processes."""
+
+    def __init__(self, *, colours: bool | None = None) -> None:
+        self._colours = sys.stdout.isatty() if colours is None else colours
+        self._known: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        """A line of the command itself."""
+        self.line("yocaso", text)
+
+    def line(self, name: str, text: str) -> None:
+        """A line with the name of who wrote it."""
+        label = f"{name:<{_NAME_WIDTH}} |"
+        if self._colours:
+            code = _COLOURS[self._known.setdefault(name, len(self._known)) % len(_COLOURS)]
+            label = f"\x1b[{code}m{label}\x1b[0m"
+        with self._lock:
+            sys.stdout.write(f"{label} {text}\n")
+            sys.stdout.flush()
+
+
+@dataclass(slots=True)
+class _Tail:
+    """Reads what is appended to a file, over rotations."""
+
+    path: Path
+    file: IO[str] | None = None
+    partial: str = ""
+    from_end: bool = True
+
+    def lines(self) -> list[str]:
+        if self.file is None and not self._open():
+            return []
+        assert self.file is not None
+        text = self.partial + self.file.read()
+        complete, newline, self.partial = text.rpartition("\n")
+        if not newline:
+            complete, self.partial = "", text
+        if not is_same_file(self.path, self.file.fileno()):
+            self.file.close()
+            self.file, self.from_end = None, False
+        return complete.split("\n") if complete else []
+
+    def _open(self) -> bool:
+        try:
+            self.file = self.path.open(encoding="utf-8", errors="replace")
+        except OSError:
+            self.from_end = False
+            return False
+        if self.from_end:
+            self.file.seek(0, 2)
+        return True
+
+
+@dataclass
+class LogFollower:
+    """Prints what is appended to log files until it is closed."""
+
+    console: Console
+    logs: Mapping[str, Path]
+    supervisor_log: Path
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _started: set[str] = field(default_factory=set[str])
+
+    def begin(self) -> None:
+        """Follow from the files' present ends."""
+        self._tails = {name: _Tail(path) for name, path in self.logs.items()}
+        self._events = _Tail(self.supervisor_log)
+        self._poll()
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Print what is left and end."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_POLL_SECONDS):
+            self._poll()
+        self._poll()
+
+    def _poll(self) -> None:
+        for name, tail in self._tails.items():
+            for line in tail.lines():
+                self.console.line(name, line)
+        for line in self._events.lines():
+            if told := self._event(line):
+                self.console.say(told)
+
+    def _event(self, line: str) -> str:
+        found = _EVENT.search(line)
+        if found is None:
+            return ""
+        kind, name, rest = found.groups()
+        if kind == "spawned":
+            again = name in self._started
+            self._started.add(name)
+            return f"{name} was started again" if again else ""
+        if kind == "exited":
+            return f"{name} ended {rest.strip().replace('; not expected', '')}; it is started again"
+        if kind == "gave up":
+            return f"{name} keeps ending, so it stays down; see its log"
+        return ""
