@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/luraproject/lura/v2/logging"
+)
+
+func levelOf(status int) slog.Level {
+	if status >= 500 {
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+// logFields never holds a header, a query or a body: a route's pattern says enough.
+func logFields(method string, c *call, traceID string) []slog.Attr {
+	fields := []slog.Attr{
+		slog.String("app", "edge"),
+		slog.String("method", method),
+		slog.String("route", c.route),
+		slog.Int("status", c.status),
+		slog.Float64("durationMs", float64(time.Since(c.began).Microseconds())/1000),
+		slog.String("requestId", c.requestID),
+		slog.String("traceId", traceID),
+	}
+	if c.user != "" {
+		fields = append(fields, slog.String("user", userHash(c.user)))
+	}
+	return fields
+}
+
+// luraLog passes on only what Lura finds wrong; its errors of single calls are in the access log already.
+type luraLog struct {
+	logging.Logger
+	log *slog.Logger
+}
+
+func (l luraLog) Error(v ...any) { l.write(slog.LevelError, v) }
+
+func (l luraLog) Critical(v ...any) { l.write(slog.LevelError, v) }
+
+func (l luraLog) write(level slog.Level, v []any) {
+	l.log.Log(context.Background(), level, "lura", "app", "edge", "detail", v)
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/luraproject/lura/v2/core"
+	"github.com/luraproject/lura/v2/proxy"
+	"github.com/luraproject/lura/v2/transport/http/server"
+)
+
+// renderer is the output_encoding of every endpoint.
+const renderer = "flush"
+
+var chunks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// privateHeaders are of one connection, or of the machines behind the edge.
+var privateHeaders = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Connection": true, "Te": true,
+	"Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Server": true, "Date": true, "Via": true,
+	"X-Request-Id": true, "X-Content-Type-Options": true,
+}
+
+var privatePrefixes = []string{"Dapr-", "Access-Control-", "X-Krakend", "X-User-", "Grpc-"}
+
+// flushRender passes status, headers and body on as they come; KrakenD's own no-op renderer never flushes.
+func flushRender(c *gin.Context, response *proxy.Response) {
+	header := c.Writer.Header()
+	header.Del(core.KrakendHeaderName)
+	header.Del(server.CompleteResponseHeaderName)
+	copyHeaders(header, response.Metadata.Headers)
+	stream := strings.HasPrefix(header.Get("Content-Type"), "text/event-stream")
+	if stream {
+		header.Set("Cache-Control", "no-store")
+		header.Set("X-Accel-Buffering", "no")
+	}
+	c.Writer.WriteHeader(response.Metadata.StatusCode)
+	c.Writer.WriteHeaderNow()
+	flush := header.Get("Content-Length") == ""
+	if flush {
+		c.Writer.Flush()
+	}
+	if err := relay(c.Writer, response.Io, flush); err != nil && !stream {
+		callOf(c.Request.Context()).truncated = true
+	}
+}
+
+func copyHeaders(to http.Header, from map[string][]string) {
+	closing := connectionNames(from["Connection"])
+	for name, values := range from {
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if !privateHeaders[name] && !closing[name] && !hasPrivatePrefix(name) {
+			to[name] = values
+		}
+	}
+}
+
+func connectionNames(values []string) map[string]bool {
+	names := map[string]bool{}
+	for _, value := range values {
+		for name := range strings.SplitSeq(value, ",") {
+			names[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))] = true
+		}
+	}
+	return names
+}
+
+func hasPrivatePrefix(name string) bool {
+	for _, prefix := range privatePrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// relay copies until the end; an error tells that the client has not got the whole.
+func relay(w gin.ResponseWriter, body io.Reader, flush bool) error {
+	if body == nil {
+		return nil
+	}
+	control := http.NewResponseController(w)
+	defer control.SetWriteDeadline(time.Time{})
+	buffer := chunks.Get().(*[32 << 10]byte)
+	defer chunks.Put(buffer)
+	for {
+		n, err := body.Read(buffer[:])
+		if n > 0 {
+			control.SetWriteDeadline(time.Now().Add(clientStall))
+			if _, failed := w.Write(buffer[:n]); failed != nil {
+				return failed
+			}
+			if flush {
+				w.Flush()
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(err, context.Canceled)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// settings is what the environment decides; README.md lists the variables.
+type settings struct {
+	Listen         string
+	SidecarURL     string
+	SidecarToken   string
+	JWKSURL        string
+	Issuer         string
+	Audience       string
+	CORSOrigins    []string
+	MaxBodyBytes   int64
+	BodyTimeout    time.Duration
+	JWKSMinRefresh time.Duration
+	JWKSMaxAge     time.Duration
+	DrainDelay     time.Duration
+	ConfigFile     string
+	OpenAPI        []byte
+}
+
+// environment reads variables and collects what is wrong with them, so that one start names every fault.
+type environment struct {
+	getenv func(string) string
+	faults []error
+}
+
+func (e *environment) text(name, fallback string) string {
+	return cmp.Or(strings.TrimSpace(e.getenv(name)), fallback)
+}
+
+func (e *environment) number(name, fallback string, low, high int64) int64 {
+	value, err := strconv.ParseInt(e.text(name, fallback), 10, 64)
+	if err != nil || value < low || value > high {
+		e.faults = append(e.faults, fmt.Errorf("%s: want a whole number from %d to %d", name, low, high))
+	}
+	return value
+}
+
+func (e *environment) seconds(name, fallback string) time.Duration {
+	value, err := strconv.ParseFloat(e.text(name, fallback), 64)
+	if err != nil || value < 0 || value > 86400 {
+		e.faults = append(e.faults, fmt.Errorf("%s: want seconds from 0 to 86400", name))
+	}
+	return time.Duration(value * float64(time.Second))
+}
+
+func (e *environment) url(name, fallback string) string {
+	value := e.text(name, fallback)
+	parsed, err := url.Parse(value)
+	if err != nil || (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Host == "" {
+		e.faults = append(e.faults, fmt.Errorf("%s: want an http or https URL", name))
+	}
+	return value
+}
+
+func (e *environment) file(name string, fallbacks ...string) []byte {
+	candidates := fallbacks
+	if chosen := e.text(name, ""); chosen != "" {
+		candidates = []string{chosen}
+	}
+	for _, candidate := range candidates {
+		if content, err := os.ReadFile(candidate); err == nil {
+			return content
+		}
+	}
+	e.faults = append(e.faults, fmt.Errorf("%s: cannot read %s", name, strings.Join(candidates, " or ")))
+	return nil
+}
+
+// origins refuses what a browser would never send, because such an entry silently matches nothing.
+func (e *environment) origins(name, fallback string) []string {
+	var origins []string
+	for _, origin := range strings.Split(e.text(name, fallback), ",") {
+		origin = strings.TrimSuffix(strings.TrimSpace(origin), "/")
+		if origin == "" {
+			continue
+		}
+		if origin != "*" && !strings.HasPrefix(origin, "http://") && !strings.HasPrefix(origin, "https://") {
+			e.faults = append(e.faults, fmt.Errorf("%s: %q is not an origin such as https://app.example", name, origin))
+		}
+		origins = append(origins, origin)
+	}
+	return origins
+}
+
+func readSettings(getenv func(string) string) (settings, error) {
+	e := &environment{getenv: getenv}
+	portName := "APP_PORT"
+	if e.text("EDGE_PORT", "") != "" {
+		portName = "EDGE_PORT"
+	}
+	port := e.number(portName, "8080", 1, 65535)
+	sidecarPort := e.number("DAPR_HTTP_PORT", "3501", 1, 65535)
+	sidecar := strings.TrimSuffix(e.url("EDGE_SIDECAR_URL", fmt.Sprintf("http://127.0.0.1:%d", sidecarPort)), "/")
+	origins := "http://localhost:*,http://127.0.0.1:*"
+	if e.text("YOCASO_ENV", "local") == "production" {
+		origins = ""
+	}
+	s := settings{
+		Listen:         net.JoinHostPort(e.text("YOCASO_BIND", "127.0.0.1"), strconv.FormatInt(port, 10)),
+		SidecarURL:     sidecar,
+		SidecarToken:   e.text("DAPR_API_TOKEN", ""),
+		JWKSURL:        e.url("EDGE_JWKS_URL", sidecar+"/v1.0/invoke/auth/method/.well-known/jwks.json"),
+		Issuer:         e.text("AUTH_ISSUER", "yocaso"),
+		Audience:       e.text("AUTH_AUDIENCE", "yocaso"),
+		CORSOrigins:    e.origins("EDGE_CORS_ORIGINS", origins),
+		MaxBodyBytes:   e.number("EDGE_MAX_BODY_BYTES", "1048576", 1, 1<<32),
+		BodyTimeout:    e.seconds("EDGE_BODY_TIMEOUT_SECONDS", "30"),
+		JWKSMinRefresh: e.seconds("EDGE_JWKS_MIN_REFRESH_SECONDS", "10"),
+		JWKSMaxAge:     e.seconds("EDGE_JWKS_MAX_AGE_SECONDS", "300"),
+		DrainDelay:     e.seconds("EDGE_DRAIN_SECONDS", "0"),
+		ConfigFile:     e.text("EDGE_CONFIG", ""),
+		OpenAPI: e.file("EDGE_OPENAPI_FILE",
+			"services/contracts/openapi/yocaso.json", "../contracts/openapi/yocaso.json"),
+	}
+	return s, errors.Join(e.faults...)
+}

@@ -1,0 +1,74 @@
+"""The edge's configuration is what the contracts render: each public method has its route, no internal one has."""
+
+from typing import Any
+
+from services.contracts.edge import FILE, INPUT_HEADERS, configuration, main
+from services.contracts.services import SERVICES
+from services.kit.contract import RpcMethod, RpcService
+from tests.requirements import requirement
+
+ENDPOINTS: list[dict[str, Any]] = configuration()["endpoints"]
+ROUTES = {(e["method"], e["endpoint"]): e for e in ENDPOINTS}
+JWKS = ("GET", "/.well-known/jwks.json")
+
+
+def _methods(*, internal: bool) -> list[tuple[RpcService, RpcMethod]]:
+    return [(s, m) for s in SERVICES for m in s.methods if m.internal is internal]
+
+
+def _verbs(method: RpcMethod) -> set[str]:
+    return {"GET", "POST"} if method.stream else {"POST"}
+
+
+@requirement("edge:config")
+def test_the_committed_configuration_is_what_the_contracts_render() -> None:
+    assert FILE.exists()
+    assert main(["--check"]) == 0
+
+
+@requirement("edge:config")
+def test_the_routes_are_the_public_methods_and_the_key_set() -> None:
+    wanted = {
+        (verb, service.edge_path(method))
+        for service, method in _methods(internal=False)
+        for verb in _verbs(method)
+    }
+    assert set(ROUTES) == wanted | {JWKS}
+    assert len(ROUTES) == len(ENDPOINTS)
+
+
+@requirement("edge:config")
+def test_no_internal_method_can_be_reached() -> None:
+    internal = _methods(internal=True)
+    reachable = {backend["url_pattern"] for e in ENDPOINTS for backend in e["backend"]}
+    assert internal
+    assert not [m.name for s, m in internal if any(p.endswith(s.path(m)) for p in reachable)]
+
+
+@requirement("edge:config")
+def test_a_route_calls_its_method_through_the_sidecar_within_the_method_s_time() -> None:
+    for service, method in _methods(internal=False):
+        for verb in _verbs(method):
+            endpoint = ROUTES[verb, service.edge_path(method)]
+            assert endpoint["timeout"] == f"{method.timeout_seconds:g}s"
+            assert endpoint["backend"] == [
+                {
+                    "method": verb,
+                    "url_pattern": f"/v1.0/invoke/{service.app_id}/method{service.path(method)}",
+                    "encoding": "no-op",
+                }
+            ]
+            assert endpoint["input_query_strings"] == (["*"] if verb == "GET" else [])
+
+
+@requirement("edge:jwt")
+def test_every_route_but_the_key_set_verifies_a_token() -> None:
+    unverified = [r for r, e in ROUTES.items() if "auth/validator" not in e.get("extra_config", {})]
+    assert unverified == [JWKS]
+
+
+@requirement("edge:identity-headers")
+def test_no_credential_and_no_header_of_the_sidecar_is_passed_on() -> None:
+    names = {name.lower() for name in INPUT_HEADERS}
+    assert not {"authorization", "cookie", "*"} & names
+    assert not [name for name in names if name.startswith("dapr-")]
