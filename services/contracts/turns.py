@@ -66,17 +66,15 @@ class ListMessagesCommand(OwnedRequest):
 
 
 class BeginTurnCommand(OwnedRequest):
-    """Admit a turn; one that exists with the same id and the same request is answered as it is."""
+    """Admit a turn; one that exists with the same id and the same request is answered as it is.
+
+    `repeatable` when the id is derived from a key and may have been admitted before.
+    """
 
     turn_id: str
+    repeatable: bool
     model: str
     request: SendMessageRequest
-
-
-class BegunTurn(BaseModel):
-    """An admitted turn; a RUNNING one needs its workflow."""
-
-    turn: Turn
 
 
 class TurnRef(OwnedRequest):
@@ -102,6 +100,13 @@ class TurnContext(BaseModel):
     temperature: float | None = None
     max_output_tokens: int | None = None
     messages: list[PromptMessage] = Field(default_factory=list)
+
+
+class BegunTurn(BaseModel):
+    """An admitted turn; one that runs from now on comes with its context, a repeated one without."""
+
+    turn: Turn
+    context: TurnContext | None = None
 
 
 class CompleteTurnCommand(BaseModel):
@@ -240,12 +245,9 @@ class ConversationActorInterface(ActorInterface):
         ...
 
 
-class GenerationInput(BaseModel):
+class GenerationInput(TurnRef):
     """A turn to answer. References only: history stores every payload."""
 
-    user_id: str
-    conversation_id: str
-    turn_id: str
     traceparent: str | None = None
 
 

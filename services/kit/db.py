@@ -1,9 +1,11 @@
 """Postgres: one engine per app, and migrations that run once however many replicas start."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -11,6 +13,8 @@ from sqlalchemy.sql import Executable
 
 STATEMENT_TIMEOUT_MS: Final = 15_000
 POOL_SIZE: Final = 16
+
+log = structlog.get_logger()
 
 
 class Database:
@@ -32,8 +36,24 @@ class Database:
             },
         )
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> CursorResult[Any]:
-        """Run one statement; it is durable when this returns."""
+    async def execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> CursorResult[Any]:
+        """Run one statement; it is durable when this returns.
+
+        A caller that is cancelled leaves the statement running: it is whole or not at all, and the connection
+        stays usable.
+        """
+        task = asyncio.ensure_future(self._execute(statement, parameters))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_note_outcome)
+            raise
+
+    async def _execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> CursorResult[Any]:
         async with self.engine.connect() as connection:
             return await connection.execute(statement, parameters)
 
@@ -56,6 +76,11 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+def _note_outcome(task: asyncio.Future[CursorResult[Any]]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("database.abandoned_statement_failed", error=type(task.exception()).__name__)
 
 
 def async_url(url: str) -> URL:

@@ -1,5 +1,6 @@
 """Composition root of the llm app."""
 
+import functools
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
@@ -20,10 +21,9 @@ from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
 from services.kit.workflows import WorkflowHost
 from services.llm.activities import TurnRunner, TurnSweep
-from services.llm.actors import ConversationActor, ConversationManagerActor
+from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
 from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns
 from services.llm.adapters.openrouter import open_language_model
-from services.llm.ports import LanguageModel
 from services.llm.rpc import Resources, provide, rpc
 from services.llm.settings import LlmSettings
 
@@ -59,24 +59,35 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     sidecar = Sidecar()
     stack.push_async_callback(sidecar.close)
     model = await stack.enter_async_context(open_language_model(settings))
-    actors, events = Actors(sidecar), EventLog(database, signals)
-    workflows = WorkflowTurns(sidecar)
+    actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(sidecar)
+    runner = TurnRunner(
+        actors=actors,
+        events=events,
+        signals=signals,
+        model=model,
+        workflows=workflows,
+        clock=utc_now,
+        max_output_tokens=settings.max_output_tokens,
+    )
+    sweep = TurnSweep(
+        actors=actors, events=events, workflows=workflows, idle=timedelta(seconds=settings.idle_seconds)
+    )
     records = IdempotencyRecords(database)
     setattr(app.state, RECORDS_STATE, records)
-    provide(
-        app,
-        Resources(
-            actors=actors,
-            sidecar=sidecar,
-            events=events,
-            model=model,
-            default_model=settings.default_model,
-            workflows=workflows,
-            is_draining=lambda: app.state.draining,
-        ),
+    resources = Resources(
+        actors=actors,
+        events=events,
+        model=model,
+        default_model=settings.default_model,
+        workflows=workflows,
+        work=runner,
+        read_conversations=functools.partial(read_conversations, sidecar),
+        is_draining=lambda: app.state.draining,
     )
+    provide(app, resources)
     await _host_actors(sidecar, actors, events)
-    await _host_turns(stack, settings, actors, events, signals, model, workflows)
+    await _host_turns(stack, runner)
+    await stack.enter_async_context(background(every(settings.sweep_seconds, sweep.run, "turn sweep")))
     await stack.enter_async_context(background(every(PURGE_SECONDS, records.purge, "purge idempotency")))
 
 
@@ -93,32 +104,9 @@ async def _host_actors(sidecar: Sidecar, actors: Actors, events: EventLog) -> No
     await register_actor(ConversationManagerActor, sidecar, manager)
 
 
-async def _host_turns(
-    stack: AsyncExitStack,
-    settings: LlmSettings,
-    actors: Actors,
-    events: EventLog,
-    signals: Signals,
-    model: LanguageModel,
-    workflows: WorkflowTurns,
-) -> None:
-    runner = TurnRunner(
-        actors=actors,
-        events=events,
-        signals=signals,
-        model=model,
-        workflows=workflows,
-        clock=utc_now,
-        max_output_tokens=settings.max_output_tokens,
-    )
-    sweep = TurnSweep(
-        actors=actors,
-        events=events,
-        workflows=workflows,
-        idle=timedelta(seconds=settings.idle_seconds),
-    )
+async def _host_turns(stack: AsyncExitStack, runner: TurnRunner) -> None:
     host = WorkflowHost()
     host.add_activity(RUN_TURN, runner.run)
     await host.start()
     stack.push_async_callback(host.stop, DRAIN)
-    await stack.enter_async_context(background(every(settings.sweep_seconds, sweep.run, "turn sweep")))
+    stack.push_async_callback(runner.drain, DRAIN)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
@@ -19,9 +19,10 @@ from services.contracts.conversations import (
     TurnStatus,
     UpdateConversationRequest,
 )
+from services.contracts.events import EventType
 from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
 from services.kit.contract import Timestamp
-from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.errors import ErrorCode, RpcError, internal_error, not_found
 
 MAX_QUEUE: Final = 8
 """How many turns may wait in one conversation."""
@@ -272,6 +273,18 @@ def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelRe
         upstream_closed_at=command.upstream_closed_at,
         tokens_after_cancel=command.tokens_after_cancel,
     )
+
+
+def ending(turn: Turn) -> tuple[EventType, dict[str, Any]]:
+    """The one event that ends a turn's stream: its type and its data."""
+    seq = {"messageSeq": str(turn.assistant_message_seq)} if turn.assistant_message_seq else {}
+    if turn.status is TurnStatus.COMPLETED:
+        return EventType.RUN_COMPLETED, {"finishReason": turn.finish_reason, **seq}
+    if turn.status is TurnStatus.CANCELLED:
+        return EventType.RUN_CANCELLED, seq
+    error = turn.error or internal_error().to_status()
+    failure = error.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return EventType.RUN_FAILED, {"error": failure, **seq}
 
 
 class ConversationIndex(BaseModel):

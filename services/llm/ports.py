@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.contracts.conversations import Usage
-from services.contracts.turns import PromptMessage
+from services.contracts.turns import PromptMessage, RunTurnInput, TurnContext, TurnRef
 from services.contracts.workflows import WorkflowStatus
 
 
@@ -66,12 +66,20 @@ class LanguageModel(Protocol):
 class TurnWorkflows(Protocol):
     """The workflows that see turns through."""
 
-    async def start(self, user_id: str, conversation_id: str, turn_id: str) -> None:
+    async def start(self, turn: TurnRef) -> None:
         """Start the turn's workflow; harmless when it runs already."""
         ...
 
     async def status(self, turn_id: str) -> WorkflowStatus:
         """Where the turn's workflow stands."""
+        ...
+
+
+class TurnWork(Protocol):
+    """Works on turns in this process."""
+
+    def begin_at_once(self, ref: RunTurnInput, context: TurnContext) -> None:
+        """Begin the first attempt, ahead of the workflow that guarantees it."""
         ...
 
 

@@ -19,6 +19,8 @@ from services.kit.waiting import wait_for
 POLL_SECONDS: Final = 1.0
 """How long a reader trusts a wake-up to come before it looks for itself."""
 READ_LIMIT: Final = 500
+SILENCE_SECONDS: Final = 4.0
+"""After how long without a sign of life an attempt counts as dead; it gives one each second."""
 
 
 class StaleAttempt(Exception):
@@ -95,9 +97,13 @@ class EventLog:
         row = (await self._database.execute(sql.HEAD, {"id": stream_id})).one_or_none()
         return StreamHead(*row) if row else None
 
-    async def begin_attempt(self, stream_id: str) -> Attempt | None:
-        """Take the stream over from any older attempt; None where it is closed or missing."""
-        row = (await self._database.execute(sql.BEGIN_ATTEMPT, {"id": stream_id})).one_or_none()
+    async def begin_attempt(self, stream_id: str, *, first: bool = False) -> Attempt | None:
+        """Take the stream over from any older attempt; None where it is closed or missing.
+
+        With `first`, only where there was no attempt before.
+        """
+        found = await self._database.execute(sql.BEGIN_ATTEMPT, {"id": stream_id, "first": first})
+        row = found.one_or_none()
         if row is None:
             return None
         number, last_seq, cancel_requested_at, checkpoints, checkpoint_seq = row
@@ -138,6 +144,8 @@ class EventLog:
             raise StaleAttempt(f"{stream_id} attempt {attempt}")
         if events:
             await self._signals.notify(_channel(stream_id))
+        if any(event.terminal for event in events):
+            await self._signals.notify(_free_channel(stream_id))
         return row[0], row[1] is not None
 
     async def close_stream(self, stream_id: str, event: NewEvent) -> bool:
@@ -149,7 +157,25 @@ class EventLog:
         ).one_or_none()
         if row is not None:
             await self._signals.notify(_channel(stream_id))
+            await self._signals.notify(_free_channel(stream_id))
         return row is not None
+
+    async def release(self, stream_id: str, attempt: int) -> None:
+        """Say that this attempt ends without ending the stream, so that the next need not wait for its silence."""
+        await self._database.execute(sql.RELEASE, {"id": stream_id, "attempt": attempt})
+        await self._signals.notify(_free_channel(stream_id))
+
+    async def wait_until_free(self, stream_id: str) -> None:
+        """Wait while a living attempt writes the stream: until it ends, releases it, or falls silent."""
+        async with self._signals.listen(_free_channel(stream_id)) as news:
+            while True:
+                news.clear()
+                found = await self._database.execute(
+                    sql.BUSY, {"id": stream_id, "seconds": SILENCE_SECONDS}
+                )
+                if not found.scalar_one_or_none():
+                    return
+                await wait_for(news, POLL_SECONDS)
 
     async def request_cancel(self, stream_id: str) -> StreamHead | None:
         """Ask the writer to stop: durable, then told at once; repeated requests keep the first time."""
@@ -213,6 +239,10 @@ def control_channel(stream_id: str) -> str:
 
 def _channel(stream_id: str) -> str:
     return f"yocaso:events:{stream_id}"
+
+
+def _free_channel(stream_id: str) -> str:
+    return f"yocaso:free:{stream_id}"
 
 
 def _json(value: Any) -> str:

@@ -29,6 +29,7 @@ class Segment:
         self._attempt = attempt
         self.stop = asyncio.Event()
         self.last_seq = attempt.last_seq
+        self.finished = False
         if attempt.cancel_requested_at is not None:
             self.stop.set()
 
@@ -68,6 +69,7 @@ class Segment:
     async def finish(self, event: NewEvent) -> None:
         """Append the terminal event."""
         await self._append([event], None)
+        self.finished = True
 
     async def acknowledge_cancel(self) -> None:
         """Record that this attempt has seen the cancel."""
@@ -97,10 +99,19 @@ class Segment:
 
 
 async def run_segment(
-    log: EventLog, signals: Signals, stream_id: str, work: Callable[[Segment], Awaitable[T]]
+    log: EventLog,
+    signals: Signals,
+    stream_id: str,
+    work: Callable[[Segment], Awaitable[T]],
+    *,
+    first: bool = False,
 ) -> T | None:
-    """Begin an attempt and do its work; None where the stream is closed or another attempt took over."""
-    attempt = await log.begin_attempt(stream_id)
+    """Begin an attempt and do its work; None where the stream is closed or another attempt took over.
+
+    With `first`, only where no attempt was begun before. An attempt that ends without ending the stream
+    releases it.
+    """
+    attempt = await log.begin_attempt(stream_id, first=first)
     if attempt is None:
         return None
     segment = Segment(log, attempt)
@@ -114,7 +125,10 @@ async def run_segment(
         if task.cancelled() and watcher.done():
             return None
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         raise
     finally:
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
+        if not segment.finished:
+            await log.release(stream_id, attempt.number)

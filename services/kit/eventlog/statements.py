@@ -26,7 +26,7 @@ HEAD: Final[TextClause] = text(f"SELECT {_HEAD_COLUMNS} FROM events.streams WHER
 BEGIN_ATTEMPT: Final[TextClause] = text(
     """
     UPDATE events.streams SET attempt = attempt + 1, driven_at = now()
-    WHERE id = :id AND closed_at IS NULL
+    WHERE id = :id AND closed_at IS NULL AND (attempt = 0 OR NOT CAST(:first AS boolean))
     RETURNING attempt, last_seq, cancel_requested_at,
         (SELECT json_object_agg(c.step, c.value) FROM events.checkpoints c WHERE c.stream_id = id),
         (SELECT COALESCE(max(c.seq), 0) FROM events.checkpoints c WHERE c.stream_id = id)
@@ -86,6 +86,20 @@ PULSE: Final[TextClause] = text(
     UPDATE events.streams SET driven_at = now()
     WHERE id = :id AND attempt = :attempt AND closed_at IS NULL
     RETURNING cancel_requested_at
+    """
+)
+
+BUSY: Final[TextClause] = text(
+    """
+    SELECT closed_at IS NULL AND attempt > 0 AND driven_at > now() - make_interval(secs => :seconds)
+    FROM events.streams WHERE id = :id
+    """
+)
+
+RELEASE: Final[TextClause] = text(
+    """
+    UPDATE events.streams SET driven_at = now() - interval '1 minute'
+    WHERE id = :id AND attempt = :attempt AND closed_at IS NULL
     """
 )
 

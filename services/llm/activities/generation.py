@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -16,6 +15,7 @@ from services.kit.errors import ErrorCode, ErrorStatus, RpcError
 from services.kit.eventlog import NewEvent, Segment
 from services.kit.failpoints import failpoint
 from services.kit.telemetry import span
+from services.kit.waiting import wait_for
 from services.llm.ports import Finished, LanguageModel, ModelEvent, Prompt, ReasoningDelta, TextDelta
 
 BATCH_SECONDS: Final = 0.04
@@ -39,7 +39,14 @@ class Generation:
     """One call of the model, within a segment."""
 
     def __init__(
-        self, segment: Segment, model: LanguageModel, prompt: Prompt, deadline: datetime, clock: Clock
+        self,
+        segment: Segment,
+        model: LanguageModel,
+        prompt: Prompt,
+        deadline: datetime,
+        clock: Clock,
+        *,
+        opening: Sequence[NewEvent],
     ) -> None:
         self._segment = segment
         self._model = model
@@ -48,7 +55,9 @@ class Generation:
         self._clock = clock
         self._shown: list[str] = []
         self._waiting: list[NewEvent] = []
+        self._opening = list(opening)
         self._news = asyncio.Event()
+        self._ended = asyncio.Event()
         self._finished: Finished | None = None
         self._error: RpcError | None = None
         self._deltas = 0
@@ -60,22 +69,27 @@ class Generation:
         """The answer, and the events that are still to be committed with it."""
         if self._segment.stop.is_set():
             await self._note_stop()
-            return self._cancelled(), []
+            return self._cancelled(), self._opening
         reader = asyncio.create_task(self._read(), name="model stream")
         stop = asyncio.create_task(self._segment.stop.wait(), name="stop")
         writer = asyncio.create_task(self._write(), name="event writer")
         try:
             await asyncio.wait({reader, stop, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if not reader.done() and stop.done():
+            if stop.done() and not reader.done():
                 await self._interrupt(reader)
-            if writer.done():
-                await writer
-            await reader
+            elif not reader.done():
+                await writer  # it never ends before the reader, unless it fails
+            if not reader.cancelled():
+                await reader
+            # The writer is never cut off in the middle of a batch: its text would be lost.
+            self._ended.set()
+            self._news.set()
+            await writer
         finally:
             for task in (reader, stop, writer):
                 task.cancel()
             await asyncio.gather(reader, stop, writer, return_exceptions=True)
-        return self._answer(), [*_merge(self._take()), *self._usage()]
+        return self._answer(), [*self._opening, *_merge(self._take()), *self._usage()]
 
     async def _read(self) -> None:
         try:
@@ -107,21 +121,23 @@ class Generation:
         self._news.set()
 
     async def _write(self) -> None:
-        while True:
+        if self._opening:
+            opening, self._opening = self._opening, []
+            await self._segment.emit(opening)
+        while not self._ended.is_set():
             await self._news.wait()
             self._news.clear()
-            batch = _merge(self._take())
+            batch = [] if self._ended.is_set() else _merge(self._take())
             if batch:
                 await self._segment.emit(batch)
                 await failpoint("turn.after_chunk")
-            await asyncio.sleep(BATCH_SECONDS)
+                await wait_for(self._ended, BATCH_SECONDS)
 
     async def _interrupt(self, reader: asyncio.Task[None]) -> None:
         self._stopped_at = self._clock()
         self._deltas_at_stop = self._deltas
         reader.cancel()
-        with suppress(asyncio.CancelledError):
-            await reader
+        await asyncio.wait({reader})
         await self._segment.acknowledge_cancel()
 
     async def _note_stop(self) -> None:

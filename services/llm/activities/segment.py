@@ -4,9 +4,10 @@ The activity may run twice, at once even: `generate` is taken from its checkpoin
 `commit` is fenced by the turn's epoch, and every event by the attempt.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -20,16 +21,17 @@ from services.contracts.turns import (
     RunTurnInput,
     TurnContext,
     TurnOutcome,
-    TurnRef,
 )
 from services.kit.actors import Actors
 from services.kit.clock import Clock
-from services.kit.errors import ErrorCode, ErrorStatus, RpcError, internal_error
+from services.kit.errors import ErrorCode, ErrorStatus, RpcError
 from services.kit.eventlog import EventLog, NewEvent, Segment, run_segment
 from services.kit.failpoints import failpoint
+from services.kit.sidecar import SidecarError
 from services.kit.signals import Signals
 from services.kit.telemetry import span_from
 from services.llm.activities.generation import Answer, Generation
+from services.llm.domain import ending
 from services.llm.ports import LanguageModel, Prompt, TurnWorkflows
 
 MAX_RETRY_AFTER: Final = timedelta(seconds=60)
@@ -68,24 +70,63 @@ class TurnRunner:
         self._workflows = workflows
         self._clock = clock
         self._max_output_tokens = max_output_tokens
+        self._begun: set[asyncio.Task[None]] = set()
 
     async def run(self, ref: RunTurnInput) -> TurnOutcome:
-        """Answer a turn, or take up the answer where an earlier attempt left it."""
+        """The activity: see the turn to its end.
+
+        The host that admitted the turn has usually begun it already (`begin_at_once`): then this waits, and takes
+        over when that attempt gives up or falls silent.
+        """
         with span_from(ref.traceparent, "turn.segment", turn_id=ref.turn_id):
-            return await self._run(ref)
+            await self._events.wait_until_free(ref.turn_id)
+            try:
+                outcome = await self._attempt(ref, None)
+            except _ComeBack as later:
+                return TurnOutcome(retry_after_seconds=later.after.total_seconds())
+            if outcome is None and await self._reopen(ref):
+                return TurnOutcome(retry_after_seconds=0.1)
+            # A stream that is closed, or that another attempt writes, needs nothing of this one.
+            return outcome or TurnOutcome(status=TurnStatus.COMPLETED)
 
-    async def _run(self, ref: RunTurnInput) -> TurnOutcome:
-        async def answer(segment: Segment) -> TurnOutcome:
-            return await self._answer(segment, ref)
+    def begin_at_once(self, ref: RunTurnInput, context: TurnContext) -> None:
+        """Begin the first attempt here and now, and start the workflow that guarantees it.
 
+        Should both be lost with this process, the sweep finds the turn by its open stream.
+        """
+        for work in (self._begin(ref, context), self._guarantee(ref)):
+            task = asyncio.create_task(work, name=f"turn {ref.turn_id}")
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+
+    async def drain(self, grace: timedelta) -> None:
+        """Let what was begun here end for a while; then leave it to the workflow."""
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=grace.total_seconds())
+        for task in list(self._begun):
+            task.cancel()
+        await asyncio.gather(*self._begun, return_exceptions=True)
+
+    async def _begin(self, ref: RunTurnInput, context: TurnContext) -> None:
         try:
-            outcome = await run_segment(self._events, self._signals, ref.turn_id, answer)
-        except _ComeBack as later:
-            return TurnOutcome(retry_after_seconds=later.after.total_seconds())
-        if outcome is None and await self._reopen(ref):
-            return TurnOutcome(retry_after_seconds=0.1)
-        # A stream that is closed, or that another attempt writes, needs nothing of this one.
-        return outcome or TurnOutcome(status=TurnStatus.COMPLETED)
+            await self._attempt(ref, context)
+        except _ComeBack:
+            return
+        except Exception:
+            log.warning("turn.first_attempt_failed", turn_id=ref.turn_id, exc_info=True)
+
+    async def _guarantee(self, ref: RunTurnInput) -> None:
+        try:
+            await self._workflows.start(ref)
+        except SidecarError as error:
+            log.warning("turn.workflow_not_started", turn_id=ref.turn_id, error=str(error))
+
+    async def _attempt(self, ref: RunTurnInput, context: TurnContext | None) -> TurnOutcome | None:
+        async def answer(segment: Segment) -> TurnOutcome:
+            return await self._answer(segment, ref, context)
+
+        first = context is not None
+        return await run_segment(self._events, self._signals, ref.turn_id, answer, first=first)
 
     async def _reopen(self, ref: RunTurnInput) -> bool:
         """A stream may be missing when two begins of one turn raced, and the refused one cleared it away."""
@@ -93,13 +134,12 @@ class TurnRunner:
             ref.turn_id, kind=TURN_STREAM, owner=ref.user_id, subject=ref.conversation_id
         )
 
-    async def _answer(self, segment: Segment, ref: RunTurnInput) -> TurnOutcome:
+    async def _answer(self, segment: Segment, ref: RunTurnInput, known: TurnContext | None) -> TurnOutcome:
         conversation = self._actors.get(ConversationActorInterface, ref.conversation_id)
         try:
-            context = await conversation.turn_context(_turn_ref(ref))
+            context = known or await conversation.turn_context(ref)
             turn = context.turn
             if not turn.status.is_terminal:
-                await self._announce(segment, turn)
                 answer = await segment.step("generate", Answer, lambda: self._generate(segment, ref, context))
                 await failpoint("turn.after_generate")
                 completed = await conversation.complete_turn(_command(answer, context, segment))
@@ -116,15 +156,6 @@ class TurnRunner:
         await failpoint("turn.after_terminal")
         return TurnOutcome(status=turn.status)
 
-    async def _announce(self, segment: Segment, turn: Turn) -> None:
-        if segment.last_seq == 0:
-            data = {"turnId": turn.turn_id, "conversationId": turn.conversation_id, "model": turn.model}
-            await segment.emit([NewEvent(EventType.RUN_STARTED, data)])
-            return
-        kept = max(segment.checkpoint_seq, 1)
-        if segment.last_seq > kept:
-            await segment.emit([NewEvent(EventType.ATTEMPT_RESTARTED, {"fromSeq": kept + 1})])
-
     async def _generate(
         self, segment: Segment, ref: RunTurnInput, context: TurnContext
     ) -> tuple[Answer, Sequence[NewEvent]]:
@@ -136,7 +167,9 @@ class TurnRunner:
             user=ref.user_id,
         )
         await failpoint("turn.before_model")
-        generation = Generation(segment, self._model, prompt, context.deadline, self._clock)
+        generation = Generation(
+            segment, self._model, prompt, context.deadline, self._clock, opening=_opening(segment, context.turn)
+        )
         answer, rest = await generation.run()
         if answer.error is not None and not answer.error.is_terminal and not ref.last:
             raise _ComeBack(_retry_after(answer.error))
@@ -144,22 +177,24 @@ class TurnRunner:
 
     async def _start_next(self, ref: RunTurnInput, completed: CompletedTurn) -> None:
         if completed.next_turn_id is not None:
-            await self._workflows.start(ref.user_id, ref.conversation_id, completed.next_turn_id)
+            await self._workflows.start(ref.model_copy(update={"turn_id": completed.next_turn_id}))
 
 
 def terminal_event(turn: Turn) -> NewEvent:
     """The one event that ends a turn's stream."""
-    seq = {"messageSeq": str(turn.assistant_message_seq)} if turn.assistant_message_seq else {}
-    data: dict[str, Any]
-    if turn.status is TurnStatus.COMPLETED:
-        kind, data = EventType.RUN_COMPLETED, {"finishReason": turn.finish_reason, **seq}
-    elif turn.status is TurnStatus.CANCELLED:
-        kind, data = EventType.RUN_CANCELLED, seq
-    else:
-        error = turn.error or internal_error().to_status()
-        failure = error.model_dump(mode="json", by_alias=True, exclude_none=True)
-        kind, data = EventType.RUN_FAILED, {"error": failure, **seq}
+    kind, data = ending(turn)
     return NewEvent(kind, data, terminal=True)
+
+
+def _opening(segment: Segment, turn: Turn) -> list[NewEvent]:
+    """What tells readers where they stand: the run begins, or what they saw of an attempt is void."""
+    if segment.last_seq == 0:
+        data = {"turnId": turn.turn_id, "conversationId": turn.conversation_id, "model": turn.model}
+        return [NewEvent(EventType.RUN_STARTED, data)]
+    kept = max(segment.checkpoint_seq, 1)
+    if segment.last_seq > kept:
+        return [NewEvent(EventType.ATTEMPT_RESTARTED, {"fromSeq": kept + 1})]
+    return []
 
 
 def _command(answer: Answer, context: TurnContext, segment: Segment) -> CompleteTurnCommand:
@@ -176,10 +211,6 @@ def _command(answer: Answer, context: TurnContext, segment: Segment) -> Complete
         upstream_closed_at=answer.upstream_closed_at,
         tokens_after_cancel=answer.tokens_after_cancel,
     )
-
-
-def _turn_ref(ref: RunTurnInput) -> TurnRef:
-    return TurnRef(user_id=ref.user_id, conversation_id=ref.conversation_id, turn_id=ref.turn_id)
 
 
 def _retry_after(status: ErrorStatus) -> timedelta:

@@ -53,9 +53,9 @@ class TurnSweep:
                 log.warning("sweep.postponed", turn_id=head.stream_id, code=error.code)
 
     async def _drive(self, head: StreamHead) -> None:
-        ref = TurnRef(user_id=head.owner, conversation_id=head.subject, turn_id=head.stream_id)
+        conversation = self._actors.get(ConversationActorInterface, head.subject)
         try:
-            turn = (await self._actors.get(ConversationActorInterface, head.subject).get_turn(ref)).turn
+            turn = (await conversation.get_turn(_ref(head))).turn
         except RpcError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
@@ -79,15 +79,14 @@ class TurnSweep:
         status = await self._workflows.status(head.stream_id)
         if status is WorkflowStatus.MISSING:
             log.info("sweep.started", turn_id=head.stream_id)
-            await self._workflows.start(head.owner, head.subject, head.stream_id)
+            await self._workflows.start(_ref(head))
         elif status is WorkflowStatus.ENDED:
             await self._fail(head, turn)
 
     async def _fail(self, head: StreamHead, turn: Turn) -> None:
         """The workflow ended without ending the turn: nothing else will."""
         conversation = self._actors.get(ConversationActorInterface, head.subject)
-        ref = TurnRef(user_id=head.owner, conversation_id=head.subject, turn_id=head.stream_id)
-        context = await conversation.turn_context(ref)
+        context = await conversation.turn_context(_ref(head))
         completed = await conversation.complete_turn(
             CompleteTurnCommand(
                 turn_id=turn.turn_id,
@@ -99,4 +98,8 @@ class TurnSweep:
         )
         await self._events.close_stream(head.stream_id, terminal_event(completed.turn))
         if completed.next_turn_id is not None:
-            await self._workflows.start(head.owner, head.subject, completed.next_turn_id)
+            await self._workflows.start(_ref(head).model_copy(update={"turn_id": completed.next_turn_id}))
+
+
+def _ref(head: StreamHead) -> TurnRef:
+    return TurnRef(user_id=head.owner, conversation_id=head.subject, turn_id=head.stream_id)

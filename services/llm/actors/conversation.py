@@ -78,6 +78,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
+        self._recent: dict[int, ChatMessage] = {}  # rows never change once written
         self._actors = actors
         self._streams = streams
         self._clock = clock
@@ -85,6 +86,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
+        self._recent.clear()
 
     async def create(self, command: CreateConversationCommand) -> Conversation:
         """Create it; repeatable."""
@@ -127,7 +129,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         rows: dict[str, BaseModel] = {_message_row(message.seq): message}
         if command.repeatable:
             rows[known] = _MessageAt(seq=message.seq)
-        await self._state.commit(state, add=rows)
+        await self._save(state, rows)
         return message
 
     async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
@@ -150,7 +152,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
         """Append the user message and admit the turn."""
         state = await self._owned(command.user_id)
-        known = await self._state.row(_turn_row(command.turn_id), TurnRecord)
+        known = await self._known_turn(command)
         if known is not None:
             require_same(known, command.request)
             return BegunTurn(turn=known.turn)
@@ -160,27 +162,14 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         if command.turn_id not in state.queue:
             record, message = state.begin(record, _message_id(command.turn_id, Role.USER), now)
             rows[_message_row(message.seq)] = message
-        await self._state.commit(state, add={**rows, _turn_row(command.turn_id): record})
+        await self._save(state, {**rows, _turn_row(command.turn_id): record})
         await failpoint("turn.after_user_commit")
-        return BegunTurn(turn=record.turn)
+        running = record.turn.status is TurnStatus.RUNNING
+        return BegunTurn(turn=record.turn, context=await self._context(state, record) if running else None)
 
     async def turn_context(self, ref: TurnRef) -> TurnContext:
         """What the model shall see: the system prompt and the newest messages up to the turn's own."""
-        state = await self._living()
-        record = await self._record(ref.turn_id)
-        last = record.turn.user_message_seq or state.last_seq
-        first = max(1, last - CONTEXT_MESSAGES + 1)
-        history = context_window(await self._messages(range(first, last + 1)))
-        prompt = [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)] if state.system_prompt else []
-        prompt += [PromptMessage(role=message.role, text=message.text) for message in history]
-        return TurnContext(
-            turn=record.turn,
-            epoch=record.epoch,
-            deadline=record.deadline,
-            temperature=record.temperature,
-            max_output_tokens=record.max_output_tokens,
-            messages=prompt,
-        )
+        return await self._context(await self._living(), await self._record(ref.turn_id))
 
     async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
         """End the turn and begin the next of the queue; repeatable."""
@@ -199,7 +188,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             begun, message = state.begin(waiting, _message_id(turn_id, Role.USER), now)
             rows[_message_row(message.seq)] = message
             changed[_turn_row(turn_id)] = begun
-        await self._state.commit(state, add=rows, put=changed)
+        await self._save(state, rows, changed)
         await failpoint("turn.after_commit")
         return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
 
@@ -224,7 +213,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             rows[_message_row(message.seq)] = message
         else:
             record = request_cancel(record, self._clock())
-        await self._state.commit(state, add=rows, put={_turn_row(ref.turn_id): record})
+        await self._save(state, rows, {_turn_row(ref.turn_id): record})
         return record.turn
 
     async def receive_reminder(
@@ -234,6 +223,26 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         del state, due_time, period, ttl
         if name == PURGE:
             await self.exclusively(self._purge)
+
+    async def _context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
+        last = record.turn.user_message_seq or state.last_seq
+        first = max(1, last - CONTEXT_MESSAGES + 1)
+        history = context_window(await self._messages(range(first, last + 1)))
+        prompt = [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)] if state.system_prompt else []
+        prompt += [PromptMessage(role=message.role, text=message.text) for message in history]
+        return TurnContext(
+            turn=record.turn,
+            epoch=record.epoch,
+            deadline=record.deadline,
+            temperature=record.temperature,
+            max_output_tokens=record.max_output_tokens,
+            messages=prompt,
+        )
+
+    async def _known_turn(self, command: BeginTurnCommand) -> TurnRecord | None:
+        if not command.repeatable:
+            return None
+        return await self._state.row(_turn_row(command.turn_id), TurnRecord)
 
     async def _purge(self) -> None:
         state = await self._state.load()
@@ -281,8 +290,26 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return message
 
     async def _messages(self, sequence: Sequence[int]) -> list[ChatMessage]:
-        rows = await self._state.rows([_message_row(seq) for seq in sequence], ChatMessage)
-        return [row for row in rows if row is not None]
+        unknown = [seq for seq in sequence if seq not in self._recent]
+        for row in await self._state.rows([_message_row(seq) for seq in unknown], ChatMessage):
+            if row is not None:
+                self._recent[row.seq] = row
+        found = [self._recent[seq] for seq in sequence if seq in self._recent]
+        self._trim()
+        return found
+
+    async def _save(
+        self, state: ConversationState, rows: dict[str, BaseModel], changed: dict[str, BaseModel] | None = None
+    ) -> None:
+        await self._state.commit(state, add=rows, put=changed)
+        for row in rows.values():
+            if isinstance(row, ChatMessage):
+                self._recent[row.seq] = row
+        self._trim()
+
+    def _trim(self) -> None:
+        for seq in sorted(self._recent)[:-CONTEXT_MESSAGES]:
+            del self._recent[seq]
 
 
 async def read_conversations(sidecar: Sidecar, conversation_ids: Sequence[str]) -> list[ConversationState | None]:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.contracts.events import EventType
-from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput
+from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput, TurnRef
 from services.contracts.workflows import (
     WORKFLOW_SERVICE,
     GetWorkflowRequest,
@@ -27,17 +27,17 @@ class WorkflowTurns:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
 
-    async def start(self, user_id: str, conversation_id: str, turn_id: str) -> None:
+    async def start(self, turn: TurnRef) -> None:
         """Start the workflow; one that runs is left alone."""
         value = GenerationInput(
-            user_id=user_id,
-            conversation_id=conversation_id,
-            turn_id=turn_id,
+            user_id=turn.user_id,
+            conversation_id=turn.conversation_id,
+            turn_id=turn.turn_id,
             traceparent=current_traceparent(),
         )
         request = StartWorkflowRequest(
             workflow=GENERATION_WORKFLOW.name,
-            instance_id=turn_id,
+            instance_id=turn.turn_id,
             input=value.model_dump(mode="json", exclude_none=True),
         )
         await self._call("StartWorkflow", request)

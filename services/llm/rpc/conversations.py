@@ -26,7 +26,6 @@ from services.kit.contract import Empty
 from services.kit.cursors import decode_cursor, encode_cursor
 from services.kit.identity import Caller
 from services.kit.rpc import OptionalIdempotencyKey
-from services.llm.actors import read_conversations
 from services.llm.rpc.resources import Resources, With, rpc
 
 
@@ -62,7 +61,7 @@ async def list_conversations(
     page = await using.manager(caller.user_id).list_ids(
         PageOfIdsRequest(after=after, limit=request.limit, order=request.order)
     )
-    heads = await read_conversations(using.sidecar, [entry.conversation_id for entry in page.entries])
+    heads = await using.read_conversations([entry.conversation_id for entry in page.entries])
     views = [head.view() for head in heads if head and not head.deleted and head.owner == caller.user_id]
     cursor = encode_cursor(scope, page.entries[-1].position) if page.more else None
     return ListConversationsResponse(conversations=views, next_cursor=cursor)

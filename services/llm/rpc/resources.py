@@ -1,6 +1,6 @@
 """What the routes work with."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,8 +11,11 @@ from services.contracts.turns import ConversationActorInterface, ConversationMan
 from services.kit.actors import Actors
 from services.kit.eventlog import EventLog
 from services.kit.rpc import RpcRouter
-from services.kit.sidecar import Sidecar
-from services.llm.ports import LanguageModel, TurnWorkflows
+from services.llm.domain import ConversationState
+from services.llm.ports import LanguageModel, TurnWork, TurnWorkflows
+
+ReadConversations = Callable[[Sequence[str]], Awaitable[list[ConversationState | None]]]
+"""Committed heads of several conversations, read without waking their actors."""
 
 rpc = RpcRouter(CONVERSATION_SERVICE)
 
@@ -22,11 +25,12 @@ class Resources:
     """Opened at start, closed at the end."""
 
     actors: Actors
-    sidecar: Sidecar
     events: EventLog
     model: LanguageModel
     default_model: str
     workflows: TurnWorkflows
+    work: TurnWork
+    read_conversations: ReadConversations
     is_draining: Callable[[], bool]
 
     def conversation(self, conversation_id: str) -> ConversationActorInterface:

@@ -18,15 +18,16 @@ from services.contracts.conversations import (
     TurnStatus,
 )
 from services.contracts.events import Event, EventType
-from services.contracts.turns import TURN_STREAM, BeginTurnCommand, TurnRef
+from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
 from services.kit.clock import new_id
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import StoredEvent
+from services.kit.eventlog import NewEvent, StoredEvent
 from services.kit.failpoints import failpoint
+from services.kit.idempotency import IdempotencyKey
 from services.kit.identity import Caller, CallerIdentity
 from services.kit.rpc import LastEventId, OptionalIdempotencyKey
 from services.kit.sse import follow_as_sse, to_json
-from services.llm.activities.segment import terminal_event
+from services.llm.domain import ending
 from services.llm.rpc.resources import Resources, With, rpc
 
 SEND_TIMEOUT: Final = timedelta(seconds=130)
@@ -39,8 +40,7 @@ async def send_message(
     request: SendMessageRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
-    turn_id = f"turn_{key.derive('turn')}" if key else new_id("turn")
-    await _begin(request, caller, turn_id, using)
+    turn_id = await _begin(request, caller, key, using)
     if not await _ended_within(using, turn_id, SEND_TIMEOUT):
         raise RpcError(ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events.")
     answer = await using.conversation(request.conversation_id).get_turn(
@@ -60,8 +60,7 @@ async def stream_message(
     using: With,
 ) -> AsyncIterator[bytes]:
     """Begin a turn and follow its events; a repeat with the same key follows the same turn."""
-    turn_id = f"turn_{key.derive('turn')}" if key else new_id("turn")
-    await _begin(request, caller, turn_id, using)
+    turn_id = await _begin(request, caller, key, using)
     events = _follow(using, turn_id, last or 0)
     if request.on_disconnect is OnDisconnect.CANCEL:
         return _cancel_on_disconnect(events, using, _ref(caller, request.conversation_id, turn_id))
@@ -103,34 +102,43 @@ async def stream_events(
     return _follow(using, request.turn_id, after)
 
 
-async def _begin(request: SendMessageRequest, caller: CallerIdentity, turn_id: str, using: Resources) -> Turn:
-    """Admit a turn, durably, and see to it that it is worked on.
+async def _begin(
+    request: SendMessageRequest, caller: CallerIdentity, key: IdempotencyKey | None, using: Resources
+) -> str:
+    """Admit a turn, durably, begin it here, and start the workflow that sees it through. Returns its id.
 
     The stream is opened first: whatever dies after that, the sweep finds the turn by it.
     """
-    conversation = using.conversation(request.conversation_id)
     if request.model:
         using.model.check(request.model)
+    turn_id = f"turn_{key.derive('turn')}" if key else new_id("turn")
+    ref = RunTurnInput(
+        user_id=caller.user_id, conversation_id=request.conversation_id, turn_id=turn_id
+    )
     await failpoint("turn.before_begin")
     opened = await using.events.open(
         turn_id, kind=TURN_STREAM, owner=caller.user_id, subject=request.conversation_id
     )
-    command = BeginTurnCommand(
-        user_id=caller.user_id,
-        turn_id=turn_id,
-        model=request.model or using.default_model,
-        request=request,
-    )
     try:
-        turn = (await conversation.begin_turn(command)).turn
+        begun = await using.conversation(request.conversation_id).begin_turn(
+            BeginTurnCommand(
+                user_id=caller.user_id,
+                turn_id=turn_id,
+                repeatable=key is not None,
+                model=request.model or using.default_model,
+                request=request,
+            )
+        )
     except RpcError as error:
         if opened and error.code is not ErrorCode.UNAVAILABLE:  # refused: there is no such turn
             await using.events.discard_unused(turn_id)
         raise
     await failpoint("turn.after_begin")
-    if turn.status is TurnStatus.RUNNING:
-        await using.workflows.start(caller.user_id, request.conversation_id, turn_id)
-    return turn
+    if begun.context is not None:
+        using.work.begin_at_once(ref, begun.context)
+    elif begun.turn.status is TurnStatus.RUNNING:
+        await using.workflows.start(ref)
+    return turn_id
 
 
 def _follow(using: Resources, turn_id: str, after: int) -> AsyncIterator[bytes]:
@@ -158,7 +166,8 @@ async def _cancel(using: Resources, ref: TurnRef) -> Turn:
     turn = await conversation.cancel_turn(ref)
     await failpoint("turn.after_cancel_recorded")
     if turn.status.is_terminal:
-        await using.events.close_stream(ref.turn_id, terminal_event(turn))
+        kind, data = ending(turn)
+        await using.events.close_stream(ref.turn_id, NewEvent(kind, data, terminal=True))
         return turn
     await using.events.request_cancel(ref.turn_id)
     await _ended_within(using, ref.turn_id, RECEIPT_TIMEOUT)
