@@ -59,7 +59,8 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 		}
 		accept := []string{"application/json"}
 		if options.Stream {
-			accept = []string{"text/event-stream"}
+			// Alone, `text/event-stream` makes daprd 1.18 swallow every reply that is not 2xx.
+			accept = []string{"text/event-stream, application/json"}
 		}
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
 			r.Headers["Accept"] = accept
