@@ -18,6 +18,7 @@ from typing_extensions import override
 from yarl import URL
 
 from services.kit.outbound_guard import (
+    WEB_PORTS,
     GuardedResolver,
     OutboundPolicy,
     OutboundRefused,
@@ -82,11 +83,12 @@ async def open_outbound(
     timeouts: OutboundTimeouts,
     *,
     trusted: Iterable[str] = (),
+    ports: frozenset[int] = WEB_PORTS,
     max_body_bytes: int = MAX_RESPONSE_BYTES,
     resolve: Resolve = resolve_by_system,
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A guarded client for the event loop it is opened on; `trusted` are base URLs of the operator's settings."""
-    policy = OutboundPolicy.trusting(*trusted)
+    policy = OutboundPolicy.trusting(*trusted, ports=ports)
     transport = OutboundTransport(timeouts, policy, max_body_bytes=max_body_bytes, resolve=resolve)
     # The transport keeps the time; httpx2's own single read timeout could not tell the four apart.
     async with httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:

@@ -56,10 +56,10 @@ class OutboundPolicy:
     trusted: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
-    def trusting(cls, *base_urls: str) -> Self:
+    def trusting(cls, *base_urls: str, ports: frozenset[int] = WEB_PORTS) -> Self:
         """The policy that also lets calls go to the hosts and ports of these URLs."""
         urls = [URL(each) for each in base_urls]
-        return cls(trusted=frozenset((url.host or "", url.port or 0) for url in urls))
+        return cls(ports, frozenset((url.host or "", url.port or 0) for url in urls))
 
     def check_url(self, url: URL) -> None:
         """Refuse what need not be resolved to be refused.
