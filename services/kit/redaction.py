@@ -21,11 +21,14 @@ _FORMS: Final = (
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{2,}(?:\.[\w-]*)?"), REDACTED),
     (re.compile(r"\b(?:sk-|yk_)[\w-]{6,}"), REDACTED),
-    (re.compile(r"((?:set-)?cookie[\"']?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE), rf"\1{REDACTED}"),
-    # password=…, 'dapr-api-token': '…', "api_key": "…"
+    (
+        re.compile(r"((?:set-)?cookie(?:[\"']?\s*[:=]|[\"'],)\s*)[^\r\n]+", re.IGNORECASE),
+        rf"\1{REDACTED}",
+    ),
+    # password=…, 'dapr-api-token': '…', "api_key": "…", (b'token', b'…')
     (
         re.compile(
-            r"((?:authorization|token|api[-_]?key|passw(?:or)?d|secret|credential)[\"']?\]?\s*[:=]\s*)"
+            r"((?:authorization|token|api[-_]?key|passw(?:or)?d|secret|credential)(?:[\"']?\]?\s*[:=]|[\"'],)\s*)"
             r"(\"[^\"\r\n]*\"|'[^'\r\n]*'|b'[^'\r\n]*'|[^\s,;&}\])]+)",
             re.IGNORECASE,
         ),
