@@ -79,15 +79,14 @@ class Script:
         tools = tuple(
             _tool_call(number, each) for number, each in enumerate(value.get("tool_calls", ()), 1)
         )
-        return cls(
-            **{
-                **value,
-                "reasoning": tuple(value.get("reasoning", ())),
-                "tool_calls": tools,
-                "finish": value.get("finish", "tool_calls" if tools else "stop"),
-                "attempts": tuple(cls.parse(each) for each in value.get("attempts", ())),
-            }
-        )
+        converted: dict[str, Any] = {
+            **value,
+            "reasoning": tuple(value.get("reasoning", ())),
+            "tool_calls": tools,
+            "finish": value.get("finish", "tool_calls" if tools else "stop"),
+            "attempts": tuple(cls.parse(each) for each in value.get("attempts", ())),
+        }
+        return cls(**converted)
 
     def at_attempt(self, attempt: int) -> "Script":
         """The script of the n-th try (from 1) of the same request."""
