@@ -22,7 +22,9 @@ ACTIVE: Final = frozenset({"RUNNING", "PENDING", "SUSPENDED"})
 rpc = RpcRouter(WORKFLOW_SERVICE)
 
 
-def provide(app: FastAPI, workflows: LocalWorkflows, hosted: Mapping[str, WorkflowRef[Any]]) -> None:
+def provide(
+    app: FastAPI, workflows: LocalWorkflows, hosted: Mapping[str, WorkflowRef[Any]]
+) -> None:
     """Hand the routes what they work with."""
     app.state.workflows, app.state.hosted = workflows, hosted
 
@@ -42,7 +44,9 @@ Hosted = Annotated[Mapping[str, WorkflowRef[Any]], Depends(_hosted)]
 
 
 @rpc.method
-async def start_workflow(request: StartWorkflowRequest, workflows: Workflows, hosted: Hosted) -> Empty:
+async def start_workflow(
+    request: StartWorkflowRequest, workflows: Workflows, hosted: Hosted
+) -> Empty:
     """Start it, if it is one of ours."""
     if request.workflow not in hosted:
         raise RpcError.invalid("workflow", "is not a workflow of this platform")
@@ -56,4 +60,6 @@ async def get_workflow(request: GetWorkflowRequest, workflows: Workflows) -> Get
     state = await workflows.state(request.instance_id)
     if state is None:
         return GetWorkflowResponse(status=WorkflowStatus.MISSING)
-    return GetWorkflowResponse(status=WorkflowStatus.ACTIVE if state in ACTIVE else WorkflowStatus.ENDED)
+    return GetWorkflowResponse(
+        status=WorkflowStatus.ACTIVE if state in ACTIVE else WorkflowStatus.ENDED
+    )

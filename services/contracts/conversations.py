@@ -293,7 +293,9 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_COMMON, ErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
         ),
-        RpcMethod("GetConversation", GetConversationRequest, Conversation, "Read a conversation", _NAMED),
+        RpcMethod(
+            "GetConversation", GetConversationRequest, Conversation, "Read a conversation", _NAMED
+        ),
         RpcMethod(
             "ListConversations",
             ListConversationsRequest,
@@ -317,7 +319,9 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=_NAMED,
             idempotent=True,
         ),
-        RpcMethod("ListMessages", ListMessagesRequest, ListMessagesResponse, "List messages", _NAMED),
+        RpcMethod(
+            "ListMessages", ListMessagesRequest, ListMessagesResponse, "List messages", _NAMED
+        ),
         RpcMethod(
             "AppendMessage",
             AppendMessageRequest,

@@ -99,7 +99,7 @@ class TurnContext(BaseModel):
     deadline: Timestamp
     temperature: float | None = None
     max_output_tokens: int | None = None
-    messages: list[PromptMessage] = Field(default_factory=list)
+    messages: list[PromptMessage] = Field(default_factory=list[PromptMessage])
 
 
 class BegunTurn(BaseModel):
@@ -264,5 +264,7 @@ class TurnOutcome(BaseModel):
     retry_after_seconds: float = 0.0
 
 
-GENERATION_WORKFLOW: Final = WorkflowRef("GenerationWorkflow", app_id="workflows", input=GenerationInput)
+GENERATION_WORKFLOW: Final = WorkflowRef(
+    "GenerationWorkflow", app_id="workflows", input=GenerationInput
+)
 RUN_TURN: Final = ActivityRef("RunTurn", app_id="llm", input=RunTurnInput, output=TurnOutcome)

@@ -19,16 +19,17 @@ from dapr.serializers import Serializer
 from dapr.serializers.util import convert_to_dapr_duration
 from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
+from typing_extensions import override
 
 from services.kit.errors import ErrorStatus, RpcError, internal_error
 from services.kit.sidecar import Sidecar, SidecarError, unavailable
 from services.kit.state import StateConflict
 
 __all__ = [
+    "ActorId",
     "ActorInterface",
     "ActorRuntimeContext",
     "Actors",
-    "ActorId",
     "DomainActor",
     "Remindable",
     "actormethod",
@@ -55,6 +56,7 @@ class Reply(BaseModel):
 class PydanticSerializer(Serializer):
     """Messages and state as Pydantic writes them; the SDK's default serializer rewrites text that looks like a date."""
 
+    @override
     def serialize(self, obj: object, custom_hook: Any = None) -> bytes:
         """Bytes as they are, models by Pydantic, the rest as JSON with durations in Dapr's form."""
         if isinstance(obj, bytes):
@@ -63,6 +65,7 @@ class PydanticSerializer(Serializer):
             return obj.model_dump_json(by_alias=True, exclude_none=True).encode()
         return json.dumps(obj, default=_duration).encode()
 
+    @override
     def deserialize(self, data: bytes, data_type: Any = object, custom_hook: Any = None) -> Any:
         """The model that a method declares, else plain JSON."""
         if isinstance(data_type, type) and issubclass(data_type, BaseModel):
@@ -123,7 +126,9 @@ class DomainActor(Actor):
 
 def _interface_methods(cls: type) -> list[str]:
     interfaces = [base for base in cls.__mro__ if ActorInterface in base.__bases__]
-    return [n for i in interfaces for n in vars(i) if not n.startswith("_") and callable(vars(i)[n])]
+    return [
+        n for i in interfaces for n in vars(i) if not n.startswith("_") and callable(vars(i)[n])
+    ]
 
 
 def _guarded(method: Method) -> Method:
@@ -134,7 +139,12 @@ def _guarded(method: Method) -> Method:
         except RpcError as error:
             return Reply(error=error.to_status())
         except SidecarError as error:
-            log.warning("actor.unavailable", actor=type(self).__name__, method=method.__name__, error=str(error))
+            log.warning(
+                "actor.unavailable",
+                actor=type(self).__name__,
+                method=method.__name__,
+                error=str(error),
+            )
             return Reply(error=unavailable(error).to_status())
         except Exception:
             log.exception("actor.failed", actor=type(self).__name__, method=method.__name__)
@@ -154,11 +164,20 @@ class _Call:
         self._response = TypeAdapter(response) if response is not type(None) else None
 
     async def __call__(self, actor_id: str, request: BaseModel | None) -> Any:
-        body = request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
+        body = (
+            request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
+        )
         try:
-            data = await self._sidecar.invoke_actor(self._actor_type, actor_id, self._wire_name, body)
+            data = await self._sidecar.invoke_actor(
+                self._actor_type, actor_id, self._wire_name, body
+            )
         except SidecarError as error:
-            log.warning("actor.unreachable", actor=self._actor_type, method=self._wire_name, error=str(error))
+            log.warning(
+                "actor.unreachable",
+                actor=self._actor_type,
+                method=self._wire_name,
+                error=str(error),
+            )
             raise unavailable(error) from error
         reply = Reply.model_validate_json(data)
         if reply.error is not None:

@@ -48,7 +48,10 @@ def create_service(
     configure_logs(app_id)
     configure_telemetry(app_id)
     app = FastAPI(
-        title=f"Yocaso {app_id}", lifespan=_run(lifespan), openapi_url="/openapi.json", redoc_url=None
+        title=f"Yocaso {app_id}",
+        lifespan=_run(lifespan),
+        openapi_url="/openapi.json",
+        redoc_url=None,
     )
     app.openapi = document
     app.state.draining = False
@@ -82,7 +85,9 @@ class SidecarToken:
         if len(sent) == 1 and hmac.compare_digest(sent[0], self._token):
             await self._app(scope, receive, send)
             return
-        error = RpcError(ErrorCode.UNAUTHENTICATED, "Calls reach this app through its sidecar only.")
+        error = RpcError(
+            ErrorCode.UNAUTHENTICATED, "Calls reach this app through its sidecar only."
+        )
         await _respond(error)(scope, receive, send)
 
 
@@ -98,7 +103,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        declared = next(
+            (value for name, value in scope["headers"] if name == b"content-length"), b"0"
+        )
         if int(declared) > self._limit:
             await _respond(self._too_large())(scope, receive, send)
             return
@@ -115,7 +122,9 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
     def _too_large(self) -> RpcError:
-        return RpcError(ErrorCode.PAYLOAD_TOO_LARGE, f"The body is longer than {self._limit} bytes.")
+        return RpcError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"The body is longer than {self._limit} bytes."
+        )
 
 
 def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:

@@ -78,7 +78,9 @@ Timestamp = Annotated[
 Base64Bytes = Annotated[
     bytes,
     BeforeValidator(_bytes_from_json),
-    PlainSerializer(lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json"),
+    PlainSerializer(
+        lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json"
+    ),
     WithJsonSchema({"type": "string", "format": "byte"}),
 ]
 """Bytes: base64 in JSON."""

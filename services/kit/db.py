@@ -69,7 +69,9 @@ class Database:
         """Bring a schema to its newest revision; replicas that start together wait for one another."""
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
         async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate:{schema}"})
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate:{schema}"}
+            )
             await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
             await connection.run_sync(_upgrade, schema, versions)
 
@@ -101,7 +103,8 @@ def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
     script = ScriptDirectory.from_config(config)
 
     def upgrade(revision: Any, _: Any) -> Any:
-        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic.command.upgrade does
+        # As alembic.command.upgrade does, without a file for the environment.
+        return script._upgrade_revs("head", revision)  # pyright: ignore[reportPrivateUsage]
 
     with EnvironmentContext(config, script, fn=upgrade) as environment:
         environment.configure(connection=connection, version_table_schema=schema)

@@ -191,7 +191,9 @@ class RpcError(Exception):
         return cls(
             status.code,
             status.message,
-            retry_after=_parse_duration(details.retry_info.retry_after) if details.retry_info else None,
+            retry_after=_parse_duration(details.retry_info.retry_after)
+            if details.retry_info
+            else None,
             violations=details.field_violations or (),
             upstream=details.upstream_error,
             model=details.model_error,
@@ -209,7 +211,9 @@ class RpcError(Exception):
 
     def to_status(self) -> ErrorStatus:
         """The error as a value."""
-        retry = RetryInfo(retry_after=_format_duration(self.retry_after)) if self.retry_after else None
+        retry = (
+            RetryInfo(retry_after=_format_duration(self.retry_after)) if self.retry_after else None
+        )
         return ErrorStatus(
             code=self.code,
             message=self.message,

@@ -107,7 +107,9 @@ class IdempotencyRecords:
             await self._database.execute(RELEASE, held)
             raise
         if is_final(reply.status):
-            await self._database.execute(COMPLETE, {**held, "status": reply.status, "body": reply.body})
+            await self._database.execute(
+                COMPLETE, {**held, "status": reply.status, "body": reply.body}
+            )
         else:
             await self._database.execute(RELEASE, held)
         return reply, False
@@ -117,7 +119,7 @@ class IdempotencyRecords:
         await self._database.execute(PURGE, {"kept": KEPT.total_seconds()})
 
     async def _reserve(self, held: dict[str, Any], fingerprint: bytes) -> StoredReply | None:
-        row = await self._database.execute(
+        found = await self._database.execute(
             RESERVE,
             {
                 **held,
@@ -126,10 +128,12 @@ class IdempotencyRecords:
                 "kept": KEPT.total_seconds(),
             },
         )
-        mine, same_body, status, body, lease_left = row.one()
+        row: Any = found.one()
+        mine, same_body, status, body, lease_left = row
         if not same_body:
             raise RpcError(
-                ErrorCode.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request body."
+                ErrorCode.IDEMPOTENCY_KEY_REUSED,
+                "This Idempotency-Key was used with another request body.",
             )
         if mine:
             return None

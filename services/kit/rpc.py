@@ -20,6 +20,7 @@ Handler = Callable[..., Any]
 EVENT_STREAM: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 RECORDS_STATE: Final = "idempotency"
+KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}"
 
 
 class RpcRouter(APIRouter):
@@ -39,7 +40,9 @@ class RpcRouter(APIRouter):
         """Serve a unary method."""
         method = self._bind(handler, stream=False)
         endpoint = _unary(self._service, method, handler)
-        self.add_api_route(self._service.path(method), endpoint, methods=["POST"], include_in_schema=False)
+        self.add_api_route(
+            self._service.path(method), endpoint, methods=["POST"], include_in_schema=False
+        )
         return handler
 
     def stream(self, handler: Handler) -> Handler:
@@ -79,11 +82,14 @@ async def parse(request: Request, message: type[Message]) -> tuple[Message, byte
 def invalid_argument(error: pydantic.ValidationError) -> RpcError:
     """INVALID_ARGUMENT that names each field by its path on the wire."""
     violations = [
-        FieldViolation(field=_path(problem["loc"]), description=problem["msg"]) for problem in error.errors()
+        FieldViolation(field=_path(problem["loc"]), description=problem["msg"])
+        for problem in error.errors()
     ]
     first = violations[0]
     return RpcError(
-        ErrorCode.INVALID_ARGUMENT, f"{first.field}: {first.description}", violations=violations[:20]
+        ErrorCode.INVALID_ARGUMENT,
+        f"{first.field}: {first.description}",
+        violations=violations[:20],
     )
 
 
@@ -92,8 +98,10 @@ def idempotency_key(request: Request) -> IdempotencyKey | None:
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
-    if len(values) > 1 or not re.fullmatch(r"[\x21-\x7e]{1,%d}" % MAX_KEY_LENGTH, values[0]):
-        raise RpcError.invalid("Idempotency-Key", f"must be one value of 1 to {MAX_KEY_LENGTH} visible characters")
+    if len(values) > 1 or not re.fullmatch(KEY_PATTERN, values[0]):
+        raise RpcError.invalid(
+            "Idempotency-Key", f"must be one value of 1 to {MAX_KEY_LENGTH} visible characters"
+        )
     return IdempotencyKey(caller_of(request).user_id, request.url.path, values[0])
 
 
@@ -148,13 +156,15 @@ async def _as_reply(call: Callable[[], Awaitable[Message]]) -> StoredReply:
 
 def _with_dependencies(endpoint: Handler, handler: Handler) -> Handler:
     """Give the endpoint the handler's dependencies, so that FastAPI resolves them."""
-    http_request = inspect.Parameter("http_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+    http_request = inspect.Parameter(
+        "http_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request
+    )
     taken = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in inspect.signature(handler).parameters.items()
         if name != "request"
     ]
-    endpoint.__signature__ = inspect.Signature([http_request, *taken])  # type: ignore[attr-defined]
+    endpoint.__signature__ = inspect.Signature([http_request, *taken])
     endpoint.__name__ = handler.__name__
     return endpoint
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from typing_extensions import override
 
 from services.kit.settings import PlatformSettings, load_settings
 
@@ -20,6 +21,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Flip health, then do as uvicorn does."""
         self._app.state.draining = True

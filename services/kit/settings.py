@@ -7,7 +7,6 @@ from typing import NoReturn, TypeVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
@@ -28,7 +27,8 @@ class PlatformSettings(BaseSettings):
     app_port: int = Field(default=7100, validation_alias="APP_PORT", ge=1, le=65535)
     app_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
     database_url: SecretStr = Field(
-        default=SecretStr("postgresql://127.0.0.1:6432/yocaso"), validation_alias="YOCASO_DATABASE_URL"
+        default=SecretStr("postgresql://127.0.0.1:6432/yocaso"),
+        validation_alias="YOCASO_DATABASE_URL",
     )
     valkey_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6380/0"), validation_alias="YOCASO_VALKEY_URL"

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from dapr.clients.grpc._channel import create_aio_channel
-from dapr.proto import api_service_v1, api_v1, common_v1
+from dapr.proto import api_v1, common_v1
+from dapr.proto.runtime.v1 import dapr_pb2_grpc
 from google.protobuf.any_pb2 import Any as Any_
 from grpc.aio import AioRpcError
 
@@ -54,7 +55,7 @@ class Sidecar:
 
     def __init__(self, address: str | None = None) -> None:
         self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
-        self._stub: Any = api_service_v1.DaprStub(self._channel)
+        self._stub: Any = dapr_pb2_grpc.DaprStub(self._channel)
 
     @property
     def channel(self) -> Any:
@@ -122,17 +123,23 @@ class Sidecar:
                 raise SidecarError(f"state row unreadable: {item.error}")
             found[item.key] = item
         return [
-            StoredValue(key, found[key].data, found[key].etag) if key in found else StoredValue(key, b"", "")
+            StoredValue(key, found[key].data, found[key].etag)
+            if key in found
+            else StoredValue(key, b"", "")
             for key in keys
         ]
 
     async def write(self, writes: Sequence[StateWrite]) -> None:
         """Write rows in one transaction: all or none."""
         operations = [_operation(write) for write in writes]
-        request = api_v1.ExecuteStateTransactionRequest(storeName=STATE_STORE, operations=operations)
+        request = api_v1.ExecuteStateTransactionRequest(
+            storeName=STATE_STORE, operations=operations
+        )
         await self._call(self._stub.ExecuteStateTransaction, request)
 
-    async def _call(self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+    async def _call(
+        self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Any:
         try:
             return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
         except AioRpcError as error:

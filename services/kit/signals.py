@@ -22,7 +22,9 @@ class Signals:
     def __init__(self, url: str) -> None:
         self._client: Any = Valkey.from_url(url, socket_timeout=5, socket_connect_timeout=5)
         # A listener waits for as long as it takes.
-        self._reader: Any = Valkey.from_url(url, socket_timeout=None, socket_connect_timeout=5, socket_keepalive=True)
+        self._reader: Any = Valkey.from_url(
+            url, socket_timeout=None, socket_connect_timeout=5, socket_keepalive=True
+        )
         self._pubsub: Any = self._reader.pubsub(ignore_subscribe_messages=True)
         self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None

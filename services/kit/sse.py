@@ -59,8 +59,17 @@ def to_json(event: StoredEvent) -> str:
 
 def error_as_sse(body: bytes) -> bytes:
     """A failure of the stream itself; it has no id, so a client resumes where it was."""
-    return b"event: error\ndata: " + json.dumps(json.loads(body), separators=(",", ":")).encode() + b"\n\n"
+    return (
+        b"event: error\ndata: "
+        + json.dumps(json.loads(body), separators=(",", ":")).encode()
+        + b"\n\n"
+    )
 
 
 def _rfc3339(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").replace(".000000Z", "Z")
+    return (
+        value.astimezone(UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z")
+        .replace(".000000Z", "Z")
+    )

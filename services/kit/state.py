@@ -34,7 +34,7 @@ class DurableState(Generic[H]):
     def __init__(self, sidecar: Sidecar, prefix: str, head: type[H]) -> None:
         self._sidecar = sidecar
         self._prefix = prefix
-        self._adapter: TypeAdapter[_Head[H]] = TypeAdapter(_Head[head])
+        self._adapter: TypeAdapter[_Head[H]] = TypeAdapter(_head_of(head))
         self._head: H | None = None
         self._etag = ""
         self._fresh = False
@@ -66,7 +66,9 @@ class DurableState(Generic[H]):
         mode = WriteMode.MATCH if self._etag else WriteMode.NEW
         value = self._adapter.dump_json(_Head(commit=commit, value=head), exclude_none=True)
         writes = [StateWrite(self._key("head"), value, mode, self._etag)]
-        writes += [StateWrite(self._key(k), _dump(v), WriteMode.NEW) for k, v in (add or {}).items()]
+        writes += [
+            StateWrite(self._key(k), _dump(v), WriteMode.NEW) for k, v in (add or {}).items()
+        ]
         writes += [StateWrite(self._key(k), _dump(v)) for k, v in (put or {}).items()]
         writes += [StateWrite(self._key(k), None) for k in remove]
         self._fresh = False
@@ -136,9 +138,14 @@ class DurableState(Generic[H]):
 
 async def read_heads(sidecar: Sidecar, prefixes: Sequence[str], head: type[H]) -> list[H | None]:
     """The committed heads of several actors, read without waking them."""
-    adapter: TypeAdapter[Any] = TypeAdapter(_Head[head])
+    adapter: TypeAdapter[_Head[H]] = TypeAdapter(_head_of(head))
     found = await sidecar.read_many([f"{prefix}/head" for prefix in prefixes])
     return [adapter.validate_json(item.data).value if item.data else None for item in found]
+
+
+def _head_of(head: type[H]) -> Any:
+    generic: Any = _Head
+    return generic[head]
 
 
 def _dump(row: BaseModel) -> bytes:

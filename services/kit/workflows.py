@@ -77,7 +77,9 @@ class WorkflowContext:
             ActivityFailed: the activity raised, or its host could not be reached.
         """
         payload = value.model_dump(mode="json", exclude_none=True)
-        result = yield self._context.call_activity(activity.name, input=payload, app_id=activity.app_id)
+        result = yield self._context.call_activity(
+            activity.name, input=payload, app_id=activity.app_id
+        )
         return activity.output.model_validate(result)
 
     def sleep(self, duration: timedelta) -> Generator[Any, Any, None]:

@@ -70,7 +70,10 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         max_output_tokens=settings.max_output_tokens,
     )
     sweep = TurnSweep(
-        actors=actors, events=events, workflows=workflows, idle=timedelta(seconds=settings.idle_seconds)
+        actors=actors,
+        events=events,
+        workflows=workflows,
+        idle=timedelta(seconds=settings.idle_seconds),
     )
     records = IdempotencyRecords(database)
     setattr(app.state, RECORDS_STATE, records)
@@ -87,8 +90,12 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     provide(app, resources)
     await _host_actors(sidecar, actors, events)
     await _host_turns(stack, runner)
-    await stack.enter_async_context(background(every(settings.sweep_seconds, sweep.run, "turn sweep")))
-    await stack.enter_async_context(background(every(PURGE_SECONDS, records.purge, "purge idempotency")))
+    await stack.enter_async_context(
+        background(every(settings.sweep_seconds, sweep.run, "turn sweep"))
+    )
+    await stack.enter_async_context(
+        background(every(PURGE_SECONDS, records.purge, "purge idempotency"))
+    )
 
 
 async def _host_actors(sidecar: Sidecar, actors: Actors, events: EventLog) -> None:

@@ -1,7 +1,6 @@
 """Conversations and turns: what is allowed, and what follows. Pure: time and ids are passed in."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -68,7 +67,12 @@ class ConversationState(BaseModel):
 
     @classmethod
     def create(
-        cls, conversation_id: str, owner: str, position: int, request: CreateConversationRequest, at: datetime
+        cls,
+        conversation_id: str,
+        owner: str,
+        position: int,
+        request: CreateConversationRequest,
+        at: datetime,
     ) -> "ConversationState":
         """A new conversation."""
         return cls(
@@ -106,7 +110,7 @@ class ConversationState(BaseModel):
         """Change the fields that the request names."""
         for name in request.model_fields_set - {"conversation_id"}:
             value = getattr(request, name)
-            setattr(self, name, dict(value) if isinstance(value, Mapping) else value)
+            setattr(self, name, value)
         self.title = self.title or ""
         self.metadata = self.metadata or {}
         self.updated_at = at
@@ -145,7 +149,9 @@ class ConversationState(BaseModel):
             created_at=at,
         )
 
-    def admit(self, turn_id: str, model: str, request: SendMessageRequest, at: datetime) -> TurnRecord:
+    def admit(
+        self, turn_id: str, model: str, request: SendMessageRequest, at: datetime
+    ) -> TurnRecord:
         """A turn that runs, or waits where one runs and the request says ENQUEUE.
 
         Raises:
@@ -153,7 +159,9 @@ class ConversationState(BaseModel):
         """
         busy = self.active_turn_id is not None
         if busy and request.admission is Admission.REJECT:
-            raise RpcError(ErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running.")
+            raise RpcError(
+                ErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running."
+            )
         if len(self.queue) >= MAX_QUEUE:
             raise RpcError(ErrorCode.QUOTA_EXCEEDED, f"{MAX_QUEUE} turns are waiting already.")
         turn = Turn(
@@ -173,13 +181,19 @@ class ConversationState(BaseModel):
             max_output_tokens=request.max_output_tokens,
         )
 
-    def begin(self, record: TurnRecord, message_id: str, at: datetime) -> tuple[TurnRecord, ChatMessage]:
+    def begin(
+        self, record: TurnRecord, message_id: str, at: datetime
+    ) -> tuple[TurnRecord, ChatMessage]:
         """Run a turn: its user message enters the history, under a new epoch."""
         self.epoch += 1
         self.active_turn_id = record.turn.turn_id
         message = self.append(Role.USER, record.text or "", message_id, at, turn=record.turn)
-        turn = record.turn.model_copy(update={"status": TurnStatus.RUNNING, "user_message_seq": message.seq})
-        running = record.model_copy(update={"turn": turn, "epoch": self.epoch, "text": None, "began_at": at})
+        turn = record.turn.model_copy(
+            update={"status": TurnStatus.RUNNING, "user_message_seq": message.seq}
+        )
+        running = record.model_copy(
+            update={"turn": turn, "epoch": self.epoch, "text": None, "began_at": at}
+        )
         return running, message
 
     def complete(
@@ -195,7 +209,9 @@ class ConversationState(BaseModel):
             raise RpcError(ErrorCode.ABORTED, "The turn is not the running one.")
         message = None
         if command.text:
-            incomplete = command.status is not TurnStatus.COMPLETED or command.finish_reason == "length"
+            incomplete = (
+                command.status is not TurnStatus.COMPLETED or command.finish_reason == "length"
+            )
             message = self.append(
                 Role.ASSISTANT, command.text, message_id, at, turn=turn, incomplete=incomplete
             )
@@ -248,7 +264,8 @@ def require_same(record: TurnRecord, request: SendMessageRequest) -> None:
     """IDEMPOTENCY_KEY_REUSED where a repeated send asks for something else."""
     if record.fingerprint != fingerprint(request):
         raise RpcError(
-            ErrorCode.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used with another request body."
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            "This Idempotency-Key was used with another request body.",
         )
 
 

@@ -19,7 +19,9 @@ class LlmSettings(PlatformSettings):
     api_key: SecretStr = Field(default=SecretStr(""), validation_alias="OPENROUTER_API_KEY")
     base_url: str = Field(default="", pattern=r"^(https?://.+)?$")
     default_model: str = ""
-    models: str = Field(default="*", description="Model ids that may be used, by comma; * allows any.")
+    models: str = Field(
+        default="*", description="Model ids that may be used, by comma; * allows any."
+    )
     connect_timeout: float = Field(default=5, gt=0)
     first_byte_timeout: float = Field(default=60, gt=0)
     between_chunks_timeout: float = Field(default=30, gt=0)

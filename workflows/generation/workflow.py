@@ -6,7 +6,12 @@ from typing import Any
 from services.contracts.conversations import TurnStatus
 from services.contracts.turns import RUN_TURN, GenerationInput, RunTurnInput, TurnOutcome
 from services.kit.workflows import ActivityFailed, WorkflowContext
-from workflows.generation.policy import HOST_TRIES, MODEL_TRIES, after_host_failure, after_model_failure
+from workflows.generation.policy import (
+    HOST_TRIES,
+    MODEL_TRIES,
+    after_host_failure,
+    after_model_failure,
+)
 
 
 def generation(ctx: WorkflowContext, turn: GenerationInput) -> Generator[Any, Any, TurnOutcome]:

@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from services.kit.db import Database
-from services.kit.eventlog.log import Attempt, EventLog, NewEvent, StaleAttempt, StoredEvent, StreamHead
+from services.kit.eventlog.log import (
+    Attempt,
+    EventLog,
+    NewEvent,
+    StaleAttempt,
+    StoredEvent,
+    StreamHead,
+)
 from services.kit.eventlog.segment import Segment, run_segment
 
 __all__ = [

@@ -32,7 +32,7 @@ class NewEvent:
     """An event to append; `terminal` closes the stream."""
 
     type: str
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     terminal: bool = False
 
 
@@ -103,11 +103,13 @@ class EventLog:
         With `first`, only where there was no attempt before.
         """
         found = await self._database.execute(sql.BEGIN_ATTEMPT, {"id": stream_id, "first": first})
-        row = found.one_or_none()
+        row: Any = found.one_or_none()
         if row is None:
             return None
         number, last_seq, cancel_requested_at, checkpoints, checkpoint_seq = row
-        return Attempt(stream_id, number, last_seq, cancel_requested_at, checkpoints or {}, checkpoint_seq)
+        return Attempt(
+            stream_id, number, last_seq, cancel_requested_at, checkpoints or {}, checkpoint_seq
+        )
 
     async def append(
         self,
@@ -125,7 +127,7 @@ class EventLog:
             StaleAttempt: nothing was written.
         """
         step, value = checkpoint or (None, None)
-        row = (
+        row: Any = (
             await self._database.execute(
                 sql.APPEND,
                 {
@@ -193,14 +195,20 @@ class EventLog:
         Raises:
             StaleAttempt: a newer attempt took over, or the stream is closed.
         """
-        row = (await self._database.execute(sql.PULSE, {"id": stream_id, "attempt": attempt})).one_or_none()
+        row = (
+            await self._database.execute(sql.PULSE, {"id": stream_id, "attempt": attempt})
+        ).one_or_none()
         if row is None:
             raise StaleAttempt(f"{stream_id} attempt {attempt}")
         return row[0] is not None
 
-    async def read(self, stream_id: str, after: int = 0, limit: int = READ_LIMIT) -> list[StoredEvent]:
+    async def read(
+        self, stream_id: str, after: int = 0, limit: int = READ_LIMIT
+    ) -> list[StoredEvent]:
         """Events after `after`, in order."""
-        rows = await self._database.execute(sql.READ, {"id": stream_id, "after": after, "limit": limit})
+        rows = await self._database.execute(
+            sql.READ, {"id": stream_id, "after": after, "limit": limit}
+        )
         return [StoredEvent(*row) for row in rows]
 
     async def follow(self, stream_id: str, after: int = 0) -> AsyncIterator[list[StoredEvent]]:

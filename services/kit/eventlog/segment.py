@@ -57,7 +57,10 @@ class Segment:
         await self._append(events, None)
 
     async def step(
-        self, name: str, result: type[R], effect: Callable[[], Awaitable[tuple[R, Sequence[NewEvent]]]]
+        self,
+        name: str,
+        result: type[R],
+        effect: Callable[[], Awaitable[tuple[R, Sequence[NewEvent]]]],
     ) -> R:
         """The result of `effect`, run at most once per checkpoint; its events commit with the checkpoint."""
         if name in self._attempt.checkpoints:
@@ -85,7 +88,7 @@ class Segment:
                 except StaleAttempt:
                     owner.cancel()
                     return
-                except Exception:  # noqa: BLE001, S110 - a failing store shows at the next write
+                except Exception:  # noqa: S110 - a failing store shows at the next write
                     pass
                 news.clear()
                 await wait_for(news, PULSE_SECONDS)

@@ -16,7 +16,14 @@ from services.kit.eventlog import NewEvent, Segment
 from services.kit.failpoints import failpoint
 from services.kit.telemetry import span
 from services.kit.waiting import wait_for
-from services.llm.ports import Finished, LanguageModel, ModelEvent, Prompt, ReasoningDelta, TextDelta
+from services.llm.ports import (
+    Finished,
+    LanguageModel,
+    ModelEvent,
+    Prompt,
+    ReasoningDelta,
+    TextDelta,
+)
 
 BATCH_SECONDS: Final = 0.04
 """How long pieces gather before they are written; the first one never waits."""

@@ -134,13 +134,17 @@ class TurnRunner:
             ref.turn_id, kind=TURN_STREAM, owner=ref.user_id, subject=ref.conversation_id
         )
 
-    async def _answer(self, segment: Segment, ref: RunTurnInput, known: TurnContext | None) -> TurnOutcome:
+    async def _answer(
+        self, segment: Segment, ref: RunTurnInput, known: TurnContext | None
+    ) -> TurnOutcome:
         conversation = self._actors.get(ConversationActorInterface, ref.conversation_id)
         try:
             context = known or await conversation.turn_context(ref)
             turn = context.turn
             if not turn.status.is_terminal:
-                answer = await segment.step("generate", Answer, lambda: self._generate(segment, ref, context))
+                answer = await segment.step(
+                    "generate", Answer, lambda: self._generate(segment, ref, context)
+                )
                 await failpoint("turn.after_generate")
                 completed = await conversation.complete_turn(_command(answer, context, segment))
                 turn = completed.turn
@@ -168,7 +172,12 @@ class TurnRunner:
         )
         await failpoint("turn.before_model")
         generation = Generation(
-            segment, self._model, prompt, context.deadline, self._clock, opening=_opening(segment, context.turn)
+            segment,
+            self._model,
+            prompt,
+            context.deadline,
+            self._clock,
+            opening=_opening(segment, context.turn),
         )
         answer, rest = await generation.run()
         if answer.error is not None and not answer.error.is_terminal and not ref.last:

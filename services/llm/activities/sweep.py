@@ -98,7 +98,9 @@ class TurnSweep:
         )
         await self._events.close_stream(head.stream_id, terminal_event(completed.turn))
         if completed.next_turn_id is not None:
-            await self._workflows.start(_ref(head).model_copy(update={"turn_id": completed.next_turn_id}))
+            await self._workflows.start(
+                _ref(head).model_copy(update={"turn_id": completed.next_turn_id})
+            )
 
 
 def _ref(head: StreamHead) -> TurnRef:

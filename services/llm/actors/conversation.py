@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel
+from typing_extensions import override
 
 from services.contracts.conversations import (
     ChatMessage,
@@ -83,26 +84,34 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         self._streams = streams
         self._clock = clock
 
+    @override
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
         self._recent.clear()
 
+    @override
     async def create(self, command: CreateConversationCommand) -> Conversation:
         """Create it; repeatable."""
         state = await self._state.load()
         if state is None:
             state = ConversationState.create(
-                command.conversation_id, command.user_id, command.position, command.request, self._clock()
+                command.conversation_id,
+                command.user_id,
+                command.position,
+                command.request,
+                self._clock(),
             )
             await self._state.commit(state)
         state.require_owner(command.user_id)
         return state.view()
 
+    @override
     async def read(self, request: OwnedRequest) -> Conversation:
         """Read it."""
         return (await self._owned(request.user_id)).view()
 
+    @override
     async def update(self, command: UpdateConversationCommand) -> Conversation:
         """Change it."""
         state = await self._owned(command.user_id)
@@ -110,6 +119,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._state.commit(state)
         return state.view()
 
+    @override
     async def delete(self, request: OwnedRequest) -> DeletedConversation:
         """Mark it deleted; the reminder comes first, so that nothing is left behind for ever."""
         state = await self._owned(request.user_id)
@@ -118,6 +128,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._state.commit(state)
         return DeletedConversation(turn_ids=stopping)
 
+    @override
     async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
         """Append a message without a turn."""
         state = await self._owned(command.user_id)
@@ -132,6 +143,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._save(state, rows)
         return message
 
+    @override
     async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
         """A page of messages."""
         state = await self._owned(command.user_id)
@@ -146,9 +158,14 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
                 break
             messages.append(message)
         last = messages[-1].seq if messages else 0
-        more = bool(messages) and last != (state.last_seq if request.order is SortOrder.ASCENDING else 1)
-        return ListMessagesResponse(messages=messages, next_cursor=encode_cursor(scope, last) if more else None)
+        more = bool(messages) and last != (
+            state.last_seq if request.order is SortOrder.ASCENDING else 1
+        )
+        return ListMessagesResponse(
+            messages=messages, next_cursor=encode_cursor(scope, last) if more else None
+        )
 
+    @override
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
         """Append the user message and admit the turn."""
         state = await self._owned(command.user_id)
@@ -165,12 +182,16 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._save(state, {**rows, _turn_row(command.turn_id): record})
         await failpoint("turn.after_user_commit")
         running = record.turn.status is TurnStatus.RUNNING
-        return BegunTurn(turn=record.turn, context=await self._context(state, record) if running else None)
+        return BegunTurn(
+            turn=record.turn, context=await self._context(state, record) if running else None
+        )
 
+    @override
     async def turn_context(self, ref: TurnRef) -> TurnContext:
         """What the model shall see: the system prompt and the newest messages up to the turn's own."""
         return await self._context(await self._living(), await self._record(ref.turn_id))
 
+    @override
     async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
         """End the turn and begin the next of the queue; repeatable."""
         state = await self._living()
@@ -178,7 +199,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         if record.turn.status.is_terminal:
             return CompletedTurn(turn=record.turn, next_turn_id=state.active_turn_id)
         now = self._clock()
-        ended, answer = state.complete(record, command, _message_id(command.turn_id, Role.ASSISTANT), now)
+        ended, answer = state.complete(
+            record, command, _message_id(command.turn_id, Role.ASSISTANT), now
+        )
         rows: dict[str, BaseModel] = {_message_row(answer.seq): answer} if answer else {}
         changed: dict[str, BaseModel] = {_turn_row(command.turn_id): ended}
         if state.queue:
@@ -192,13 +215,17 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await failpoint("turn.after_commit")
         return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
 
+    @override
     async def get_turn(self, ref: TurnRef) -> TurnAnswer:
         """Read a turn with its answer."""
         await self._owned(ref.user_id)
         turn = (await self._record(ref.turn_id)).turn
-        answer = await self._message(turn.assistant_message_seq) if turn.assistant_message_seq else None
+        answer = (
+            await self._message(turn.assistant_message_seq) if turn.assistant_message_seq else None
+        )
         return TurnAnswer(turn=turn, message=answer)
 
+    @override
     async def cancel_turn(self, ref: TurnRef) -> Turn:
         """Ask a turn to stop; a queued one ends at once."""
         state = await self._owned(ref.user_id)
@@ -216,6 +243,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._save(state, rows, {_turn_row(ref.turn_id): record})
         return record.turn
 
+    @override
     async def receive_reminder(
         self, name: str, state: bytes, due_time: Any, period: Any, ttl: Any = None
     ) -> None:
@@ -228,7 +256,11 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         last = record.turn.user_message_seq or state.last_seq
         first = max(1, last - CONTEXT_MESSAGES + 1)
         history = context_window(await self._messages(range(first, last + 1)))
-        prompt = [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)] if state.system_prompt else []
+        prompt = (
+            [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)]
+            if state.system_prompt
+            else []
+        )
         prompt += [PromptMessage(role=message.role, text=message.text) for message in history]
         return TurnContext(
             turn=record.turn,
@@ -261,7 +293,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             await self._state.commit(state, remove=gone)
         elif not left:
             manager = self._actors.get(ConversationManagerActorInterface, state.owner)
-            await manager.remove(IndexEntry(position=state.position, conversation_id=self.entity_id))
+            await manager.remove(
+                IndexEntry(position=state.position, conversation_id=self.entity_id)
+            )
             await self.unregister_reminder(PURGE)
 
     async def _owned(self, user_id: str) -> ConversationState:
@@ -299,7 +333,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return found
 
     async def _save(
-        self, state: ConversationState, rows: dict[str, BaseModel], changed: dict[str, BaseModel] | None = None
+        self,
+        state: ConversationState,
+        rows: dict[str, BaseModel],
+        changed: dict[str, BaseModel] | None = None,
     ) -> None:
         await self._state.commit(state, add=rows, put=changed)
         for row in rows.values():
@@ -312,7 +349,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             del self._recent[seq]
 
 
-async def read_conversations(sidecar: Sidecar, conversation_ids: Sequence[str]) -> list[ConversationState | None]:
+async def read_conversations(
+    sidecar: Sidecar, conversation_ids: Sequence[str]
+) -> list[ConversationState | None]:
     """The committed heads of several conversations, read without waking their actors."""
     return await read_heads(sidecar, [_prefix(one) for one in conversation_ids], ConversationState)
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel
+from typing_extensions import override
 
 from services.contracts.conversations import SortOrder
 from services.contracts.turns import (
@@ -45,10 +46,12 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         )
         self._actors = actors
 
+    @override
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
 
+    @override
     async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
         """Enter a conversation into the index; a reminder creates it if nobody else does."""
         index = await self._load()
@@ -71,26 +74,34 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
             add={
                 f"entry/{entry.position}": entry,
                 f"position/{entry.conversation_id}": _Position(position=entry.position),
-                f"pending/{entry.conversation_id}": command.model_copy(update={"position": entry.position}),
+                f"pending/{entry.conversation_id}": command.model_copy(
+                    update={"position": entry.position}
+                ),
             },
         )
         await failpoint("conversation.after_index")
         return entry
 
+    @override
     async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
         """A page of the index; deleted conversations leave holes, which cost a look but no place."""
         index = await self._load()
         ascending = request.order is SortOrder.ASCENDING
         step = 1 if ascending else -1
-        position = request.after + step if request.after else (1 if ascending else index.last_position)
+        position = (
+            request.after + step if request.after else (1 if ascending else index.last_position)
+        )
         found: list[IndexEntry] = []
         while 1 <= position <= index.last_position and len(found) <= request.limit:
             end = position + step * READ_AHEAD
-            names = [f"entry/{at}" for at in range(position, end, step) if 1 <= at <= index.last_position]
+            names = [
+                f"entry/{at}" for at in range(position, end, step) if 1 <= at <= index.last_position
+            ]
             found += [entry for entry in await self._state.rows(names, IndexEntry) if entry]
             position = end
         return PageOfIds(entries=found[: request.limit], more=len(found) > request.limit)
 
+    @override
     async def remove(self, entry: IndexEntry) -> None:
         """Take a deleted conversation out of the index; repeatable."""
         index = await self._load()
@@ -98,6 +109,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         names = (f"{kind}/{entry.conversation_id}" for kind in ("position", "pending"))
         await self._state.commit(index, remove=[f"entry/{entry.position}", *names])
 
+    @override
     async def receive_reminder(
         self, name: str, state: bytes, due_time: Any, period: Any, ttl: Any = None
     ) -> None:
@@ -119,7 +131,9 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
     async def _create(self, command: CreateConversationCommand) -> None:
         try:
-            await self._actors.get(ConversationActorInterface, command.conversation_id).create(command)
+            await self._actors.get(ConversationActorInterface, command.conversation_id).create(
+                command
+            )
         except RpcError as error:
             if error.code is not ErrorCode.NOT_FOUND:  # deleted meanwhile: nothing to mend
                 raise

@@ -67,7 +67,11 @@ class LoggedTurnStreams:
                     stream.stream_id, NewEvent(EventType.RUN_CANCELLED, {}, terminal=True)
                 )
         horizon = datetime.now(UTC) - KEPT_AFTER_END
-        old = [one.stream_id for one in streams if one.closed_at is not None and one.closed_at < horizon]
+        old = [
+            one.stream_id
+            for one in streams
+            if one.closed_at is not None and one.closed_at < horizon
+        ]
         if old:
             await self._events.forget(old)
         return old, len(old) < len(streams)

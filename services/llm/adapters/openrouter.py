@@ -5,7 +5,6 @@ STREAM_INCOMPLETE. Errors inside a 200, in the body or mid-stream, are errors.
 Nothing is retried here: the workflow owns retries.
 """
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -13,15 +12,22 @@ from typing import Any, Final
 import httpx2
 import openai
 from openai import AsyncOpenAI
+from pydantic import BaseModel, ValidationError
 
 from services.contracts.conversations import Role, Usage
 from services.contracts.turns import MAX_TURN_TIME
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.outbound import OutboundTimeouts, open_outbound
 from services.kit.sse_decoder import OversizeEvent, SseDecoder
-from services.llm.adapters.openrouter_errors import from_error_object, from_status, incomplete, unreachable
-from services.llm.settings import LlmSettings
+from services.llm.adapters.openrouter_errors import (
+    ErrorObject,
+    from_error_object,
+    from_status,
+    incomplete,
+    unreachable,
+)
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
+from services.llm.settings import LlmSettings
 
 DONE: Final = "[DONE]"
 ALLOWED_ENDS: Final = frozenset({"stop", "length"})
@@ -60,7 +66,7 @@ class OpenRouterLanguageModel:
         except openai.APIConnectionError as error:
             raise unreachable(error, prompt.model) from error
         except openai.APIError as error:
-            raise from_error_object({"message": error.message}, prompt.model) from error
+            raise from_error_object(ErrorObject(message=error.message), prompt.model) from error
         return stream.response
 
 
@@ -95,12 +101,15 @@ class _Answer:
     def take(self, data: str) -> list[ModelEvent]:
         """What a chunk brings."""
         try:
-            chunk: Any = json.loads(data)
-        except ValueError as error:
-            raise incomplete(self._model, "a chunk is not JSON") from error
-        if not isinstance(chunk, dict):
-            raise incomplete(self._model, "a chunk is not an object")
-        return self._fold(chunk)
+            chunk = _Chunk.model_validate_json(data)
+        except ValidationError as error:
+            raise incomplete(self._model, "a chunk is malformed") from error
+        if chunk.error is not None:
+            raise from_error_object(chunk.error, self._model)
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = chunk.usage.view()
+        return [event for choice in chunk.choices or () for event in self._fold(choice)]
 
     def finish(self, *, done: bool) -> Finished:
         """The end of the answer, if it is one."""
@@ -109,26 +118,61 @@ class _Answer:
         if self._finish_reason == "content_filter":
             raise RpcError(ErrorCode.CONTENT_FILTERED, "The provider filtered the answer.")
         if self._finish_reason not in ALLOWED_ENDS:
-            raise from_error_object({"message": f"finish reason {self._finish_reason}"}, self._model)
+            ended = ErrorObject(message=f"finish reason {self._finish_reason}")
+            raise from_error_object(ended, self._model)
         return Finished(self._finish_reason, self._model, self._usage)
 
-    def _fold(self, chunk: dict[str, Any]) -> list[ModelEvent]:
-        if chunk.get("error"):
-            raise from_error_object(chunk["error"], self._model)
-        self._model = chunk.get("model") or self._model
-        if usage := chunk.get("usage"):
-            self._usage = _usage(usage)
+    def _fold(self, choice: "_Choice") -> list[ModelEvent]:
+        if choice.error is not None:
+            raise from_error_object(choice.error, self._model)
+        self._finish_reason = choice.finish_reason or self._finish_reason
         events: list[ModelEvent] = []
-        for choice in chunk.get("choices") or ():
-            if choice.get("error"):
-                raise from_error_object(choice["error"], self._model)
-            self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            delta = choice.get("delta") or {}
-            if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):
+        if choice.delta is not None:
+            if reasoning := choice.delta.reasoning or choice.delta.reasoning_content:
                 events.append(ReasoningDelta(reasoning))
-            if text := delta.get("content"):
-                events.append(TextDelta(text))
+            if choice.delta.content:
+                events.append(TextDelta(choice.delta.content))
         return events
+
+
+class _Delta(BaseModel):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(BaseModel):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+    error: ErrorObject | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int | None = None
+    cost: float | None = None
+
+    def view(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self.total_tokens or self.prompt_tokens + self.completion_tokens,
+            cost=self.cost,
+        )
+
+
+class _Chunk(BaseModel):
+    """What we read of a chunk; the rest is the provider's own."""
+
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    model: str | None = None
+    error: ErrorObject | None = None
+
+
+class _ErrorBody(BaseModel):
+    error: ErrorObject
 
 
 async def _error_in_body(response: httpx2.Response, model: str) -> RpcError:
@@ -138,16 +182,17 @@ async def _error_in_body(response: httpx2.Response, model: str) -> RpcError:
         if len(body) > MAX_ERROR_BODY:
             break
     try:
-        found = json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError):
-        return from_error_object({"message": "the reply is not a stream"}, model)
-    return from_error_object(found, model)
+        return from_error_object(_ErrorBody.model_validate_json(body).error, model)
+    except ValidationError:
+        return from_error_object(ErrorObject(message="the reply is not a stream"), model)
 
 
 def _request(prompt: Prompt) -> dict[str, Any]:
     request: dict[str, Any] = {
         "model": prompt.model,
-        "messages": [{"role": ROLES[message.role], "content": message.text} for message in prompt.messages],
+        "messages": [
+            {"role": ROLES[message.role], "content": message.text} for message in prompt.messages
+        ],
         "user": prompt.user,
     }
     if prompt.temperature is not None:
@@ -155,16 +200,6 @@ def _request(prompt: Prompt) -> dict[str, Any]:
     if prompt.max_output_tokens is not None:
         request["max_tokens"] = prompt.max_output_tokens
     return request
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=int(usage.get("total_tokens") or prompt + completion),
-        cost=usage.get("cost"),
-    )
 
 
 @asynccontextmanager
@@ -178,5 +213,7 @@ async def open_language_model(settings: LlmSettings) -> AsyncIterator[OpenRouter
         total=MAX_TURN_TIME.total_seconds(),
     )
     async with open_outbound(timeouts, trusted=[settings.base_url]) as http:
-        client = AsyncOpenAI(api_key=key, base_url=settings.base_url, max_retries=0, http_client=http)
+        client = AsyncOpenAI(
+            api_key=key, base_url=settings.base_url, max_retries=0, http_client=http
+        )
         yield OpenRouterLanguageModel(client, settings.allowed_models)

@@ -3,10 +3,11 @@
 import email.utils
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx2
 import openai
+from pydantic import BaseModel
 
 from services.kit.errors import ErrorCode, ModelError, RpcError, UpstreamError
 
@@ -26,24 +27,40 @@ CODES: Final[Mapping[int, tuple[ErrorCode, str]]] = {
     529: (ErrorCode.MODEL_UNAVAILABLE, "The provider is overloaded."),
 }
 CONTEXT_HINTS: Final = ("context length", "context_length", "maximum context", "too many tokens")
-MODEL_HINTS: Final = ("not a valid model", "model_not_found", "no endpoints found", "does not exist")
+MODEL_HINTS: Final = (
+    "not a valid model",
+    "model_not_found",
+    "no endpoints found",
+    "does not exist",
+)
 
 
 def from_status(response: httpx2.Response, body: object, model: str) -> RpcError:
     """An HTTP error that came before anything was generated."""
     text = _text(body) or response.text
-    return _error(response.status_code, text, model, retry_after(response.headers.get("retry-after")))
+    return _error(
+        response.status_code, text, model, retry_after(response.headers.get("retry-after"))
+    )
 
 
-def from_error_object(error: Any, model: str) -> RpcError:
-    """An error inside a 200: `{"code": int, "message": str, "metadata": …}`."""
-    if not isinstance(error, dict):
-        error = {"message": str(error)}
-    code = error.get("code")
-    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else 502
-    metadata = error.get("metadata") or {}
-    provider = metadata.get("provider_name") if isinstance(metadata, dict) else None
-    return _error(status, str(error.get("message", "")), model, None, provider)
+class ErrorObject(BaseModel):
+    """An error inside a 200: in the body, in a chunk, or in a choice."""
+
+    code: int | str | None = None
+    message: str = ""
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that the code means; 502 where it means none."""
+        text = str(self.code)
+        return int(text) if text.isdecimal() and len(text) == 3 else 502
+
+
+def from_error_object(error: ErrorObject, model: str) -> RpcError:
+    """An error that came after the status line."""
+    provider = (error.metadata or {}).get("provider_name")
+    return _error(error.status, error.message, model, None, provider)
 
 
 def unreachable(error: openai.APIConnectionError, model: str) -> RpcError:
@@ -84,7 +101,10 @@ def _error(
     code, message = CODES.get(status, (ErrorCode.UPSTREAM_ERROR, "The provider failed."))
     hint = text.lower()
     if status in (400, 404, 422) and any(known in hint for known in CONTEXT_HINTS):
-        code, message = ErrorCode.CONTEXT_LENGTH_EXCEEDED, "The conversation is too long for the model."
+        code, message = (
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            "The conversation is too long for the model.",
+        )
     elif status in (400, 404) and any(known in hint for known in MODEL_HINTS):
         code, message = ErrorCode.MODEL_INVALID, "The requested model is not available."
     return RpcError(
@@ -98,5 +118,6 @@ def _error(
 
 def _text(body: object) -> str:
     if isinstance(body, dict):
-        return str(body.get("message", body))
+        found = cast(dict[str, Any], body)
+        return str(found.get("message", found))
     return str(body) if body else ""

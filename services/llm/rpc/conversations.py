@@ -46,9 +46,13 @@ async def create_conversation(
 
 
 @rpc.method
-async def get_conversation(request: GetConversationRequest, caller: Caller, using: With) -> Conversation:
+async def get_conversation(
+    request: GetConversationRequest, caller: Caller, using: With
+) -> Conversation:
     """Read it."""
-    return await using.conversation(request.conversation_id).read(OwnedRequest(user_id=caller.user_id))
+    return await using.conversation(request.conversation_id).read(
+        OwnedRequest(user_id=caller.user_id)
+    )
 
 
 @rpc.method
@@ -62,7 +66,9 @@ async def list_conversations(
         PageOfIdsRequest(after=after, limit=request.limit, order=request.order)
     )
     heads = await using.read_conversations([entry.conversation_id for entry in page.entries])
-    views = [head.view() for head in heads if head and not head.deleted and head.owner == caller.user_id]
+    views = [
+        head.view() for head in heads if head and not head.deleted and head.owner == caller.user_id
+    ]
     cursor = encode_cursor(scope, page.entries[-1].position) if page.more else None
     return ListConversationsResponse(conversations=views, next_cursor=cursor)
 
@@ -79,15 +85,21 @@ async def update_conversation(
 
 
 @rpc.method
-async def delete_conversation(request: DeleteConversationRequest, caller: Caller, using: With) -> Empty:
+async def delete_conversation(
+    request: DeleteConversationRequest, caller: Caller, using: With
+) -> Empty:
     """Delete it; its running turn is stopped, what is left behind is removed in the background."""
-    deleted = await using.conversation(request.conversation_id).delete(OwnedRequest(user_id=caller.user_id))
+    deleted = await using.conversation(request.conversation_id).delete(
+        OwnedRequest(user_id=caller.user_id)
+    )
     await _stop(using, deleted.turn_ids)
     return Empty()
 
 
 @rpc.method
-async def list_messages(request: ListMessagesRequest, caller: Caller, using: With) -> ListMessagesResponse:
+async def list_messages(
+    request: ListMessagesRequest, caller: Caller, using: With
+) -> ListMessagesResponse:
     """A page of messages."""
     command = ListMessagesCommand(user_id=caller.user_id, request=request)
     return await using.conversation(request.conversation_id).list_messages(command)

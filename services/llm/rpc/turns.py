@@ -42,7 +42,9 @@ async def send_message(
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     turn_id = await _begin(request, caller, key, using)
     if not await _ended_within(using, turn_id, SEND_TIMEOUT):
-        raise RpcError(ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events.")
+        raise RpcError(
+            ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events."
+        )
     answer = await using.conversation(request.conversation_id).get_turn(
         _ref(caller, request.conversation_id, turn_id)
     )
@@ -82,7 +84,9 @@ async def cancel_turn(request: CancelTurnRequest, caller: Caller, using: With) -
 
 
 @rpc.method
-async def list_events(request: ListEventsRequest, caller: Caller, using: With) -> ListEventsResponse:
+async def list_events(
+    request: ListEventsRequest, caller: Caller, using: With
+) -> ListEventsResponse:
     """Events after a seq; waits for the first when there is none."""
     await _require_stream(using, caller, request.conversation_id, request.turn_id, request.after)
     events = await using.events.read(request.turn_id, request.after, request.limit)
@@ -103,7 +107,10 @@ async def stream_events(
 
 
 async def _begin(
-    request: SendMessageRequest, caller: CallerIdentity, key: IdempotencyKey | None, using: Resources
+    request: SendMessageRequest,
+    caller: CallerIdentity,
+    key: IdempotencyKey | None,
+    using: Resources,
 ) -> str:
     """Admit a turn, durably, begin it here, and start the workflow that sees it through. Returns its id.
 
