@@ -61,6 +61,11 @@ class _Tail:
             self.file, self.from_end = None, False
         return complete.split("\n") if complete else []
 
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
     def _open(self) -> bool:
         try:
             self.file = self.path.open(encoding="utf-8", errors="replace")
@@ -81,13 +86,18 @@ class LogFollower:
     supervisor_log: Path
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _polling: threading.Lock = field(default_factory=threading.Lock)
     _started: set[str] = field(default_factory=set[str])
+    _tails: dict[str, _Tail] = field(init=False)
+    _events: _Tail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tails = {name: _Tail(path) for name, path in self.logs.items()}
+        self._events = _Tail(self.supervisor_log)
 
     def begin(self) -> None:
         """Follow from the files' present ends."""
-        self._tails = {name: _Tail(path) for name, path in self.logs.items()}
-        self._events = _Tail(self.supervisor_log)
-        self._poll()
+        self.poll()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
@@ -96,19 +106,23 @@ class LogFollower:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        for tail in (*self._tails.values(), self._events):
+            tail.close()
 
     def _run(self) -> None:
         while not self._stopping.wait(_POLL_SECONDS):
-            self._poll()
-        self._poll()
+            self.poll()
+        self.poll()
 
-    def _poll(self) -> None:
-        for name, tail in self._tails.items():
-            for line in tail.lines():
-                self.console.line(name, line)
-        for line in self._events.lines():
-            if told := self._event(line):
-                self.console.say(told)
+    def poll(self) -> None:
+        """Print what has come since the last time."""
+        with self._polling:
+            for name, tail in self._tails.items():
+                for line in tail.lines():
+                    self.console.line(name, line)
+            for line in self._events.lines():
+                if told := self._event(line):
+                    self.console.say(told)
 
     def _event(self, line: str) -> str:
         found = _EVENT.search(line)

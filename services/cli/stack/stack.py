@@ -206,10 +206,15 @@ class Stack:
         """Where a process is reached: an app's own port, a sidecar's HTTP port, a server's port."""
         spec = self.spec(name)
         if name == "postgres":
-            return postgres.url(self.ports.of("postgres"), self.secrets["postgresPassword"])
+            return self.database_url()
         if name == "valkey":
             return self._valkey_url()
         return f"http://{LOOPBACK}:{next(iter(spec.ports.values()))}"
+
+    def database_url(self) -> str:
+        """The database of this state folder, whether the stack runs or not."""
+        secrets = self.secrets or self.state.load_secrets()
+        return postgres.url(self.ports.of("postgres"), secrets["postgresPassword"])
 
     def app_token(self, app: str) -> str:
         """What an app demands of its caller (`dapr-api-token`)."""

@@ -42,7 +42,11 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(30)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -52,7 +56,9 @@ class _UnixTransport(xmlrpc.client.Transport):
 
     @override
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _UnixConnection(self._path)
+        connection = _UnixConnection(self._path)
+        self._connection = host, connection  # so that `close` closes it
+        return connection
 
 
 class Supervisor:
@@ -143,8 +149,8 @@ class Supervisor:
         )
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return bool(self._proxy().supervisor.getState())
+        with contextlib.suppress(OSError, http.client.HTTPException), self._proxy() as proxy:
+            return bool(proxy.supervisor.getState())
         return False
 
     def _require_daemon(self) -> None:
@@ -166,7 +172,8 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: Any, but: tuple[int, ...] = ()) -> Any:
         try:
-            return getattr(self._proxy().supervisor, method)(*arguments)
+            with self._proxy() as proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode in but:
                 return None

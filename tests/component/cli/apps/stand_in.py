@@ -21,7 +21,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404 if known else 401, {})
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -29,6 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: object) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

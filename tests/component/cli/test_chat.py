@@ -1,0 +1,127 @@
+"""`yocaso chat` against an edge that is true to the wire and cuts its streams."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from services.cli.chat.client import ChatClient
+from services.cli.chat.main import Chat
+from services.cli.edge import CONVERSATION
+from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+TURN = [
+    ("run.started", {"turnId": "turn_1"}),
+    ("text.delta", {"text": "Hel"}),
+    ("text.delta", {"text": "wrong"}),
+    ("attempt.restarted", {"fromSeq": 3}),
+    ("text.delta", {"text": "lo"}),
+    ("run.completed", {"finishReason": "stop"}),
+]
+
+
+@dataclass
+class CuttingEdge:
+    """Sends one more event on each connection, and then cuts it or asks to reconnect."""
+
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=lambda: list(TURN))
+    keys: list[str] = field(default_factory=list[str])
+    positions: list[int] = field(default_factory=list[int])
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    hold_after: int = 0
+    url: str = ""
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        after = int(request.headers.get("last-event-id", "0"))
+        self.keys.append(request.headers["idempotency-key"])
+        self.positions.append(after)
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": open\n\n")
+        if self.hold_after and after >= self.hold_after:
+            await self.cancelled.wait()
+            await response.write(frame(after + 1, "run.cancelled", {}))
+            return response
+        await response.write(frame(after + 1, *self.events[after]))
+        if after % 2:
+            await response.write(b"event: reconnect\ndata: {}\n\n")
+        elif request.transport is not None:
+            await response.write(b'id: 9\nevent: text.delta\ndata: {"se')
+            request.transport.close()
+        return response
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        assert (await request.json())["turnId"] == "turn_1"
+        self.cancelled.set()
+        return web.json_response({})
+
+    async def list_messages(self, request: web.Request) -> web.Response:
+        messages = [{"role": "ASSISTANT", "text": "Hi!"}, {"role": "USER", "text": "Hello"}]
+        return web.json_response({"messages": messages})
+
+
+def frame(seq: int, kind: str, data: dict[str, Any]) -> bytes:
+    event = {"seq": str(seq), "type": kind, "attempt": 1, "data": data}
+    return f"id: {seq}\nevent: {kind}\ndata: {json.dumps(event)}\n\n".encode()
+
+
+@pytest.fixture
+async def edge() -> AsyncIterator[CuttingEdge]:
+    fake = CuttingEdge()
+    app = web.Application()
+    app.router.add_post(f"{CONVERSATION}/stream-message", fake.stream)
+    app.router.add_post(f"{CONVERSATION}/cancel-turn", fake.cancel)
+    app.router.add_post(f"{CONVERSATION}/list-messages", fake.list_messages)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield fake
+    await runner.cleanup()
+
+
+@requirement("stack:chat")
+async def test_an_answer_over_cut_connections_is_shown_once(edge: CuttingEdge) -> None:
+    shown: list[str] = []
+    async with ChatClient(edge.url, "token") as client:
+        chat = Chat(client, None, shown.append)
+        await chat.open("conv_1")
+        shown.clear()
+        await chat.send("Say hello")
+    assert "".join(shown) == "\nHelwrong\n[the answer begins again]\nHello\n"
+    assert edge.positions == [0, 1, 2, 3, 4, 5]
+    assert len(set(edge.keys)) == 1
+
+
+@requirement("stack:chat")
+async def test_a_cancel_while_the_answer_comes_ends_it(edge: CuttingEdge) -> None:
+    edge.hold_after = 2
+    shown: list[str] = []
+    async with ChatClient(edge.url, "token") as client:
+        chat = Chat(client, None, shown.append)
+        await chat.open("conv_1")
+        answering = asyncio.create_task(chat.send("Say hello"))
+        await wait_until(lambda: edge.positions[-1:] == [2], what="the third connection")
+        await chat.cancel()
+        await answering
+    assert "".join(shown).endswith("\nHel\n[cancelled]\n")
+
+
+async def test_opening_a_conversation_shows_its_last_messages_in_order(edge: CuttingEdge) -> None:
+    shown: list[str] = []
+    async with ChatClient(edge.url, "token") as client:
+        await Chat(client, None, shown.append).open("conv_1")
+    assert "".join(shown) == "\nyou> Hello\n\nassistant> Hi!\n"
+
+
+async def test_an_edge_that_is_not_there_is_named(edge: CuttingEdge) -> None:
+    shown: list[str] = []
+    async with ChatClient("http://127.0.0.1:1", "token") as client:
+        assert await Chat(client, None, shown.append).obey("/list")
+    assert "the edge does not answer" in "".join(shown)

@@ -1,0 +1,225 @@
+"""The commands as a user runs them: real processes, real signals."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import psutil
+import pytest
+
+from services.cli.stack.launcher import record
+from services.cli.stack.stack import Stack
+from services.cli.stack.state import StateFolder
+from tests.component.cli.conftest import OFFSET, TEMPLATE
+from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+STOP_SECONDS = 10
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be collected does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Command:
+    """`yocaso …` in a process of its own, on a state folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.output = ""
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def begin(self, name: str = "infra", *more: str, **env: str) -> None:
+        arguments = more or ("--file", str(TEMPLATE), "--port-offset", str(OFFSET))
+        self._process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "services.cli.main",
+                name,
+                "--state",
+                str(self.state),
+                *arguments,
+            ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "LLM_BASE_URL": "http://127.0.0.1:1/v1", **env},
+            start_new_session=True,
+        )
+
+    async def read_until(self, text: str) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while text not in self.output:
+            line = await self._process.stdout.readline()
+            assert line, f"ended before it said {text!r}:\n{self.output}"
+            self.output += line.decode()
+
+    async def ready(self, **env: str) -> None:
+        await self.begin(**env)
+        await self.read_until("dapr run -f")
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.output += (await self._process.stdout.read()).decode()
+        return await self._process.wait()
+
+    @property
+    def living(self) -> dict[str, int]:
+        """The processes of this state folder that live."""
+        return StateFolder(self.state).leftovers()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+
+@pytest.fixture
+async def command(tmp_path: Path) -> AsyncIterator[Command]:
+    running = Command(tmp_path / "state")
+    yield running
+    if running.is_running:
+        running.signal(signal.SIGTERM)
+        await running.ended()
+    await wait_until(lambda: not running.living, 15, "the end of every process")
+
+
+@requirement("stack:stop-clean")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_everything_in_time_and_leaves_no_process(
+    command: Command, number: int
+) -> None:
+    await command.ready()
+    pids = command.living
+    assert {"supervisor", "postgres", "valkey", "placement", "scheduler"} <= set(pids)
+    command.signal(number)
+    assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
+    assert [name for name, pid in pids.items() if lives(pid)] == []
+
+
+@requirement("stack:stop-clean")
+async def test_a_signal_while_starting_leaves_no_process(command: Command) -> None:
+    await command.begin()
+    await command.read_until("starting")
+    command.signal(signal.SIGINT)
+    assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
+    assert command.living == {}
+
+
+@requirement("stack:reclaim")
+async def test_a_killed_command_leaves_nothing_running_and_the_next_starts(
+    command: Command,
+) -> None:
+    await command.ready()
+    pids = command.living
+    command.signal(signal.SIGKILL)
+    await command.ended()
+    command.output = ""
+    await command.ready()
+    assert [name for name, pid in pids.items() if lives(pid)] == []
+
+
+@requirement("stack:reclaim")
+async def test_a_process_of_ours_that_was_left_is_ended_and_a_foreign_one_is_not(
+    tmp_path: Path,
+) -> None:
+    stack = Stack(tmp_path, port_offset=OFFSET, dapr_yaml=TEMPLATE)
+    stack.state.create()
+    with _a_process() as ours, _a_process() as foreign:
+        record(str(stack.state.pid_file("llm")), ours.pid)
+        stack.state.pid_file("auth").write_text(f"{foreign.pid} 1\n")
+        stack.prepare(apps=False)
+        stack.stop()
+        assert ours.wait(5) == -signal.SIGKILL
+        assert foreign.poll() is None
+
+
+@requirement("stack:second-up")
+async def test_a_second_command_on_the_same_folder_is_refused(command: Command) -> None:
+    await command.ready()
+    second = Command(command.state)
+    await second.begin()
+    assert await second.ended() == 1
+    assert "a stack already runs on" in second.output
+    assert "--state" in second.output
+
+
+@requirement("stack:port-in-use")
+async def test_a_port_in_use_is_named_with_what_wanted_it_and_who_holds_it(
+    command: Command,
+) -> None:
+    with socket.create_server(("127.0.0.1", 6380 + OFFSET)):
+        await command.begin()
+        assert await command.ended() == 1
+    assert f"{6380 + OFFSET} is wanted by valkey, but process {os.getpid()}" in command.output
+    assert "YOCASO_PORT_OFFSET" in command.output
+
+
+@requirement("stack:state-survives")
+async def test_what_was_stored_is_there_after_a_stop_and_a_start(command: Command) -> None:
+    await command.ready()
+    url = Stack(command.state, port_offset=OFFSET, dapr_yaml=TEMPLATE).database_url()
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE kept (value text); INSERT INTO kept VALUES ('kept')")
+    await connection.close()
+    command.signal(signal.SIGTERM)
+    await command.ended()
+    command.output = ""
+    await command.ready()
+    connection = await asyncpg.connect(url)
+    assert await connection.fetchval("SELECT value FROM kept") == "kept"
+    assert await connection.fetchval("SHOW fsync") == "on"
+    await connection.close()
+
+
+async def test_a_database_without_the_password_is_closed(command: Command) -> None:
+    await command.ready()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(f"postgresql://yocaso:wrong@127.0.0.1:{6432 + OFFSET}/yocaso")
+
+
+async def test_a_bad_setting_is_named(command: Command) -> None:
+    await command.begin(LLM_BASE_URL="localhost:6090")
+    assert await command.ended() == 1
+    assert "LLM_BASE_URL" in command.output
+
+
+@requirement("stack:doctor")
+async def test_the_doctor_says_what_is_missing_and_how_to_get_it(
+    command: Command, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 6432 + OFFSET)):
+        await command.begin("doctor", PATH="/nonexistent", YOCASO_CACHE=str(tmp_path / "empty"))
+        assert await command.ended() == 1
+    assert "MISSING  go" in command.output
+    assert "https://go.dev/dl/" in command.output
+    assert f"MISSING  port {6432 + OFFSET}: wanted by postgres" in command.output
+
+
+async def test_a_token_without_a_stack_says_how_to_start_one(command: Command) -> None:
+    await command.begin("token", "--user", "u", "--email", "e@example.com")
+    assert await command.ended() == 1
+    assert "yocaso up" in command.output
+
+
+@contextlib.contextmanager
+def _a_process() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()

@@ -1,0 +1,94 @@
+"""Finding programs, and building what is missing."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from services.cli.stack.binaries import Binaries, source_hash
+from services.cli.stack.errors import StackError
+
+
+def a_fake_go(folder: Path) -> Path:
+    """A `go` that counts its builds and writes what was asked for."""
+    go = folder / "go"
+    go.write_text(
+        "#!/bin/sh\n"
+        f'echo build >> "{folder}/builds"\n'
+        'while [ "$1" != -o ]; do shift; done\n'
+        'printf program > "$2"\n'
+    )
+    go.chmod(0o755)
+    return go
+
+
+@pytest.fixture
+def edge_source(tmp_path: Path) -> Path:
+    source = tmp_path / "edge"
+    source.mkdir()
+    (source / "main.go").write_text("package main\n")
+    return source
+
+
+@pytest.fixture
+def binaries(tmp_path: Path, edge_source: Path, monkeypatch: pytest.MonkeyPatch) -> Binaries:
+    a_fake_go(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return Binaries(tmp_path / "cache", edge_source, lambda _: None)
+
+
+def test_a_program_is_built_once(binaries: Binaries, tmp_path: Path) -> None:
+    assert binaries.edge() == binaries.edge()
+    assert (tmp_path / "builds").read_text().count("build") == 1
+
+
+def test_two_builders_at_once_build_once(binaries: Binaries, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=binaries.edge) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "builds").read_text().count("build") == 1
+
+
+def test_a_change_in_the_sources_makes_another_program(
+    binaries: Binaries, edge_source: Path
+) -> None:
+    before = binaries.edge()
+    (edge_source / "main.go").write_text("package main // changed\n")
+    assert binaries.edge() != before
+
+
+def test_a_change_in_a_test_does_not(edge_source: Path) -> None:
+    before = source_hash(edge_source)
+    (edge_source / "main_test.go").write_text("package main\n")
+    assert source_hash(edge_source) == before
+
+
+def test_a_failed_build_leaves_no_program(binaries: Binaries, tmp_path: Path) -> None:
+    (tmp_path / "go").write_text("#!/bin/sh\necho 'no such package' >&2\nexit 1\n")
+    with pytest.raises(StackError, match="no such package"):
+        binaries.edge()
+    assert "edge" in binaries.missing()
+
+
+def test_without_go_the_message_says_where_to_get_it(
+    binaries: Binaries, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(StackError, match=r"go\.dev"):
+        binaries.edge()
+
+
+@pytest.mark.parametrize(
+    ("version", "used"), [("1.18.0", True), ("v1.19.2", True), ("1.17.9", False), ("edge", False)]
+)
+def test_an_installed_daprd_is_used_when_it_is_recent(
+    binaries: Binaries, tmp_path: Path, version: str, used: bool
+) -> None:
+    daprd = tmp_path / "daprd"
+    daprd.write_text(f"#!/bin/sh\necho {version}\n")
+    daprd.chmod(0o755)
+    assert ("daprd" in binaries.missing()) is not used

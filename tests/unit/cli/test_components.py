@@ -1,0 +1,54 @@
+"""The components: the same names and scopes everywhere, secrets by reference, nothing for an app that is not named."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.cli.stack.apps import read_template
+from tests.requirements import requirement
+
+ROOT = Path(__file__).parents[3]
+SECRETS = {"connectionString", "redisPassword", "redisHost"}
+
+
+def components(folder: str) -> dict[str, dict[str, Any]]:
+    files = sorted((ROOT / "components" / folder).glob("*.yaml"))
+    documents = [yaml.safe_load(file.read_text()) for file in files]
+    return {document["metadata"]["name"]: document for document in documents}
+
+
+@requirement("stack:dapr-yaml")
+def test_every_component_has_the_same_name_and_scopes_in_production() -> None:
+    local, production = components("local"), components("production")
+    assert {name: one["scopes"] for name, one in local.items()} == {
+        name: one["scopes"] for name, one in production.items()
+    }
+
+
+@requirement("stack:dapr-yaml")
+def test_every_scope_is_an_app_of_the_template() -> None:
+    apps = {app.app_id for app in read_template(ROOT / "dapr.yaml").apps}
+    for component in components("local").values():
+        assert component["scopes"]
+        assert set(component["scopes"]) <= apps
+
+
+@requirement("stack:dapr-yaml")
+def test_secrets_come_from_the_secret_store() -> None:
+    for folder in ("local", "production"):
+        for component in components(folder).values():
+            for item in component["spec"]["metadata"]:
+                assert (item["name"] in SECRETS) == ("secretKeyRef" in item)
+
+
+@requirement("stack:dapr-yaml")
+def test_no_app_has_a_timeout_that_would_cut_its_streams() -> None:
+    resiliency = components("common")["resiliency"]["spec"]
+    assert "timeouts" not in resiliency["policies"]
+    assert "apps" not in resiliency["targets"]
+
+
+def test_apps_may_not_read_the_secret_store() -> None:
+    scopes = components("common")["config"]["spec"]["secrets"]["scopes"]
+    assert scopes == [{"storeName": "secrets", "defaultAccess": "deny"}]
