@@ -26,6 +26,9 @@ func logFields(method string, c *call, traceID string) []slog.Attr {
 		slog.String("requestId", c.requestID),
 		slog.String("traceId", traceID),
 	}
+	if c.truncated {
+		fields = append(fields, slog.Bool("cut", true))
+	}
 	if c.user != "" {
 		fields = append(fields, slog.String("user", userHash(c.user)))
 	}

@@ -31,6 +31,7 @@ var privateHeaders = map[string]bool{
 var privatePrefixes = []string{"Dapr-", "Access-Control-", "X-Krakend", "X-User-", "Grpc-"}
 
 // flushRender passes status, headers and body on as they come; KrakenD's own no-op renderer never flushes.
+// Only events are worth a packet each: the sidecar gives every answer in chunks, also a small one.
 func flushRender(c *gin.Context, response *proxy.Response) {
 	header := c.Writer.Header()
 	header.Del(core.KrakendHeaderName)
@@ -43,11 +44,10 @@ func flushRender(c *gin.Context, response *proxy.Response) {
 	}
 	c.Writer.WriteHeader(response.Metadata.StatusCode)
 	c.Writer.WriteHeaderNow()
-	flush := header.Get("Content-Length") == ""
-	if flush {
+	if stream {
 		c.Writer.Flush()
 	}
-	if err := relay(c.Writer, response.Io, flush); err != nil && !stream {
+	if err := relay(c.Writer, response.Io, stream); err != nil && !stream {
 		callOf(c.Request.Context()).truncated = true
 	}
 }

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v3"
+	"github.com/go-jose/go-jose/v3/jwt"
+)
+
+const (
+	unaryPath    = "/api/v1/llm/conversation/send-message"
+	streamPath   = "/api/v1/llm/conversation/stream-events"
+	quickPath    = "/api/v1/llm/conversation/get-turn"
+	sidecarToken = "sidecar-secret-canary"
+	invokeKeys   = "/v1.0/invoke/auth/method/.well-known/jwks.json"
+)
+
+// Keys are made once: each costs a second on a slow machine.
+var testKeys = sync.OnceValue(func() []*rsa.PrivateKey {
+	keys := make([]*rsa.PrivateKey, 3)
+	for i := range keys {
+		keys[i], _ = rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return keys
+})
+
+// fakeSidecar stands where daprd stands: it shows the keys of app auth and hands calls to a test's function.
+type fakeSidecar struct {
+	*httptest.Server
+	handle  atomic.Pointer[http.HandlerFunc]
+	keys    atomic.Pointer[jose.JSONWebKeySet]
+	fetches atomic.Int64
+	keysOut atomic.Bool
+}
+
+func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
+	t.Helper()
+	s := &fakeSidecar{}
+	s.handle.Store(&handle)
+	s.show("k1", 0)
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *fakeSidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != invokeKeys {
+		(*s.handle.Load())(w, r)
+		return
+	}
+	s.fetches.Add(1)
+	if s.keysOut.Load() || r.Header.Get("dapr-api-token") != sidecarToken {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(s.keys.Load())
+}
+
+// show makes one key, under an id, the whole set.
+func (s *fakeSidecar) show(id string, key int) {
+	s.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: &testKeys()[key].PublicKey, KeyID: id, Algorithm: "RS256", Use: "sig"},
+		{Key: []byte("a symmetric key that must never verify"), KeyID: "oct", Algorithm: "HS256"},
+	}})
+}
+
+type runningEdge struct {
+	url  string
+	log  *lockedBuffer
+	stop context.CancelFunc
+	done chan error
+}
+
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+func startEdge(t testing.TB, sidecarURL string, environment map[string]string) *runningEdge {
+	t.Helper()
+	variables := map[string]string{
+		"EDGE_SIDECAR_URL": sidecarURL,
+		"DAPR_API_TOKEN":   sidecarToken,
+	}
+	maps.Copy(variables, environment)
+	settings, err := readSettings(func(name string) string { return variables[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &lockedBuffer{}
+	e, err := newEdge(settings, slog.New(slog.NewJSONHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	running := &runningEdge{url: "http://" + listener.Addr().String(), log: log, stop: stop, done: make(chan error, 1)}
+	go func() { running.done <- e.serve(ctx, listener); close(running.done) }()
+	t.Cleanup(func() {
+		stop()
+		<-running.done
+	})
+	return running
+}
+
+// configWith writes a copy of the configuration in which old is replaced.
+func configWith(t testing.TB, old, replacement string) string {
+	t.Helper()
+	changed := strings.ReplaceAll(string(embeddedConfig), old, replacement)
+	if changed == string(embeddedConfig) {
+		t.Fatalf("the configuration has no %s", old)
+	}
+	file := filepath.Join(t.TempDir(), "krakend.json")
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func goodClaims() map[string]any {
+	now := time.Now().Unix()
+	return map[string]any{"iss": "yocaso", "aud": "yocaso", "sub": "user-1", "email": "one@example.org",
+		"scope": "chat read", "iat": now, "nbf": now, "exp": now + 300}
+}
+
+func claimsWith(change map[string]any) map[string]any {
+	claims := goodClaims()
+	for name, value := range change {
+		if value == nil {
+			delete(claims, name)
+		} else {
+			claims[name] = value
+		}
+	}
+	return claims
+}
+
+func sign(t testing.TB, key int, headers map[jose.HeaderKey]any, claims map[string]any) string {
+	t.Helper()
+	return signWith(t, jose.SigningKey{Algorithm: jose.RS256, Key: testKeys()[key]}, headers, claims)
+}
+
+func signWith(t testing.TB, key jose.SigningKey, headers map[jose.HeaderKey]any, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(key, &jose.SignerOptions{ExtraHeaders: headers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := jwt.Signed(signer).Claims(claims).CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func kid(id string) map[jose.HeaderKey]any { return map[jose.HeaderKey]any{"kid": id} }
+
+func goodToken(t testing.TB) string { return sign(t, 0, kid("k1"), goodClaims()) }
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (r reply) errorCode(t testing.TB) string {
+	t.Helper()
+	var body struct {
+		Error struct {
+			Code       string
+			Message    string
+			IsTerminal *bool
+			Details    map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(r.body), &body); err != nil || body.Error.IsTerminal == nil || body.Error.Message == "" {
+		t.Fatalf("not an RpcError: %d %q", r.status, r.body)
+	}
+	return body.Error.Code
+}
+
+func (r reply) wants(t testing.TB, status int, code string) {
+	t.Helper()
+	if got := r.errorCode(t); r.status != status || got != code {
+		t.Errorf("want %d %s, got %d %s", status, code, r.status, r.body)
+	}
+}
+
+func request(t testing.TB, method, url, token string, body io.Reader, headers ...string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest(method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header[headers[i]] = append(r.Header[headers[i]], headers[i+1])
+	}
+	return r
+}
+
+func do(t testing.TB, r *http.Request) reply {
+	t.Helper()
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply{response.StatusCode, response.Header, string(body)}
+}
+
+func post(t testing.TB, e *runningEdge, path, token string, headers ...string) reply {
+	t.Helper()
+	return do(t, request(t, http.MethodPost, e.url+path, token, strings.NewReader(`{"text":"hello"}`), headers...))
+}
+
+// receive waits for a value with a bound, so that a broken promise fails the test instead of hanging it.
+func receive[T any](t testing.TB, from <-chan T, what string) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(10 * time.Second):
+		t.Fatalf("timed out: %s", what)
+		panic("unreachable")
+	}
+}
+
+// recorded answers 200 with {} and keeps what arrived.
+func recorded() (http.HandlerFunc, chan *http.Request) {
+	seen := make(chan *http.Request, 1000)
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		seen <- r
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(`{}`))
+	}, seen
+}
