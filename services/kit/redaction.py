@@ -9,6 +9,8 @@ from structlog.typing import EventDict, WrappedLogger
 REDACTED: Final = "[redacted]"
 MAX_DEPTH: Final = 8
 MIN_KNOWN_LENGTH: Final = 8
+MAX_TEXT: Final = 16 * 1024
+"""A longer text is cut before it is searched: logs are for people, and a search must not hold the loop."""
 
 _SECRET_NAME: Final = re.compile(
     r"authorization|token|api[-_]?key|passw(?:or)?d|secret|cookie|credential|private[-_]?key",
@@ -17,9 +19,9 @@ _SECRET_NAME: Final = re.compile(
 _SECRET_VARIABLE: Final = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")
 _FORMS: Final = (
     # postgres://user:password@host
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#\"']*@", re.IGNORECASE), rf"\1{REDACTED}@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,30}://)[^\s/?#\"']*@", re.IGNORECASE), rf"\1{REDACTED}@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {REDACTED}"),
-    (re.compile(r"\beyJ[\w-]{5,}\.[\w-]{2,}(?:\.[\w-]*)?"), REDACTED),
+    (re.compile(r"\beyJ[\w-]{5,2048}\.[\w-]{2,}(?:\.[\w-]*)?"), REDACTED),
     (re.compile(r"\b(?:sk-|yk_)[\w-]{6,}"), REDACTED),
     (
         re.compile(r"((?:set-)?cookie(?:[\"']?\s*[:=]|[\"'],)\s*)[^\r\n]+", re.IGNORECASE),
@@ -59,6 +61,8 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """A text without secrets."""
+        if len(text) > MAX_TEXT:
+            text = text[:MAX_TEXT] + " [cut]"
         if self._known:
             text = self._known.sub(REDACTED, text)
         for form, replacement in _FORMS:

@@ -132,6 +132,13 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
     assert Redactor().text(text) == text
 
 
+@pytest.mark.parametrize(
+    "piece", ["a", "cookie", "a://", "-eyJ", "token ", "token=", "bearer ", "sk-", "@"]
+)
+def test_a_huge_text_is_cut_and_searched_in_linear_time(piece: str) -> None:
+    assert len(Redactor(["known-secret"]).text(piece * 300_000)) < 200_000
+
+
 def test_a_structure_that_holds_itself_does_not_hang() -> None:
     loop: dict[str, Any] = {}
     loop["again"] = loop
