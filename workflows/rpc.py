@@ -29,12 +29,12 @@ def provide(
     app.state.workflows, app.state.hosted = workflows, hosted
 
 
-def _workflows(request: Request) -> LocalWorkflows:
+async def _workflows(request: Request) -> LocalWorkflows:
     workflows: LocalWorkflows = request.app.state.workflows
     return workflows
 
 
-def _hosted(request: Request) -> Mapping[str, WorkflowRef[Any]]:
+async def _hosted(request: Request) -> Mapping[str, WorkflowRef[Any]]:
     hosted: Mapping[str, WorkflowRef[Any]] = request.app.state.hosted
     return hosted
 

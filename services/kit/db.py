@@ -1,37 +1,47 @@
-"""Postgres: one engine per app, and migrations that run once however many replicas start."""
+"""Postgres: pooled connections, and migrations that run once however many replicas start."""
 
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
 
-STATEMENT_TIMEOUT_MS: Final = 15_000
-POOL_SIZE: Final = 16
+STATEMENT_TIMEOUT_SECONDS: Final = 15.0
+POOL_SIZE: Final = 12
+"""Connections per app and kind; a statement takes about a millisecond, so a few serve many callers."""
 
 log = structlog.get_logger()
 
 
 class Database:
-    """Pooled connections; each `execute` is one statement and its own transaction."""
+    """One Postgres database. Each call is one statement and its own transaction, durable when it returns.
+
+    `execute` takes SQLAlchemy's statements. `fetch` takes SQL as Postgres has it, without SQLAlchemy's share of
+    about 0.4 ms: for the event log, where every token passes. A caller that is cancelled leaves its statement
+    running: it is whole or not at all, and the connection stays usable.
+    """
 
     def __init__(self, url: str) -> None:
+        self._url = async_url(url)
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
         self.engine: AsyncEngine = create_async_engine(
-            async_url(url),
+            self._url,
             pool_size=POOL_SIZE,
-            max_overflow=POOL_SIZE,
-            pool_timeout=STATEMENT_TIMEOUT_MS / 1000,
+            max_overflow=0,
+            pool_timeout=STATEMENT_TIMEOUT_SECONDS,
             pool_recycle=1800,
             pool_use_lifo=True,
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "timeout": 10,
-                "command_timeout": STATEMENT_TIMEOUT_MS / 1000,
+                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
                 "server_settings": {"application_name": "yocaso"},
             },
         )
@@ -39,28 +49,23 @@ class Database:
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> CursorResult[Any]:
-        """Run one statement; it is durable when this returns.
+        """Run one of SQLAlchemy's statements."""
+        return await _uncancelled(self._execute(statement, parameters))
 
-        A caller that is cancelled leaves the statement running: it is whole or not at all, and the connection
-        stays usable.
-        """
-        task = asyncio.ensure_future(self._execute(statement, parameters))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_note_outcome)
-            raise
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """Run one statement in Postgres's own SQL; its rows."""
+        pool = self._pool or await self._open()
+        return await _uncancelled(pool.fetch(statement, *arguments))
 
-    async def _execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
-    ) -> CursorResult[Any]:
-        async with self.engine.connect() as connection:
-            return await connection.execute(statement, parameters)
+    async def fetch_one(self, statement: str, *arguments: Any) -> Any:
+        """Run one statement in Postgres's own SQL; its row, or None."""
+        pool = self._pool or await self._open()
+        return await _uncancelled(pool.fetchrow(statement, *arguments))
 
     async def is_ready(self) -> bool:
         """Whether the database answers."""
         try:
-            await self.execute(text("SELECT 1"))
+            await self.fetch_one("SELECT 1")
         except Exception:
             return False
         return True
@@ -77,10 +82,42 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._pool is not None:
+            await self._pool.close()
         await self.engine.dispose()
 
+    async def _execute(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> CursorResult[Any]:
+        async with self.engine.connect() as connection:
+            return await connection.execute(statement, parameters)
 
-def _note_outcome(task: asyncio.Future[CursorResult[Any]]) -> None:
+    async def _open(self) -> asyncpg.Pool:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+                    min_size=1,
+                    max_size=POOL_SIZE,
+                    timeout=10,
+                    command_timeout=STATEMENT_TIMEOUT_SECONDS,
+                    max_inactive_connection_lifetime=1800,
+                    server_settings={"application_name": "yocaso"},
+                )
+        assert self._pool is not None
+        return self._pool
+
+
+async def _uncancelled(statement: Any) -> Any:
+    task = asyncio.ensure_future(statement)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_note_outcome)
+        raise
+
+
+def _note_outcome(task: asyncio.Future[Any]) -> None:
     if not task.cancelled() and task.exception() is not None:
         log.warning("database.abandoned_statement_failed", error=type(task.exception()).__name__)
 

@@ -11,9 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
-
-from sqlalchemy import TextClause, text
+from typing import Final
 
 from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
@@ -23,41 +21,33 @@ LEASE: Final = timedelta(seconds=20)
 KEPT: Final = timedelta(hours=24)
 MAX_KEY_LENGTH: Final = 255
 
-RESERVE: Final[TextClause] = text(
-    """
+# $1 caller, $2 operation, $3 key, $4 fingerprint, $5 owner, $6 lease in seconds, $7 kept in seconds
+RESERVE: Final = """
     INSERT INTO events.idempotency AS r (caller, operation, key, fingerprint, owner, lease_until)
-    VALUES (:caller, :operation, :key, :fingerprint, :owner, now() + make_interval(secs => :lease))
-    ON CONFLICT (caller, operation, key) DO UPDATE SET
-        owner = CASE WHEN r.created_at < now() - make_interval(secs => :kept)
-            OR (r.status IS NULL AND r.lease_until < now() AND r.fingerprint = excluded.fingerprint)
-            THEN excluded.owner ELSE r.owner END,
-        status = CASE WHEN r.created_at < now() - make_interval(secs => :kept) THEN NULL ELSE r.status END,
-        fingerprint = CASE WHEN r.created_at < now() - make_interval(secs => :kept)
-            THEN excluded.fingerprint ELSE r.fingerprint END,
-        lease_until = CASE WHEN r.created_at < now() - make_interval(secs => :kept)
-            OR (r.status IS NULL AND r.lease_until < now() AND r.fingerprint = excluded.fingerprint)
-            THEN excluded.lease_until ELSE r.lease_until END,
-        created_at = CASE WHEN r.created_at < now() - make_interval(secs => :kept)
-            THEN now() ELSE r.created_at END
-    RETURNING owner = :owner, fingerprint = :fingerprint, status, body,
-        CEIL(EXTRACT(EPOCH FROM lease_until - now()))
-    """
-)
-COMPLETE: Final[TextClause] = text(
-    """
-    UPDATE events.idempotency SET status = :status, body = :body
-    WHERE caller = :caller AND operation = :operation AND key = :key AND owner = :owner
-    """
-)
-RELEASE: Final[TextClause] = text(
-    """
+    VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6::double precision))
+    ON CONFLICT (caller, operation, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, owner = excluded.owner,
+        lease_until = excluded.lease_until, status = NULL, body = NULL, created_at = now()
+    WHERE r.created_at < now() - make_interval(secs => $7::double precision)
+        OR (r.status IS NULL AND r.lease_until < now() AND r.fingerprint = excluded.fingerprint)
+    RETURNING owner
+"""
+FIND: Final = """
+    SELECT fingerprint, status, body FROM events.idempotency
+    WHERE caller = $1 AND operation = $2 AND key = $3
+"""
+COMPLETE: Final = """
+    UPDATE events.idempotency SET status = $5, body = $6
+    WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4
+"""
+RELEASE: Final = """
     DELETE FROM events.idempotency
-    WHERE caller = :caller AND operation = :operation AND key = :key AND owner = :owner AND status IS NULL
-    """
-)
-PURGE: Final[TextClause] = text(
-    "DELETE FROM events.idempotency WHERE created_at < now() - make_interval(secs => :kept)"
-)
+    WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4 AND status IS NULL
+"""
+PURGE: Final = """
+    DELETE FROM events.idempotency
+    WHERE created_at < now() - make_interval(secs => $1::double precision)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,54 +86,46 @@ class IdempotencyRecords:
         Raises:
             RpcError: ABORTED while another call with this key runs; IDEMPOTENCY_KEY_REUSED for another body.
         """
-        scope: dict[str, Any] = {"caller": key.caller, "operation": key.operation, "key": key.key}
-        held = {**scope, "owner": uuid.uuid4()}
-        replay = await self._reserve(held, hashlib.sha256(body).digest())
+        scope = (key.caller, key.operation, key.key)
+        owner = uuid.uuid4()
+        replay = await self._reserve(scope, owner, hashlib.sha256(body).digest())
         if replay is not None:
             return replay, True
         try:
             reply = await operation()
         except BaseException:
-            await self._database.execute(RELEASE, held)
+            await self._database.fetch(RELEASE, *scope, owner)
             raise
         if is_final(reply.status):
-            await self._database.execute(
-                COMPLETE, {**held, "status": reply.status, "body": reply.body}
-            )
+            await self._database.fetch(COMPLETE, *scope, owner, reply.status, reply.body)
         else:
-            await self._database.execute(RELEASE, held)
+            await self._database.fetch(RELEASE, *scope, owner)
         return reply, False
 
     async def purge(self) -> None:
         """Delete records that are past their time."""
-        await self._database.execute(PURGE, {"kept": KEPT.total_seconds()})
+        await self._database.fetch(PURGE, KEPT.total_seconds())
 
-    async def _reserve(self, held: dict[str, Any], fingerprint: bytes) -> StoredReply | None:
-        found = await self._database.execute(
-            RESERVE,
-            {
-                **held,
-                "fingerprint": fingerprint,
-                "lease": LEASE.total_seconds(),
-                "kept": KEPT.total_seconds(),
-            },
-        )
-        row: Any = found.one()
-        mine, same_body, status, body, lease_left = row
-        if not same_body:
+    async def _reserve(
+        self, scope: tuple[str, str, str], owner: uuid.UUID, fingerprint: bytes
+    ) -> StoredReply | None:
+        times = (LEASE.total_seconds(), KEPT.total_seconds())
+        mine = await self._database.fetch_one(RESERVE, *scope, fingerprint, owner, *times)
+        if mine is not None:
+            return None
+        found = await self._database.fetch_one(FIND, *scope)
+        if found is not None and found["fingerprint"] != fingerprint:
             raise RpcError(
                 ErrorCode.IDEMPOTENCY_KEY_REUSED,
                 "This Idempotency-Key was used with another request body.",
             )
-        if mine:
-            return None
-        if status is None:
+        if found is None or found["status"] is None:
             raise RpcError(
                 ErrorCode.ABORTED,
                 "A call with this Idempotency-Key is still running.",
-                retry_after=timedelta(seconds=max(1, min(2, int(lease_left)))),
+                retry_after=timedelta(seconds=1),
             )
-        return StoredReply(status, body)
+        return StoredReply(found["status"], found["body"])
 
 
 def is_final(status: int) -> bool:

@@ -42,7 +42,11 @@ def caller_of(request: Request) -> CallerIdentity:
     return CallerIdentity(user_id, "".join(email), frozenset("".join(scopes).split()))
 
 
-Caller = Annotated[CallerIdentity, Depends(caller_of)]
+async def _caller(request: Request) -> CallerIdentity:
+    return caller_of(request)  # a dependency that is not async costs a thread hop
+
+
+Caller = Annotated[CallerIdentity, Depends(_caller)]
 """A route with this parameter is for signed-in users; one without it is public or internal."""
 
 

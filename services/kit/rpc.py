@@ -105,10 +105,14 @@ def idempotency_key(request: Request) -> IdempotencyKey | None:
     return IdempotencyKey(caller_of(request).user_id, request.url.path, values[0])
 
 
-OptionalIdempotencyKey = Annotated[IdempotencyKey | None, Depends(idempotency_key)]
+async def _idempotency_key(request: Request) -> IdempotencyKey | None:
+    return idempotency_key(request)
 
 
-def last_event_id(request: Request) -> int | None:
+OptionalIdempotencyKey = Annotated[IdempotencyKey | None, Depends(_idempotency_key)]
+
+
+async def last_event_id(request: Request) -> int | None:
     """The `Last-Event-ID` of a reconnecting client; INVALID_ARGUMENT when it is not one of ours."""
     values = request.headers.getlist("last-event-id")
     if not values or values == [""]:

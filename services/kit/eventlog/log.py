@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 from services.kit.db import Database
@@ -61,6 +62,14 @@ class StreamHead:
     cancel_acknowledged_at: datetime | None
 
 
+class Occupancy(StrEnum):
+    """Whether a stream may be written by a new attempt."""
+
+    FREE = "FREE"
+    CLOSED = "CLOSED"
+    MISSING = "MISSING"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """The right to write a stream, until somebody begins a newer attempt."""
@@ -83,18 +92,15 @@ class EventLog:
 
     async def open(self, stream_id: str, *, kind: str, owner: str, subject: str) -> bool:
         """Create a stream; one that exists is left as it is. Returns whether it is new."""
-        rows = await self._database.execute(
-            sql.OPEN, {"id": stream_id, "kind": kind, "owner": owner, "subject": subject}
-        )
-        return rows.one_or_none() is not None
+        return await self._database.fetch_one(sql.OPEN, stream_id, kind, owner, subject) is not None
 
     async def discard_unused(self, stream_id: str) -> None:
         """Delete a stream that nothing was ever written to."""
-        await self._database.execute(sql.DISCARD_UNUSED, {"id": stream_id})
+        await self._database.fetch(sql.DISCARD_UNUSED, stream_id)
 
     async def head(self, stream_id: str) -> StreamHead | None:
         """The stream without its events, or None."""
-        row = (await self._database.execute(sql.HEAD, {"id": stream_id})).one_or_none()
+        row = await self._database.fetch_one(sql.HEAD, stream_id)
         return StreamHead(*row) if row else None
 
     async def begin_attempt(self, stream_id: str, *, first: bool = False) -> Attempt | None:
@@ -102,14 +108,12 @@ class EventLog:
 
         With `first`, only where there was no attempt before.
         """
-        found = await self._database.execute(sql.BEGIN_ATTEMPT, {"id": stream_id, "first": first})
-        row: Any = found.one_or_none()
+        row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, first)
         if row is None:
             return None
         number, last_seq, cancel_requested_at, checkpoints, checkpoint_seq = row
-        return Attempt(
-            stream_id, number, last_seq, cancel_requested_at, checkpoints or {}, checkpoint_seq
-        )
+        found: dict[str, Any] = json.loads(checkpoints) if checkpoints else {}
+        return Attempt(stream_id, number, last_seq, cancel_requested_at, found, checkpoint_seq)
 
     async def append(
         self,
@@ -127,36 +131,29 @@ class EventLog:
             StaleAttempt: nothing was written.
         """
         step, value = checkpoint or (None, None)
-        row: Any = (
-            await self._database.execute(
-                sql.APPEND,
-                {
-                    "id": stream_id,
-                    "attempt": attempt,
-                    "count": len(events),
-                    "close": any(event.terminal for event in events),
-                    "types": [event.type for event in events],
-                    "data": [_json(event.data) for event in events],
-                    "step": step,
-                    "value": _json(value),
-                },
-            )
-        ).one_or_none()
+        closes = any(event.terminal for event in events)
+        row = await self._database.fetch_one(
+            sql.APPEND,
+            stream_id,
+            attempt,
+            len(events),
+            closes,
+            [event.type for event in events],
+            [_json(event.data) for event in events],
+            step,
+            _json(value),
+        )
         if row is None:
             raise StaleAttempt(f"{stream_id} attempt {attempt}")
         if events:
             await self._signals.notify(_channel(stream_id))
-        if any(event.terminal for event in events):
+        if closes:
             await self._signals.notify(_free_channel(stream_id))
         return row[0], row[1] is not None
 
     async def close_stream(self, stream_id: str, event: NewEvent) -> bool:
         """Append a terminal event whatever the attempt; False where the stream was closed already."""
-        row = (
-            await self._database.execute(
-                sql.CLOSE, {"id": stream_id, "type": event.type, "data": _json(event.data)}
-            )
-        ).one_or_none()
+        row = await self._database.fetch_one(sql.CLOSE, stream_id, event.type, _json(event.data))
         if row is not None:
             await self._signals.notify(_channel(stream_id))
             await self._signals.notify(_free_channel(stream_id))
@@ -164,30 +161,32 @@ class EventLog:
 
     async def release(self, stream_id: str, attempt: int) -> None:
         """Say that this attempt ends without ending the stream, so that the next need not wait for its silence."""
-        await self._database.execute(sql.RELEASE, {"id": stream_id, "attempt": attempt})
+        await self._database.fetch(sql.RELEASE, stream_id, attempt)
         await self._signals.notify(_free_channel(stream_id))
 
-    async def wait_until_free(self, stream_id: str) -> None:
+    async def wait_until_free(self, stream_id: str) -> Occupancy:
         """Wait while a living attempt writes the stream: until it ends, releases it, or falls silent."""
         async with self._signals.listen(_free_channel(stream_id)) as news:
             while True:
                 news.clear()
-                found = await self._database.execute(
-                    sql.BUSY, {"id": stream_id, "seconds": SILENCE_SECONDS}
-                )
-                if not found.scalar_one_or_none():
-                    return
+                row = await self._database.fetch_one(sql.OCCUPANCY, stream_id, SILENCE_SECONDS)
+                if row is None:
+                    return Occupancy.MISSING
+                closed, busy = row
+                if closed:
+                    return Occupancy.CLOSED
+                if not busy:
+                    return Occupancy.FREE
                 await wait_for(news, POLL_SECONDS)
 
-    async def request_cancel(self, stream_id: str) -> StreamHead | None:
+    async def request_cancel(self, stream_id: str) -> None:
         """Ask the writer to stop: durable, then told at once; repeated requests keep the first time."""
-        await self._database.execute(sql.REQUEST_CANCEL, {"id": stream_id})
+        await self._database.fetch(sql.REQUEST_CANCEL, stream_id)
         await self._signals.notify(control_channel(stream_id))
-        return await self.head(stream_id)
 
     async def acknowledge_cancel(self, stream_id: str, attempt: int) -> None:
         """Record that the writer has seen the cancel; only the first time is kept."""
-        await self._database.execute(sql.ACKNOWLEDGE_CANCEL, {"id": stream_id, "attempt": attempt})
+        await self._database.fetch(sql.ACKNOWLEDGE_CANCEL, stream_id, attempt)
 
     async def pulse(self, stream_id: str, attempt: int) -> bool:
         """Show that the writer lives; returns whether a cancel is wanted.
@@ -195,9 +194,7 @@ class EventLog:
         Raises:
             StaleAttempt: a newer attempt took over, or the stream is closed.
         """
-        row = (
-            await self._database.execute(sql.PULSE, {"id": stream_id, "attempt": attempt})
-        ).one_or_none()
+        row = await self._database.fetch_one(sql.PULSE, stream_id, attempt)
         if row is None:
             raise StaleAttempt(f"{stream_id} attempt {attempt}")
         return row[0] is not None
@@ -206,9 +203,7 @@ class EventLog:
         self, stream_id: str, after: int = 0, limit: int = READ_LIMIT
     ) -> list[StoredEvent]:
         """Events after `after`, in order."""
-        rows = await self._database.execute(
-            sql.READ, {"id": stream_id, "after": after, "limit": limit}
-        )
+        rows = await self._database.fetch(sql.READ, stream_id, after, limit)
         return [StoredEvent(*row) for row in rows]
 
     async def follow(self, stream_id: str, after: int = 0) -> AsyncIterator[list[StoredEvent]]:
@@ -220,23 +215,22 @@ class EventLog:
                 if batch:
                     after = batch[-1].seq
                 yield batch
-                if not batch:
+                if len(batch) < READ_LIMIT:
                     await wait_for(news, POLL_SECONDS)
 
     async def idle(self, kind: str, for_at_least: timedelta, limit: int) -> list[StreamHead]:
         """Claim open streams that nobody has driven for a while, so that one sweeper looks at each."""
-        rows = await self._database.execute(
-            sql.CLAIM_IDLE, {"kind": kind, "seconds": for_at_least.total_seconds(), "limit": limit}
-        )
+        seconds = for_at_least.total_seconds()
+        rows = await self._database.fetch(sql.CLAIM_IDLE, kind, seconds, limit)
         return [StreamHead(*row) for row in rows]
 
     async def forget(self, stream_ids: Sequence[str]) -> None:
         """Delete streams with their events and checkpoints."""
-        await self._database.execute(sql.FORGET, {"ids": list(stream_ids)})
+        await self._database.fetch(sql.FORGET, list(stream_ids))
 
     async def of_subject(self, subject: str) -> list[StreamHead]:
         """A subject's streams, the oldest 500."""
-        rows = await self._database.execute(sql.OF_SUBJECT, {"subject": subject})
+        rows = await self._database.fetch(sql.OF_SUBJECT, subject)
         return [StreamHead(*row) for row in rows]
 
 

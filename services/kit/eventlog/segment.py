@@ -82,6 +82,8 @@ class Segment:
         """Set `stop` at a cancel; cancel the owner's task when a newer attempt took over."""
         async with signals.listen(control_channel(self.stream_id)) as news:
             while True:
+                await wait_for(news, PULSE_SECONDS)
+                news.clear()
                 try:
                     if await self._log.pulse(self.stream_id, self.number):
                         self.stop.set()
@@ -90,8 +92,6 @@ class Segment:
                     return
                 except Exception:  # noqa: S110 - a failing store shows at the next write
                     pass
-                news.clear()
-                await wait_for(news, PULSE_SECONDS)
 
     async def _append(self, events: Sequence[NewEvent], checkpoint: tuple[str, Any] | None) -> None:
         self.last_seq, cancelled = await self._log.append(

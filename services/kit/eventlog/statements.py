@@ -2,134 +2,118 @@
 
 from typing import Final
 
-from sqlalchemy import TextClause, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import TEXT
-
 _HEAD_COLUMNS: Final = (
     "id, owner, subject, last_seq, attempt, closed_at, cancel_requested_at, cancel_acknowledged_at"
 )
 
-OPEN: Final[TextClause] = text(
-    """
-    INSERT INTO events.streams (id, kind, owner, subject) VALUES (:id, :kind, :owner, :subject)
+# $1 id, $2 kind, $3 owner, $4 subject
+OPEN: Final = """
+    INSERT INTO events.streams (id, kind, owner, subject) VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO NOTHING RETURNING id
-    """
-)
+"""
 
-DISCARD_UNUSED: Final[TextClause] = text(
-    "DELETE FROM events.streams WHERE id = :id AND last_seq = 0 AND attempt = 0"
-)
+DISCARD_UNUSED: Final = "DELETE FROM events.streams WHERE id = $1 AND last_seq = 0 AND attempt = 0"
 
-HEAD: Final[TextClause] = text(f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE id = :id")
+HEAD: Final = f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE id = $1"
 
-BEGIN_ATTEMPT: Final[TextClause] = text(
-    """
+# $2 whether only a first attempt is wanted
+BEGIN_ATTEMPT: Final = """
     UPDATE events.streams SET attempt = attempt + 1, driven_at = now()
-    WHERE id = :id AND closed_at IS NULL AND (attempt = 0 OR NOT CAST(:first AS boolean))
+    WHERE id = $1 AND closed_at IS NULL AND (attempt = 0 OR NOT $2::boolean)
     RETURNING attempt, last_seq, cancel_requested_at,
         (SELECT json_object_agg(c.step, c.value) FROM events.checkpoints c WHERE c.stream_id = id),
         (SELECT COALESCE(max(c.seq), 0) FROM events.checkpoints c WHERE c.stream_id = id)
-    """
-)
+"""
 
-APPEND: Final[TextClause] = text(
-    """
+# $2 attempt, $3 how many, $4 whether one is terminal, $5 types, $6 data, $7 step, $8 the step's value
+APPEND: Final = """
     WITH head AS (
         UPDATE events.streams
-        SET last_seq = last_seq + :count, driven_at = now(),
-            closed_at = CASE WHEN CAST(:close AS boolean) THEN now() END
-        WHERE id = :id AND attempt = :attempt AND closed_at IS NULL
+        SET last_seq = last_seq + $3::bigint, driven_at = now(),
+            closed_at = CASE WHEN $4::boolean THEN now() END
+        WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
         RETURNING last_seq, cancel_requested_at
     ), rows AS (
         INSERT INTO events.events (stream_id, seq, type, attempt, data)
-        SELECT :id, head.last_seq - :count + e.ord, e.type, :attempt, CAST(e.data AS json)
-        FROM head, unnest(:types, :data) WITH ORDINALITY AS e(type, data, ord)
+        SELECT $1, head.last_seq - $3::bigint + e.ord, e.type, $2, e.data::json
+        FROM head, unnest($5::text[], $6::text[]) WITH ORDINALITY AS e(type, data, ord)
     ), point AS (
         INSERT INTO events.checkpoints (stream_id, step, seq, attempt, value)
-        SELECT :id, CAST(:step AS text), head.last_seq, :attempt, CAST(:value AS json)
-        FROM head WHERE CAST(:step AS text) IS NOT NULL
+        SELECT $1, $7::text, head.last_seq, $2, $8::text::json
+        FROM head WHERE $7::text IS NOT NULL
     )
     SELECT last_seq, cancel_requested_at FROM head
-    """
-).bindparams(bindparam("types", type_=ARRAY(TEXT)), bindparam("data", type_=ARRAY(TEXT)))
+"""
 
-CLOSE: Final[TextClause] = text(
-    """
+# $2 type, $3 data
+CLOSE: Final = """
     WITH head AS (
         UPDATE events.streams SET last_seq = last_seq + 1, attempt = attempt + 1, closed_at = now()
-        WHERE id = :id AND closed_at IS NULL
+        WHERE id = $1 AND closed_at IS NULL
         RETURNING last_seq, attempt
     )
     INSERT INTO events.events (stream_id, seq, type, attempt, data)
-    SELECT :id, last_seq, CAST(:type AS text), attempt, CAST(:data AS json) FROM head
+    SELECT $1, last_seq, $2::text, attempt, $3::text::json FROM head
     RETURNING seq
-    """
-)
+"""
 
-REQUEST_CANCEL: Final[TextClause] = text(
-    """
+REQUEST_CANCEL: Final = """
     UPDATE events.streams SET cancel_requested_at = now()
-    WHERE id = :id AND closed_at IS NULL AND cancel_requested_at IS NULL
-    """
-)
+    WHERE id = $1 AND closed_at IS NULL AND cancel_requested_at IS NULL
+"""
 
-ACKNOWLEDGE_CANCEL: Final[TextClause] = text(
-    """
+# $2 attempt
+ACKNOWLEDGE_CANCEL: Final = """
     UPDATE events.streams SET cancel_acknowledged_at = COALESCE(cancel_acknowledged_at, now())
-    WHERE id = :id AND attempt = :attempt
-    """
-)
+    WHERE id = $1 AND attempt = $2
+"""
 
-PULSE: Final[TextClause] = text(
-    """
+# $2 attempt
+PULSE: Final = """
     UPDATE events.streams SET driven_at = now()
-    WHERE id = :id AND attempt = :attempt AND closed_at IS NULL
+    WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
     RETURNING cancel_requested_at
-    """
-)
+"""
 
-BUSY: Final[TextClause] = text(
-    """
-    SELECT closed_at IS NULL AND attempt > 0 AND driven_at > now() - make_interval(secs => :seconds)
-    FROM events.streams WHERE id = :id
-    """
-)
+# $2 seconds of silence after which an attempt counts as dead
+OCCUPANCY: Final = """
+    SELECT closed_at IS NOT NULL,
+        attempt > 0 AND driven_at > now() - make_interval(secs => $2::double precision)
+    FROM events.streams WHERE id = $1
+"""
 
-RELEASE: Final[TextClause] = text(
-    """
+# $2 attempt
+RELEASE: Final = """
     UPDATE events.streams SET driven_at = now() - interval '1 minute'
-    WHERE id = :id AND attempt = :attempt AND closed_at IS NULL
-    """
-)
+    WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
+"""
 
-READ: Final[TextClause] = text(
-    """
-    SELECT seq, type, attempt, CAST(data AS text), created_at FROM events.events
-    WHERE stream_id = :id AND seq > :after ORDER BY seq LIMIT :limit
-    """
-)
+# $2 after, $3 limit
+READ: Final = """
+    SELECT seq, type, attempt, data::text, created_at FROM events.events
+    WHERE stream_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+"""
 
-CLAIM_IDLE: Final[TextClause] = text(
-    f"""
+# $1 kind, $2 seconds, $3 limit
+CLAIM_IDLE: Final = f"""
     UPDATE events.streams SET driven_at = now()
     WHERE id IN (
         SELECT id FROM events.streams
-        WHERE kind = :kind AND closed_at IS NULL AND driven_at < now() - make_interval(secs => :seconds)
-        ORDER BY driven_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        WHERE kind = $1 AND closed_at IS NULL
+            AND driven_at < now() - make_interval(secs => $2::double precision)
+        ORDER BY driven_at LIMIT $3 FOR UPDATE SKIP LOCKED
     )
     RETURNING {_HEAD_COLUMNS}
-    """
-)
+"""
 
-FORGET: Final[TextClause] = text(
-    """
-    WITH gone AS (DELETE FROM events.streams WHERE id = ANY(:ids)),
-         points AS (DELETE FROM events.checkpoints WHERE stream_id = ANY(:ids))
-    DELETE FROM events.events WHERE stream_id = ANY(:ids)
-    """
-).bindparams(bindparam("ids", type_=ARRAY(TEXT)))
+# $1 ids
+FORGET: Final = """
+    WITH gone AS (DELETE FROM events.streams WHERE id = ANY($1::text[])),
+         points AS (DELETE FROM events.checkpoints WHERE stream_id = ANY($1::text[]))
+    DELETE FROM events.events WHERE stream_id = ANY($1::text[])
+"""
 
-OF_SUBJECT: Final[TextClause] = text(
-    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = :subject ORDER BY created_at LIMIT 500"
+# $1 subject
+OF_SUBJECT: Final = (
+    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
 )

@@ -25,7 +25,7 @@ from services.contracts.turns import (
 from services.kit.actors import Actors
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, ErrorStatus, RpcError
-from services.kit.eventlog import EventLog, NewEvent, Segment, run_segment
+from services.kit.eventlog import EventLog, NewEvent, Occupancy, Segment, run_segment
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import SidecarError
 from services.kit.signals import Signals
@@ -35,6 +35,7 @@ from services.llm.domain import ending
 from services.llm.ports import LanguageModel, Prompt, TurnWorkflows
 
 MAX_RETRY_AFTER: Final = timedelta(seconds=60)
+SUPERSEDED_SECONDS: Final = 0.5
 DEFAULT_RETRY_AFTER: Final = timedelta(seconds=1)
 PERMANENT: Final = frozenset({ErrorCode.NOT_FOUND, ErrorCode.ABORTED})
 
@@ -79,15 +80,17 @@ class TurnRunner:
         over when that attempt gives up or falls silent.
         """
         with span_from(ref.traceparent, "turn.segment", turn_id=ref.turn_id):
-            await self._events.wait_until_free(ref.turn_id)
+            found = await self._events.wait_until_free(ref.turn_id)
+            if found is Occupancy.CLOSED:
+                return TurnOutcome(status=TurnStatus.COMPLETED)
+            if found is Occupancy.MISSING:
+                await self._reopen(ref)
             try:
                 outcome = await self._attempt(ref, None)
             except _ComeBack as later:
                 return TurnOutcome(retry_after_seconds=later.after.total_seconds())
-            if outcome is None and await self._reopen(ref):
-                return TurnOutcome(retry_after_seconds=0.1)
-            # A stream that is closed, or that another attempt writes, needs nothing of this one.
-            return outcome or TurnOutcome(status=TurnStatus.COMPLETED)
+            # Another attempt began meanwhile: come back, and wait for it.
+            return outcome or TurnOutcome(retry_after_seconds=SUPERSEDED_SECONDS)
 
     def begin_at_once(self, ref: RunTurnInput, context: TurnContext) -> None:
         """Begin the first attempt here and now, and start the workflow that guarantees it.
@@ -128,9 +131,9 @@ class TurnRunner:
         first = context is not None
         return await run_segment(self._events, self._signals, ref.turn_id, answer, first=first)
 
-    async def _reopen(self, ref: RunTurnInput) -> bool:
+    async def _reopen(self, ref: RunTurnInput) -> None:
         """A stream may be missing when two begins of one turn raced, and the refused one cleared it away."""
-        return await self._events.open(
+        await self._events.open(
             ref.turn_id, kind=TURN_STREAM, owner=ref.user_id, subject=ref.conversation_id
         )
 

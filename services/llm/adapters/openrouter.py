@@ -5,13 +5,15 @@ STREAM_INCOMPLETE. Errors inside a 200, in the body or mid-stream, are errors.
 Nothing is retried here: the workflow owns retries.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import httpx2
 import openai
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, AsyncStream
+from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel, ValidationError
 
 from services.contracts.conversations import Role, Usage
@@ -30,6 +32,7 @@ from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, Tex
 from services.llm.settings import LlmSettings
 
 DONE: Final = "[DONE]"
+READ_OUT_SECONDS: Final = 0.05
 ALLOWED_ENDS: Final = frozenset({"stop", "length"})
 MAX_ERROR_BODY: Final = 64 * 1024
 ROLES: Final = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
@@ -58,8 +61,13 @@ class OpenRouterLanguageModel:
 
     async def _open(self, prompt: Prompt) -> httpx2.Response:
         try:
-            stream: Any = await self._client.chat.completions.create(
-                stream=True, stream_options={"include_usage": True}, **_request(prompt)
+            # The SDK's own low-level call: its typed `create` walks every message to rename keys.
+            stream = await self._client.post(
+                "/chat/completions",
+                cast_to=ChatCompletionChunk,
+                body=_request(prompt),
+                stream=True,
+                stream_cls=AsyncStream[ChatCompletionChunk],
             )
         except openai.APIStatusError as error:
             raise from_status(error.response, error.body, prompt.model) from error
@@ -75,11 +83,13 @@ async def _events(response: httpx2.Response, model: str) -> AsyncIterator[ModelE
         raise await _error_in_body(response, model)
     answer = _Answer(model)
     decoder = SseDecoder()
+    chunks = response.aiter_bytes()
     try:
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks:
             for data in decoder.feed(chunk):
                 if data == DONE:
                     yield answer.finish(done=True)
+                    await _read_out(chunks)
                     return
                 for event in answer.take(data):
                     yield event
@@ -88,6 +98,14 @@ async def _events(response: httpx2.Response, model: str) -> AsyncIterator[ModelE
     except (httpx2.TransportError, openai.APIError) as error:
         raise incomplete(model, type(error).__name__) from error
     yield answer.finish(done=False)
+
+
+async def _read_out(chunks: AsyncIterator[bytes]) -> None:
+    """Read to the body's end, so that the connection can serve again; not for long."""
+    with suppress(TimeoutError, httpx2.TransportError):
+        async with asyncio.timeout(READ_OUT_SECONDS):
+            async for _ in chunks:
+                pass
 
 
 class _Answer:
@@ -194,6 +212,8 @@ def _request(prompt: Prompt) -> dict[str, Any]:
             {"role": ROLES[message.role], "content": message.text} for message in prompt.messages
         ],
         "user": prompt.user,
+        "stream": True,
+        "stream_options": {"include_usage": True},
     }
     if prompt.temperature is not None:
         request["temperature"] = prompt.temperature

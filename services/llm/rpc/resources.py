@@ -47,7 +47,7 @@ def provide(app: FastAPI, resources: Resources) -> None:
     app.state.resources = resources
 
 
-def _resources(request: Request) -> Resources:
+async def _resources(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
