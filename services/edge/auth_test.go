@@ -1,6 +1,8 @@
 package main
 
 import (
+	crand "crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -216,5 +218,28 @@ func TestTheSidecarsTokenGoesToNoOtherIssuer(t *testing.T) {
 	post(t, edge, unaryPath, goodToken(t)).wants(t, 503, codeUnavailable)
 	if got := receive(t, seen, "the fetch"); got != "" {
 		t.Error("the token was sent to another host")
+	}
+}
+
+func TestOnlyStrongKeysForSignaturesAreUsed(t *testing.T) {
+	weak, err := rsa.GenerateKey(crand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := &testKeys()[0].PublicKey
+	keys, err := usableKeys(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: public, KeyID: "good"},
+		{Key: public, KeyID: "good too", Use: "sig", Algorithm: "RS256"},
+		{Key: public, KeyID: ""},
+		{Key: public, KeyID: "for encryption", Use: "enc"},
+		{Key: public, KeyID: "another algorithm", Algorithm: "RS512"},
+		{Key: &weak.PublicKey, KeyID: "weak"},
+		{Key: []byte("symmetric"), KeyID: "symmetric"},
+	}})
+	if err != nil || len(keys) != 2 || keys["good"] == nil || keys["good too"] == nil {
+		t.Errorf("%v %v", keys, err)
+	}
+	if _, err := usableKeys(jose.JSONWebKeySet{}); err == nil {
+		t.Error("an empty set replaces the keys that work")
 	}
 }

@@ -17,7 +17,11 @@ func TestBodiesUpToTheLimitPassAndLargerOnesDoNot(t *testing.T) {
 	token := goodToken(t)
 	chunked := func(size int) io.Reader { return io.MultiReader(strings.NewReader(strings.Repeat("a", size))) }
 	declared := func(size int) io.Reader { return strings.NewReader(strings.Repeat("a", size)) }
-	for name, body := range map[string]func(int) io.Reader{"declared": declared, "chunked": chunked} {
+	for _, kind := range []struct {
+		name string
+		body func(int) io.Reader
+	}{{"declared", declared}, {"chunked", chunked}} {
+		name, body := kind.name, kind.body
 		t.Run(name, func(t *testing.T) {
 			if got := do(t, request(t, http.MethodPost, edge.url+unaryPath, token, body(70_000))); got.status != 200 {
 				t.Errorf("at the limit: got %d %s", got.status, got.body)
@@ -28,6 +32,9 @@ func TestBodiesUpToTheLimitPassAndLargerOnesDoNot(t *testing.T) {
 			}
 			do(t, request(t, http.MethodPost, edge.url+unaryPath, token, body(70_001))).wants(t, 413, codePayloadTooLarge)
 			do(t, request(t, http.MethodPost, edge.url+unaryPath, token, body(5_000_000))).wants(t, 413, codePayloadTooLarge)
+			if name == "declared" && len(seen) != 0 {
+				t.Error("a body that was declared too large was begun to be sent")
+			}
 		})
 	}
 }

@@ -101,29 +101,21 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(raw)
 }
 
-// boundBody limits a body in size, also a chunked one, and in time.
+// boundBody limits a body in size, also a chunked one, and in time; once it has arrived, net/http lifts the
+// deadline itself.
 func (e *edge) boundBody(w http.ResponseWriter, r *http.Request, c *call) io.ReadCloser {
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(e.settings.BodyTimeout))
-	return &boundedBody{
-		ReadCloser: http.MaxBytesReader(w, r.Body, e.settings.MaxBodyBytes),
-		call:       c,
-		// A deadline left behind would cut the connection in the middle of a long answer.
-		arrived: func() { control.SetReadDeadline(time.Time{}) },
-	}
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(e.settings.BodyTimeout))
+	return &boundedBody{ReadCloser: http.MaxBytesReader(w, r.Body, e.settings.MaxBodyBytes), call: c}
 }
 
 type boundedBody struct {
 	io.ReadCloser
-	call    *call
-	arrived func()
+	call *call
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		b.arrived()
-	} else if err != nil && !errors.Is(err, http.ErrBodyReadAfterClose) {
+	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.call.bodyFault.CompareAndSwap(nil, &err)
 	}
 	return n, err
