@@ -145,6 +145,8 @@ class Platform:
         if self._model is not None:
             self._model.terminate()
             self._model.wait(10)
+            assert self._model.stdout is not None
+            self._model.stdout.close()
 
     def token(self, user: str) -> str:
         """A bearer token of a user."""
