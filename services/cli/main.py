@@ -32,7 +32,7 @@ def up(
     port_offset: OffsetOption = 0,
     port: Annotated[
         int | None,
-        typer.Option("--port", envvar="YOCASO_EDGE_PORT", help="The edge's port; 8080 unless set."),
+        typer.Option("--port", envvar="EDGE_PORT", help="The edge's port; 8080 unless set."),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No log lines; they are in files.")

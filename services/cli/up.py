@@ -56,7 +56,6 @@ def run_stack(options: Options) -> int:
         _refuse_bad_settings()
         return _run(stack, options, console, stopping)
     except _Interrupted:
-        console.say("stopped")
         return 0
     except StackError as error:
         sys.stderr.write(f"{error}\n")
@@ -77,6 +76,8 @@ def _run(stack: Stack, options: Options, console: Console, stopping: threading.E
         follower.begin()
         console.say(f"starting {', '.join(stack.names)}")
         stack.launch()
+        if not options.apps:
+            stack.link_programs()
         started = time.monotonic()
         running = _running(stack, options)
         running.save(stack.state)

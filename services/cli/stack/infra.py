@@ -122,6 +122,7 @@ def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec
         ready=Readiness(used["scheduler health"], "/healthz"),
         ports=used,
         cwd=state.data,
+        death_signal="TERM",  # killed, it leaves a lease of 20 s, for which its successor waits
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from services.cli.stack.state import StateFolder, send, write_private
 from services.cli.stack.supervisor import Supervisor
 from services.cli.stack.waiting import wait_until
 
+_LAST_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
 EDGE_COMMAND: Final = "yocaso-edge"
@@ -73,7 +74,11 @@ class Stack:
     def start(self, *, apps: bool = True, seconds: float = START_SECONDS) -> None:
         """Start the servers and then the apps; return when every process answers its health check."""
         self.prepare(apps=apps)
-        self.launch(seconds)
+        try:
+            self.launch(seconds)
+        except BaseException:
+            self.stop()
+            raise
 
     def prepare(self, *, apps: bool = True) -> None:
         """Take the state folder, end what an earlier command left, find or build programs, check ports."""
@@ -93,14 +98,17 @@ class Stack:
             raise
 
     def launch(self, seconds: float = START_SECONDS) -> None:
-        """Start what was prepared; stops it all again when it does not come up."""
-        try:
-            self.supervisor.begin(self._specs.values(), self._unsupervised)
-            self._start_stage([Stage.INFRA], seconds)
-            self._start_stage([Stage.SIDECARS, Stage.APPS], seconds)
-        except BaseException:
-            self.stop()
-            raise
+        """Start what was prepared; `stop` it also when this fails."""
+        self.supervisor.begin(self._specs.values(), self._unsupervised)
+        self._start_stage([Stage.INFRA], seconds)
+        self._start_stage([Stage.SIDECARS, Stage.APPS], seconds)
+
+    def link_programs(self) -> None:
+        """Put the programs that `dapr.yaml` names where the PATH of `env` finds them."""
+        if self._template and any(app.command[0] == EDGE_COMMAND for app in self._template.apps):
+            link = self.state.bin / EDGE_COMMAND
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._binaries.edge())
 
     def stop(self) -> None:
         """Stop apps, then sidecars, then servers, within 10 s; nothing is left."""
@@ -181,7 +189,7 @@ class Stack:
 
     def wait_running(self, name: str, seconds: float = START_SECONDS) -> None:
         """Wait until a process answers its health check."""
-        wait_until(lambda: self.is_running(name), seconds, self._waiting_for(name))
+        self._await_ready({name}, seconds, self.is_running)
 
     def add_replica(
         self, app: str, number: int = 2, *, env: Mapping[str, str] | None = None
@@ -282,7 +290,8 @@ class Stack:
         sidecar = host.sidecar(self._binaries.daprd(), self.ports, config, shared)
         app = host.app(self.platform_env())
         if app.argv[0] == EDGE_COMMAND:
-            app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]))
+            env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # whatever the user's shell says
+            app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
         app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
         sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
         return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
@@ -341,17 +350,18 @@ class Stack:
         names = [name for name, spec in self._specs.items() if spec.stage in stages]
         for name in names:
             self.supervisor.start(name)
-        waiting = set(names)
+        self._await_ready(set(names), seconds, self._is_ready)
 
+    def _await_ready(self, waiting: set[str], seconds: float, holds: Callable[[str], bool]) -> None:
         def all_ready() -> bool:
-            waiting.difference_update([name for name in waiting if self._is_ready(name)])
+            waiting.difference_update([name for name in waiting if holds(name)])
             return not waiting
 
         try:
-            wait_until(all_ready, seconds, "the stack", self._require_supervisor)
+            wait_until(all_ready, seconds, "every process to be ready", self._require_supervisor)
         except StackError as error:
             raise StackError(
-                f"{error}: " + ", ".join(map(self._waiting_for, sorted(waiting)))
+                "\n".join([str(error), *map(self._last_words, sorted(waiting))])
             ) from None
 
     def _is_ready(self, name: str) -> bool:
@@ -364,5 +374,9 @@ class Stack:
         if not self.supervisor.is_alive():
             raise StackError(f"the supervisor ended; see {self.supervisor.log}")
 
-    def _waiting_for(self, name: str) -> str:
-        return f"{name} (see {self.log(name)})"
+    def _last_words(self, name: str) -> str:
+        try:
+            last = self.log(name).read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        except OSError:
+            last = []
+        return "\n    ".join([f"  {name} is not ready; the end of {self.log(name)}:", *last])

@@ -21,7 +21,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         tmp_path_factory.mktemp("stack"),
         port_offset=OFFSET,
         dapr_yaml=TEMPLATE,
-        unsupervised={"scheduler"},
+        unsupervised={"valkey"},
     )
     running.start()
     yield running
@@ -120,13 +120,11 @@ async def test_what_was_stored_outlives_the_death_of_postgres(stack: Stack) -> N
 async def test_a_process_that_is_not_supervised_stays_down_until_it_is_started(
     stack: Stack,
 ) -> None:
-    pid = stack.kill("scheduler")
-    await wait_until(
-        lambda: stack.supervisor.state("scheduler") == "EXITED", what="the end of the scheduler"
-    )
-    assert stack.process("scheduler") is None
-    stack.restart("scheduler")
-    assert stack.process("scheduler") not in (None, pid)
+    pid = stack.kill("valkey")
+    await wait_until(lambda: stack.supervisor.state("valkey") == "EXITED", what="the end of valkey")
+    assert stack.process("valkey") is None
+    stack.restart("valkey")
+    assert stack.process("valkey") not in (None, pid)
 
 
 async def test_a_restart_may_change_the_environment(stack: Stack) -> None:
