@@ -79,7 +79,11 @@ class TurnWork(Protocol):
     """Works on turns in this process."""
 
     def begin_at_once(self, ref: RunTurnInput, context: TurnContext) -> None:
-        """Begin the first attempt, ahead of the workflow that guarantees it."""
+        """Begin the first attempt, and start the workflow that guarantees it."""
+        ...
+
+    async def end_if_free(self, ref: RunTurnInput) -> None:
+        """End a cancelled turn that nobody works on now."""
         ...
 
 

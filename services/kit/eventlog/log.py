@@ -66,6 +66,7 @@ class Occupancy(StrEnum):
     """Whether a stream may be written by a new attempt."""
 
     FREE = "FREE"
+    BUSY = "BUSY"
     CLOSED = "CLOSED"
     MISSING = "MISSING"
 
@@ -164,19 +165,24 @@ class EventLog:
         await self._database.fetch(sql.RELEASE, stream_id, attempt)
         await self._signals.notify(_free_channel(stream_id))
 
+    async def occupancy(self, stream_id: str) -> Occupancy:
+        """Whether a living attempt writes the stream."""
+        row = await self._database.fetch_one(sql.OCCUPANCY, stream_id, SILENCE_SECONDS)
+        if row is None:
+            return Occupancy.MISSING
+        closed, busy = row
+        if closed:
+            return Occupancy.CLOSED
+        return Occupancy.BUSY if busy else Occupancy.FREE
+
     async def wait_until_free(self, stream_id: str) -> Occupancy:
         """Wait while a living attempt writes the stream: until it ends, releases it, or falls silent."""
         async with self._signals.listen(_free_channel(stream_id)) as news:
             while True:
                 news.clear()
-                row = await self._database.fetch_one(sql.OCCUPANCY, stream_id, SILENCE_SECONDS)
-                if row is None:
-                    return Occupancy.MISSING
-                closed, busy = row
-                if closed:
-                    return Occupancy.CLOSED
-                if not busy:
-                    return Occupancy.FREE
+                found = await self.occupancy(stream_id)
+                if found is not Occupancy.BUSY:
+                    return found
                 await wait_for(news, POLL_SECONDS)
 
     async def request_cancel(self, stream_id: str) -> None:

@@ -30,6 +30,7 @@ from services.kit.failpoints import failpoint
 from services.kit.sidecar import SidecarError
 from services.kit.signals import Signals
 from services.kit.telemetry import span_from
+from services.kit.waiting import wait_for
 from services.llm.activities.generation import Answer, Generation
 from services.llm.domain import ending
 from services.llm.ports import LanguageModel, Prompt, TurnWorkflows
@@ -102,6 +103,11 @@ class TurnRunner:
             self._begun.add(task)
             task.add_done_callback(self._begun.discard)
 
+    async def end_if_free(self, ref: RunTurnInput) -> None:
+        """End a cancelled turn that nobody works on now: one that waits to be tried again, or whose host died."""
+        if await self._events.occupancy(ref.turn_id) is Occupancy.FREE:
+            await self._attempt(ref, None)
+
     async def drain(self, grace: timedelta) -> None:
         """Let what was begun here end for a while; then leave it to the workflow."""
         if self._begun:
@@ -114,7 +120,7 @@ class TurnRunner:
         try:
             await self._attempt(ref, context)
         except _ComeBack:
-            return
+            return  # the workflow tries again
         except Exception:
             log.warning("turn.first_attempt_failed", turn_id=ref.turn_id, exc_info=True)
 
@@ -125,10 +131,16 @@ class TurnRunner:
             log.warning("turn.workflow_not_started", turn_id=ref.turn_id, error=str(error))
 
     async def _attempt(self, ref: RunTurnInput, context: TurnContext | None) -> TurnOutcome | None:
-        async def answer(segment: Segment) -> TurnOutcome:
-            return await self._answer(segment, ref, context)
-
         first = context is not None
+
+        async def answer(segment: Segment) -> TurnOutcome:
+            try:
+                return await self._answer(segment, ref, context)
+            except _ComeBack as later:
+                if first:  # hold the stream until the workflow may try again
+                    await wait_for(segment.stop, later.after.total_seconds())
+                raise
+
         return await run_segment(self._events, self._signals, ref.turn_id, answer, first=first)
 
     async def _reopen(self, ref: RunTurnInput) -> None:

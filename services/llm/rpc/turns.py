@@ -177,6 +177,7 @@ async def _cancel(using: Resources, ref: TurnRef) -> Turn:
         await using.events.close_stream(ref.turn_id, NewEvent(kind, data, terminal=True))
         return turn
     await using.events.request_cancel(ref.turn_id)
+    await using.work.end_if_free(RunTurnInput(**ref.model_dump()))
     await _ended_within(using, ref.turn_id, RECEIPT_TIMEOUT)
     return (await conversation.get_turn(ref)).turn
 
