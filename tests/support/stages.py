@@ -56,6 +56,7 @@ CHECKS: Final = (
     Stage("types", ("pyright",)),
     Stage("imports", ("lint-imports", "--no-logo")),
     Stage("openapi", (PYTHON, "-m", "services.contracts.openapi", "--check")),
+    Stage("edge configuration", (PYTHON, "-m", "services.contracts.edge", "--check")),
 )
 MEASURED: Final = (
     _pytest("unit", 5, measured=True),

@@ -1,10 +1,12 @@
 """Streams a model's answer into the event log: the first piece at once, then in batches; stops when asked."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final
 
+from opentelemetry import metrics
 from pydantic import BaseModel
 
 from services.contracts.conversations import TurnStatus, Usage
@@ -25,6 +27,9 @@ from services.llm.ports import (
     TextDelta,
 )
 
+_first_chunk: Final = metrics.get_meter("yocaso").create_histogram(
+    "gen_ai.client.operation.time_to_first_chunk", "s", "Time to the first piece of an answer."
+)
 BATCH_SECONDS: Final = 0.04
 """How long pieces gather before they are written; the first one never waits."""
 
@@ -67,6 +72,8 @@ class Generation:
         self._ended = asyncio.Event()
         self._finished: Finished | None = None
         self._error: RpcError | None = None
+        self._asked_at = time.monotonic()
+        self._began_showing = False
         self._deltas = 0
         self._stopped_at: datetime | None = None
         self._closed_at: datetime | None = None
@@ -124,6 +131,11 @@ class Generation:
                     self._finished = event
 
     def _show(self, event: NewEvent) -> None:
+        if not self._began_showing:
+            self._began_showing = True
+            _first_chunk.record(
+                time.monotonic() - self._asked_at, {"gen_ai.request.model": self._prompt.model}
+            )
         self._waiting.append(event)
         self._news.set()
 
