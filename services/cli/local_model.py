@@ -38,6 +38,9 @@ def main(port: int, name: str) -> None:
     params.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)
     params.endpoint_slots = False
     params.ui = False
+    params.sampling.temp = 0.6
+    params.sampling.penalty_repeat = 1.15  # without it a model this small repeats itself to the end
+    params.sampling.penalty_last_n = 256
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     server = library.Server(params)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

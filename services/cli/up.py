@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Final
 
 from services.cli.console import Console, LogFollower
-from services.cli.edge import CallError, Running
+from services.cli.edge import CONVERSATION, CallError, Running
 from services.cli.probe import EMAIL, USER, probe_turn
 from services.cli.stack.apps import read_template
 from services.cli.stack.errors import StackError
@@ -174,10 +174,12 @@ def _first_words(stack: Stack, options: Options, running: Running) -> str:
     if not options.apps:
         return f"\nNow, in another shell:\n  . {stack.state.env_file}\n  dapr run -f {options.file}\n\n"
     token = issue_token(stack.state.path, "me", "me@example.com", running=running)
-    create = f"{running.edge_url}/api/v1/llm/conversation/create-conversation"
+    base = f"{running.edge_url}{CONVERSATION}"
+    sent = """-H "authorization: Bearer $TOKEN" -H 'content-type: application/json'"""
     return (
-        f"\nA first call (the token is valid for a day):\n\n  TOKEN={token}\n"
-        f'  curl -s -X POST {create} -H "authorization: Bearer $TOKEN" '
-        "-H 'content-type: application/json' -d '{}'\n\n"
+        f"\nA first conversation (the token is valid for a day):\n\n  TOKEN={token}\n"
+        f"  ID=$(curl -s {base}/create-conversation {sent} -d '{{}}' | grep -o 'conv_[0-9a-z]*')\n"
+        f"  curl -sN {base}/stream-message {sent} -H 'accept: text/event-stream' "
+        """-d '{"conversationId":"'$ID'","text":"Hello!"}'\n\n"""
         f"Or talk to it: yocaso chat{state}\nStop by Ctrl-C.\n\n"
     )

@@ -1,28 +1,21 @@
-"""The loop of `yocaso chat`: read a line, do what it says, show the answer as it comes."""
+"""The terminal of `yocaso chat`: lines in, also while an answer comes; Ctrl-C cancels the answer."""
 
 import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from services.cli.chat.client import ChatClient
-from services.cli.chat.transcript import Transcript
+from services.cli.chat.conversation import Chat
 from services.cli.edge import CallError, Running
 from services.cli.stack.errors import StackError
 from services.cli.tokens import issue_token
-
-_HISTORY: Final = 20
-_HELP: Final = """\
-/new               begin another conversation
-/list              list your conversations
-/open ID           go on with one of them
-/cancel            cancel the running turn (Ctrl-C does so while an answer comes)
-/quit              leave (as does Ctrl-D)
-Anything else is a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +51,7 @@ async def _chat(options: ChatOptions, url: str, token: str) -> None:
         chat = Chat(client, options.model, _write)
         await chat.open(options.conversation)
         _write("/help lists what can be typed.\n")
-        async for line in _lines():
-            if not await chat.obey(line):
-                return
+        await converse(chat, _typed_lines(), _write)
 
 
 def _write(text: str) -> None:
@@ -68,135 +59,64 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _lines() -> AsyncIterator[str]:
+def _typed_lines() -> asyncio.Queue[str | None]:
+    """Lines of the standard input as they are typed, and None at its end."""
     loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the user has left
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+            loop.call_soon_threadsafe(lines.put_nowait, None)
+
+    # A daemon, as nothing can interrupt it while it waits for a key.
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    return lines
+
+
+async def converse(
+    chat: Chat, lines: asyncio.Queue[str | None], write: Callable[[str], None]
+) -> None:
+    """Obey line after line until /quit or the end. While an answer comes, /cancel acts at once; others wait."""
+    later: deque[str | None] = deque()
     while True:
-        try:
-            line = await loop.run_in_executor(None, input, "\nyou> ")
-        except EOFError:
+        if not later:
+            write("\nyou> ")
+        line = later.popleft() if later else await lines.get()
+        if line is None:
             return
-        if line.strip():
-            yield line.strip()
-
-
-class Chat:
-    """One user's terminal: the conversation that is open, and the turn that runs."""
-
-    def __init__(self, client: ChatClient, model: str | None, write: Callable[[str], None]) -> None:
-        self._client = client
-        self._model = model
-        self._write = write
-        self._conversation = ""
-        self._turn: Transcript | None = None
-        self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
-            "/new": lambda _: self.open(None),
-            "/list": lambda _: self._list(),
-            "/open": self._open_named,
-            "/cancel": lambda _: self.cancel(),
-            "/help": lambda _: self._help(),
-        }
-
-    async def open(self, conversation: str | None) -> None:
-        """Go on with a conversation and show its last messages, or begin one."""
-        if conversation is None:
-            created = await self._client.call(
-                "create-conversation", {"model": self._model} if self._model else {}
-            )
-            self._conversation = str(created["conversationId"])
-            self._write(f"new conversation {self._conversation}\n")
+        if line.strip() and not await _obey(chat, line.strip(), lines, later):
             return
-        page = await self._client.call(
-            "list-messages",
-            {"conversationId": conversation, "limit": _HISTORY, "order": "DESCENDING"},
-        )
-        self._conversation = conversation
-        for message in reversed(page.get("messages", [])):
-            speaker = "you" if message["role"] == "USER" else str(message["role"]).lower()
-            cut = " [cut off]" if message.get("incomplete") else ""
-            self._write(f"\n{speaker}> {message['text']}{cut}\n")
 
-    async def obey(self, line: str) -> bool:
-        """Do what a line says; False when the user leaves."""
-        command, _, argument = line.partition(" ")
-        if command in ("/quit", "/exit"):
-            return False
-        try:
-            if not command.startswith("/"):
-                await self.send(line)
-            elif command in self._commands:
-                await self._commands[command](argument.strip())
+
+async def _obey(
+    chat: Chat, line: str, lines: asyncio.Queue[str | None], later: deque[str | None]
+) -> bool:
+    obeying = asyncio.create_task(chat.obey(line))
+    with _on_interrupt(chat.cancel_quietly):
+        while not obeying.done():
+            typing = asyncio.create_task(lines.get())
+            await asyncio.wait({obeying, typing}, return_when=asyncio.FIRST_COMPLETED)
+            if not typing.done():
+                typing.cancel()
+                break
+            typed = typing.result()
+            if typed is not None and typed.strip() == "/cancel":
+                await chat.cancel_quietly()
             else:
-                self._write(f"{command} is not known; /help lists what is\n")
-        except CallError as error:
-            self._write(f"\n[{error}]\n")
-        return True
-
-    async def send(self, text: str) -> None:
-        """Ask, and show the answer as it comes; Ctrl-C cancels it."""
-        turn = self._turn = Transcript()
-        body: dict[str, Any] = {"conversationId": self._conversation, "text": text}
-        if self._model:
-            body["model"] = self._model
-        self._write("\n")
-        with _on_interrupt(self.cancel):
-            async for event in self._client.ask(
-                body, position=lambda: turn.last_seq, is_over=lambda: turn.is_over
-            ):
-                shown = turn.take(event)
-                if shown.restarted:
-                    self._write("\n[the answer begins again]\n")
-                self._write(shown.text)
-        self._write(
-            {"run.failed": f"\n[{turn.error}]", "run.cancelled": "\n[cancelled]"}.get(
-                turn.outcome, ""
-            )
-        )
-        self._write("\n")
-        self._turn = None
-
-    async def cancel(self) -> None:
-        """Cancel the running turn, from here or from another terminal."""
-        turn_id = self._turn.turn_id if self._turn else ""
-        named = {"conversationId": self._conversation}
-        if not turn_id:
-            turn_id = str(
-                (await self._client.call("get-conversation", named)).get("activeTurnId", "")
-            )
-        if not turn_id:
-            self._write("[no turn runs]\n")
-            return
-        await self._client.call("cancel-turn", {**named, "turnId": turn_id})
-
-    async def _open_named(self, conversation: str) -> None:
-        if not conversation:
-            self._write("/open needs the id of a conversation; /list shows them\n")
-            return
-        await self.open(conversation)
-
-    async def _list(self) -> None:
-        page = await self._client.call("list-conversations", {})
-        for conversation in page.get("conversations", []):
-            mark = "*" if conversation["conversationId"] == self._conversation else " "
-            count = conversation["messageCount"]
-            title = conversation.get("title") or "untitled"
-            self._write(f"{mark} {conversation['conversationId']}  {title} ({count} messages)\n")
-
-    async def _help(self) -> None:
-        self._write(_HELP + "\n")
+                later.append(typed)
+        return await obeying
 
 
 @contextlib.contextmanager
-def _on_interrupt(action: Callable[[], Awaitable[None]]) -> Any:
+def _on_interrupt(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
     """While inside, Ctrl-C starts the action instead of ending the program."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def act() -> None:
-        with contextlib.suppress(CallError):  # the turn may have ended meanwhile
-            await action()
-
     def start() -> None:
-        task = loop.create_task(act())
+        task = loop.create_task(action())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

@@ -1,7 +1,9 @@
 """`Stack`: the local platform as one object with a lifecycle. Used by `yocaso up` and by the tests."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -68,6 +70,7 @@ class Stack:
         self._template: Template | None = None
         self._specs: dict[str, ProcessSpec] = {}
         self._hosts: dict[str, AppHost] = {}
+        self._keeps_names = False
 
     # --- lifecycle ---
 
@@ -322,7 +325,8 @@ class Stack:
         config = yaml.safe_load(path.read_text())
         names = config["spec"].get("nameResolution", {}).get("configuration")
         if names is not None:
-            names["connectionString"] = str(self.state.data / "names.db")
+            names["connectionString"] = str(self._names_file)
+            self._keeps_names = True
         rendered = self.state.run / path.name
         rendered.write_text(yaml.safe_dump(config, sort_keys=False))
         return rendered
@@ -348,9 +352,30 @@ class Stack:
 
     def _start_stage(self, stages: Collection[Stage], seconds: float) -> None:
         names = [name for name, spec in self._specs.items() if spec.stage in stages]
+        if Stage.SIDECARS in stages and self._keeps_names and not self._names_file.exists():
+            self._start_first_sidecar(names, seconds)
         for name in names:
             self.supervisor.start(name)
         self._await_ready(set(names), seconds, self._is_ready)
+
+    @property
+    def _names_file(self) -> Path:
+        return self.state.data / "names.db"
+
+    def _start_first_sidecar(self, names: Sequence[str], seconds: float) -> None:
+        """Sidecars that create the registry of names at once trip over each other, and one stays unknown."""
+        first = next(name for name in names if self._specs[name].stage is Stage.SIDECARS)
+        self.supervisor.start(first)
+        wait_until(self._has_names, seconds, f"{first} to create the registry of names")
+
+    def _has_names(self) -> bool:
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{self._names_file}?mode=ro", uri=True)
+            ) as names:
+                return bool(names.execute("SELECT 1 FROM hosts LIMIT 1").fetchone())
+        except sqlite3.Error:
+            return False
 
     def _await_ready(self, waiting: set[str], seconds: float, holds: Callable[[str], bool]) -> None:
         def all_ready() -> bool:

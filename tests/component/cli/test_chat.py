@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from services.cli.chat.client import ChatClient
-from services.cli.chat.main import Chat
+from services.cli.chat.conversation import Chat
+from services.cli.chat.main import converse
 from services.cli.edge import CONVERSATION
 from tests.requirements import requirement
 from tests.support.wait import wait_until
@@ -100,17 +101,24 @@ async def test_an_answer_over_cut_connections_is_shown_once(edge: CuttingEdge) -
 
 
 @requirement("stack:chat")
-async def test_a_cancel_while_the_answer_comes_ends_it(edge: CuttingEdge) -> None:
+async def test_cancel_typed_while_the_answer_comes_ends_it_and_later_lines_follow(
+    edge: CuttingEdge,
+) -> None:
     edge.hold_after = 2
     shown: list[str] = []
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
     async with ChatClient(edge.url, "token") as client:
         chat = Chat(client, None, shown.append)
         await chat.open("conv_1")
-        answering = asyncio.create_task(chat.send("Say hello"))
+        shown.clear()
+        conversing = asyncio.create_task(converse(chat, lines, shown.append))
+        await lines.put("Say hello\n")
         await wait_until(lambda: edge.positions[-1:] == [2], what="the third connection")
-        await chat.cancel()
-        await answering
-    assert "".join(shown).endswith("\nHel\n[cancelled]\n")
+        for line in ("/open\n", "/cancel\n", None):
+            await lines.put(line)
+        await conversing
+    said = "".join(shown)
+    assert said.startswith("\nyou> \nHel\n[cancelled]\n/open needs the id")
 
 
 async def test_opening_a_conversation_shows_its_last_messages_in_order(edge: CuttingEdge) -> None:
