@@ -26,6 +26,7 @@ from services.cli.stack.waiting import wait_until
 _LAST_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
+SEALING: Final = "authKeySecret"
 EDGE_COMMAND: Final = "yocaso-edge"
 """In `dapr.yaml`: the edge's program, which is found or built."""
 
@@ -253,6 +254,7 @@ class Stack:
         for name in ("common", *(entry.app_id for entry in template.apps)):
             self.state.secret(values, f"{name}AppToken")
             self.state.secret(values, f"{name}ApiToken")
+        self.state.secret(values, SEALING)
         values["postgresConnectionString"] = postgres.url(
             self.ports.of("postgres"), postgres_password
         )
@@ -295,7 +297,8 @@ class Stack:
         if app.argv[0] == EDGE_COMMAND:
             env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # whatever the user's shell says
             app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
-        app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
+        own = {"AUTH_SEALING": self.secrets[SEALING]} if entry.app_id == "auth" else {}
+        app_env = {**app.env, **own, **self._env.get("*", {}), **self._env.get(host.name, {})}
         sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
         return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
 
@@ -337,6 +340,7 @@ class Stack:
             **self.platform_env(),
             "APP_API_TOKEN": self.secrets["commonAppToken"],
             "DAPR_API_TOKEN": self.secrets["commonApiToken"],
+            "AUTH_SEALING": self.secrets[SEALING],
             "DAPR_HOST_IP": LOOPBACK,
             "YOCASO_SECRETS_FILE": str(self.state.secrets_file),
         }

@@ -1,0 +1,42 @@
+"""RS256 keys by joserfc; private keys sealed by AES-256-GCM."""
+
+import json
+import secrets
+from datetime import datetime
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from services.auth.domain import SigningKey
+
+KEY_BITS: Final = 2048
+NONCE_BYTES: Final = 12
+ALGORITHM: Final = "RS256"
+
+
+class JoseKeyForge:
+    """`KeyForge`; the secret encrypts what it makes, and a kid binds each sealed key to its row."""
+
+    def __init__(self, secret: str) -> None:
+        derive = HKDF(SHA256(), length=32, salt=None, info=b"yocaso auth signing keys")
+        self._cipher = AESGCM(derive.derive(secret.encode()))
+
+    def make(self, signs_from: datetime) -> SigningKey:
+        """A new key pair, its private part encrypted."""
+        kid = secrets.token_hex(8)
+        key = RSAKey.generate_key(KEY_BITS, {"kid": kid, "use": "sig", "alg": ALGORITHM})
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        private = json.dumps(key.as_dict(private=True)).encode()
+        sealed = nonce + self._cipher.encrypt(nonce, private, kid.encode())
+        public: dict[str, Any] = dict(key.as_dict(private=False))
+        return SigningKey(kid=kid, public=public, sealed=sealed, signs_from=signs_from)
+
+    def sign(self, key: SigningKey, claims: dict[str, Any]) -> str:
+        """A signed token."""
+        nonce, body = key.sealed[:NONCE_BYTES], key.sealed[NONCE_BYTES:]
+        private = RSAKey.import_key(json.loads(self._cipher.decrypt(nonce, body, key.kid.encode())))
+        return jwt.encode({"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}, claims, private)

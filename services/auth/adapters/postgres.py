@@ -1,0 +1,34 @@
+"""Signing keys in Postgres."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from sqlalchemy import insert, select, text
+
+from services.auth.domain import SigningKey
+from services.auth.tables import signing_keys
+from services.kit.db import Database
+
+ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('auth.signing_keys'))")
+
+
+class PostgresKeyStore:
+    """`KeyStore` in the schema `auth`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[SigningKey]:
+        """Every key."""
+        rows = await self._database.execute(select(signing_keys))
+        return [SigningKey.model_validate(dict(row)) for row in rows.mappings()]
+
+    async def add(self, decide: Callable[[Sequence[SigningKey]], SigningKey | None]) -> None:
+        """Decide and add in one transaction, under a lock that replicas share."""
+        engine = self._database.engine.execution_options(isolation_level="READ COMMITTED")
+        async with engine.begin() as connection:
+            await connection.execute(ONE_AT_A_TIME)
+            rows = await connection.execute(select(signing_keys))
+            key = decide([SigningKey.model_validate(dict(row)) for row in rows.mappings()])
+            if key is not None:
+                await connection.execute(insert(signing_keys).values(key.model_dump()))
