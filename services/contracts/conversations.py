@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from services.contracts.events import Event
 from services.kit.contract import Empty, Int64, Message, RpcMethod, RpcService, Timestamp
@@ -13,11 +13,22 @@ MAX_TEXT_BYTES: Final = 65_536
 """A message's text in UTF-8; longer content belongs in a file."""
 MAX_PAGE: Final = 100
 
+
+def _require_bytes(text: str) -> str:
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise ValueError(f"should have at most {MAX_TEXT_BYTES} bytes in UTF-8")
+    return text
+
+
 ConversationId = Annotated[str, StringConstraints(pattern=r"^conv_[0-9a-z]{26,32}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^turn_[0-9a-z]{26,32}$")]
 Title = Annotated[str, StringConstraints(max_length=200)]
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_BYTES)]
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_TEXT_BYTES),
+    AfterValidator(_require_bytes),
+]
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
