@@ -53,13 +53,19 @@ class Client:
         """The edge's URL of a conversation method."""
         return self.url + CONVERSATION_SERVICE.edge_path(CONVERSATION_SERVICE[method])
 
-    async def call(self, method: str, headers: Mapping[str, str] | None = None, **body: Any) -> Answer:
+    async def call(
+        self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
+    ) -> Answer:
         """Call a unary method of the conversation service; the answer, whatever it is."""
-        async with self.session.post(self.path(method), json=body, headers=self.headers(headers)) as reply:
+        async with self.session.post(
+            self.path(method), json=body, headers=self.headers(headers)
+        ) as reply:
             text = await reply.text()
             return Answer(reply.status, json.loads(text) if text else None, reply.headers)
 
-    async def must(self, method: str, headers: Mapping[str, str] | None = None, **body: Any) -> Any:
+    async def must(
+        self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
+    ) -> Any:
         """Call a unary method that has to succeed; its response."""
         answer = await self.call(method, headers, **body)
         assert answer.status == 200, answer
@@ -71,11 +77,13 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, headers: Mapping[str, str] | None = None, **body: Any
+        self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An open stream, to be read by `tests.support.sse`."""
         accept = {"accept": "text/event-stream", **(headers or {})}
-        async with self.session.post(self.path(method), json=body, headers=self.headers(accept)) as reply:
+        async with self.session.post(
+            self.path(method), json=body, headers=self.headers(accept)
+        ) as reply:
             yield reply
 
 
@@ -134,7 +142,13 @@ class Platform:
 
     def start_model(self) -> None:
         """Start the scripted model as its own process."""
-        command = [sys.executable, "-m", "tests.support.model_server", "--port", str(self._model_port)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.model_server",
+            "--port",
+            str(self._model_port),
+        ]
         self._model = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         assert self._model.stdout is not None
         self._model.stdout.readline()

@@ -21,6 +21,7 @@ class Entry:
     messages: list[dict[str, Any]]
     traceparent: str | None
     authorized: bool
+    max_tokens: int | None = None
     opened_at: float = field(default_factory=time.monotonic)
     first_byte_at: float | None = None
     last_byte_at: float | None = None

@@ -150,6 +150,7 @@ class ModelServer:
             messages=messages,
             traceparent=request.headers.get("traceparent"),
             authorized="authorization" in request.headers,
+            max_tokens=body.get("max_tokens"),
         )
         connection.on_lost = lambda: entry.end("client_closed")
         script = self._choose(steps, said, step).at_attempt(entry.attempt)
