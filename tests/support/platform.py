@@ -137,7 +137,11 @@ class Platform:
         # The kernel ends the stack's processes with the thread that started them.
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("start a platform from the main thread")
-        self.stack.start(seconds=START_SECONDS)
+        try:
+            self.stack.start(seconds=START_SECONDS)
+        except BaseException:
+            self.stop_model()
+            raise
         return self
 
     def start_model(self) -> None:
@@ -156,11 +160,16 @@ class Platform:
     def stop(self) -> None:
         """Stop everything."""
         self.stack.stop()
+        self.stop_model()
+
+    def stop_model(self) -> None:
+        """Stop the scripted model, if it runs."""
         if self._model is not None:
             self._model.terminate()
             self._model.wait(10)
             assert self._model.stdout is not None
             self._model.stdout.close()
+            self._model = None
 
     def token(self, user: str) -> str:
         """A bearer token of a user."""
