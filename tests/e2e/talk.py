@@ -1,0 +1,166 @@
+"""How these tests talk: marked prompts, streams held open, and what the model's journal says of them."""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+
+from tests.support.model_server import script_text
+from tests.support.platform import Client, Platform
+from tests.support.sse import Fold, SseEvent, StreamClient
+from tests.support.wait import wait_until
+
+TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
+
+
+def mark() -> str:
+    """A word that appears in one prompt only."""
+    return f"mark-{uuid.uuid4().hex}"
+
+
+def user_of(client: Client) -> str:
+    """The user that a client's token names."""
+    payload = client.token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"]
+
+
+def missing(kind: str) -> str:
+    """An id that is well formed and names nothing."""
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A message that says how the model shall behave, and the word by which its calls are found."""
+
+    text: str
+    word: str
+
+
+def prompt(**behaviour: Any) -> Prompt:
+    """A message with a script of its own."""
+    word = mark()
+    return Prompt(f"{script_text(**behaviour)} {word}", word)
+
+
+async def calls(platform: Platform, said: Prompt) -> list[dict[str, Any]]:
+    """What the model saw of a prompt: one entry per call that had it as its last message."""
+    journal = await platform.model("/__journal")
+    return [entry for entry in journal["entries"] if said.word in entry["prompt"]]
+
+
+async def release(platform: Platform, gate: str) -> None:
+    """Let the model go on."""
+    await platform.model("/__gate", {"action": "release", "name": gate})
+
+
+async def until_held(platform: Platform, gate: str, count: int = 1) -> None:
+    """Wait until the model stands at a gate."""
+
+    async def held() -> bool:
+        waiting = (await platform.model("/__gate"))["waiting"]
+        return sum(each["name"] == gate for each in waiting) >= count
+
+    await wait_until(held, what=f"the model at {gate}")
+
+
+def reader(
+    client: Client,
+    method: str,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str] | None = None,
+    *,
+    get: bool = False,
+) -> StreamClient:
+    """A strict reader of a stream; by GET the fields go into the query."""
+    return StreamClient(
+        client.session,
+        client.path(method),
+        headers=client.headers(headers),
+        body=None if get else body,
+        params={name: str(value) for name, value in body.items()} if get else None,
+    )
+
+
+async def ask(client: Client, conversation: str, text: str, **fields: Any) -> Fold:
+    """Send a message and read its stream to the end."""
+    body = {"conversationId": conversation, "text": text, **fields}
+    return await reader(client, "StreamMessage", body).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A turn whose stream is open; `ref` names it in other calls."""
+
+    stream: StreamClient
+    frames: AsyncIterator[SseEvent]
+    ref: dict[str, str]
+
+    @property
+    def turn_id(self) -> str:
+        """The turn."""
+        return self.ref["turnId"]
+
+    async def rest(self) -> Fold:
+        """Read the open stream until it ends."""
+        async with asyncio.timeout(30):
+            async for _ in self.frames:
+                pass
+        return self.stream.fold
+
+
+@asynccontextmanager
+async def live_turn(
+    client: Client, conversation: str, said: Prompt, *, until_text: bool = False, **fields: Any
+) -> AsyncIterator[Live]:
+    """A turn that runs, its stream open; closed at the end without reading on, and resumed by `stream.run()`."""
+    body = {"conversationId": conversation, "text": said.text, **fields}
+    stream = reader(client, "StreamMessage", body, {"idempotency-key": said.word})
+    frames = cast(AsyncGenerator[SseEvent, None], stream.events())
+    try:
+        async for _ in frames:
+            if stream.fold.of_type("text.delta") or not until_text:
+                break
+        turn_id = stream.fold.events[0]["data"]["turnId"]
+        yield Live(stream, frames, {"conversationId": conversation, "turnId": turn_id})
+    finally:
+        await frames.aclose()
+
+
+async def events_of(client: Client, ref: Mapping[str, str]) -> Fold:
+    """A turn's events read from the first to the last."""
+    return await reader(client, "StreamEvents", ref).run()
+
+
+async def ended(client: Client, ref: Mapping[str, str], timeout: float = 20) -> dict[str, Any]:
+    """The turn once it has ended."""
+
+    async def turn() -> dict[str, Any] | None:
+        found = await client.must("GetTurn", **ref)
+        return found if found["status"] in TERMINAL else None
+
+    return await wait_until(turn, timeout, f"the end of {ref['turnId']}")
+
+
+async def messages(client: Client, conversation: str, **fields: Any) -> list[dict[str, Any]]:
+    """The messages of a conversation, oldest first."""
+    answer = await client.must("ListMessages", conversationId=conversation, **fields)
+    return answer["messages"]
+
+
+async def post(
+    client: Client, method: str, body: bytes, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    """Send a body as it is; status and answer."""
+    sent = client.headers({"content-type": "application/json", **(headers or {})})
+    async with client.session.post(client.path(method), data=body, headers=sent) as reply:
+        found = None
+        with suppress(aiohttp.ContentTypeError):
+            found = await reply.json()
+        return reply.status, found

@@ -1,0 +1,225 @@
+"""Conversations and messages, through the edge."""
+
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+
+from tests.e2e.talk import ask, calls, live_turn, messages, prompt, until_held
+from tests.requirements import requirement
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+UNICODE = "naïve 日本語 🙂 👩‍👩‍👧 e\u0301 \u2028 \u0000 \\ \" ' <b> \t\r\n 2024-01-02 𝔘"
+
+
+async def all_pages(client: Client, method: str, field: str, **request: Any) -> list[list[Any]]:
+    """Every page of a list."""
+    pages: list[list[Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = await client.must(method, **request, **cursor)
+        pages.append(page[field])
+        if "nextCursor" not in page:
+            return pages
+        cursor = {"cursor": page["nextCursor"]}
+
+
+@requirement("conversations:create")
+async def test_a_new_conversation_is_read_and_listed_by_its_owner(alice: Client) -> None:
+    created = await alice.must(
+        "CreateConversation", title="Trip", metadata={"team": "red"}, systemPrompt="Be brief."
+    )
+    assert created["messageCount"] == "0"
+    assert await alice.must("GetConversation", conversationId=created["conversationId"]) == created
+    assert (await alice.must("ListConversations"))["conversations"] == [created]
+
+
+@requirement("conversations:update")
+async def test_an_update_changes_what_it_names_and_nothing_else(alice: Client) -> None:
+    before = await alice.must(
+        "CreateConversation", title="Old", metadata={"a": "1"}, model="scripted/two"
+    )
+    after = await alice.must(
+        "UpdateConversation", conversationId=before["conversationId"], title="New"
+    )
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"title", "updatedAt"}
+    assert after["title"] == "New"
+    replaced = await alice.must(
+        "UpdateConversation", conversationId=before["conversationId"], metadata={"b": "2"}
+    )
+    assert replaced["metadata"] == {"b": "2"}
+
+
+@requirement("conversations:delete")
+async def test_a_deleted_conversation_is_gone_with_its_messages(
+    alice: Client, conversation: str, database: asyncpg.Connection
+) -> None:
+    await ask(alice, conversation, "remember this")
+    ref = {"conversationId": conversation}
+    assert await alice.must("DeleteConversation", **ref) == {}
+    for method, fields in (
+        ("GetConversation", {}),
+        ("UpdateConversation", {"title": "again"}),
+        ("ListMessages", {}),
+        ("AppendMessage", {"text": "late"}),
+        ("SendMessage", {"text": "late"}),
+        ("StreamMessage", {"text": "late"}),
+        ("DeleteConversation", {}),
+    ):
+        answer = await alice.call(method, **ref, **fields)
+        assert (answer.status, answer.code) == (404, "NOT_FOUND"), method
+    assert (await alice.must("ListConversations"))["conversations"] == []
+
+    # Readers of the last turn have a minute to see how it ended: here that minute is over.
+    later = "UPDATE events.streams SET closed_at = now() - interval '2 minutes' WHERE subject = $1"
+    await database.execute(later, conversation)
+
+    async def erased() -> bool:
+        kept = "SELECT key FROM dapr.state WHERE key LIKE $1"
+        rows = await database.fetch(kept, f"%{conversation}%")
+        streams = "SELECT count(*) FROM events.streams WHERE subject = $1"
+        return [row["key"].rsplit("/", 1)[-1] for row in rows] == [
+            "head"
+        ] and await database.fetchval(streams, conversation) == 0
+
+    await wait_until(erased, 25, "the messages and events to be removed")
+
+
+@requirement("conversations:delete")
+async def test_deleting_a_conversation_stops_the_turn_that_runs_in_it(
+    platform: Platform, alice: Client, conversation: str
+) -> None:
+    said = prompt(tokens=5, gate=f"delete-{conversation}", gate_after=2)
+    async with live_turn(alice, conversation, said, until_text=True) as turn:
+        await until_held(platform, f"delete-{conversation}")
+        await alice.must("DeleteConversation", conversationId=conversation)
+        assert (await turn.rest()).terminal == "run.cancelled"
+    assert [call["outcome"] for call in await calls(platform, said)] == ["client_closed"]
+
+
+@requirement("conversations:list")
+@pytest.mark.parametrize("order", ["ASCENDING", "DESCENDING"])
+async def test_conversations_are_listed_in_pages_in_the_order_of_creation(
+    alice: Client, order: str
+) -> None:
+    created = [await alice.conversation(title=str(number)) for number in range(5)]
+    await alice.must("UpdateConversation", conversationId=created[1], title="touched")
+    pages = await all_pages(alice, "ListConversations", "conversations", limit=2, order=order)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    listed = [each["conversationId"] for page in pages for each in page]
+    assert listed == (created if order == "ASCENDING" else created[::-1])
+
+
+@requirement("conversations:list")
+async def test_a_page_goes_on_where_it_stopped_although_the_list_has_changed(alice: Client) -> None:
+    first, second, third = [await alice.conversation() for _ in range(3)]
+    page = await alice.must("ListConversations", limit=1)
+    assert [each["conversationId"] for each in page["conversations"]] == [third]
+    await alice.conversation()
+    await alice.must("DeleteConversation", conversationId=second)
+    rest = await alice.must("ListConversations", limit=5, cursor=page["nextCursor"])
+    assert [each["conversationId"] for each in rest["conversations"]] == [first]
+
+
+@requirement("conversations:messages")
+@pytest.mark.parametrize("order", ["ASCENDING", "DESCENDING"])
+async def test_messages_are_listed_in_both_directions(
+    alice: Client, conversation: str, order: str
+) -> None:
+    for number in range(5):
+        await alice.must("AppendMessage", conversationId=conversation, text=f"message {number}")
+    pages = await all_pages(
+        alice, "ListMessages", "messages", conversationId=conversation, limit=2, order=order
+    )
+    assert [len(page) for page in pages] == [2, 2, 1]
+    listed = [each for page in pages for each in page]
+    listed = listed if order == "ASCENDING" else listed[::-1]
+    assert [each["seq"] for each in listed] == ["1", "2", "3", "4", "5"]
+    assert [each["text"] for each in listed] == [f"message {number}" for number in range(5)]
+
+
+@requirement("conversations:append")
+async def test_an_appended_message_is_stored_and_the_model_is_not_asked(
+    platform: Platform, alice: Client, conversation: str
+) -> None:
+    before = (await platform.model("/__journal?messages=0"))["count"]
+    stored = await alice.must(
+        "AppendMessage", conversationId=conversation, role="ASSISTANT", text="As I said"
+    )
+    assert stored["message"]["role"] == "ASSISTANT"
+    assert await messages(alice, conversation) == [stored["message"]]
+    assert (await platform.model("/__journal?messages=0"))["count"] == before
+
+
+@requirement("conversations:append", "conversations:messages")
+async def test_text_comes_back_as_it_was_sent(alice: Client, conversation: str) -> None:
+    text = UNICODE.replace("\u0000", "")
+    await alice.must("AppendMessage", conversationId=conversation, text=text)
+    await alice.must("UpdateConversation", conversationId=conversation, title=text[:40])
+    assert [each["text"] for each in await messages(alice, conversation)] == [text]
+    found = await alice.must("GetConversation", conversationId=conversation)
+    assert found["title"] == text[:40]
+
+
+@requirement("conversations:cursor-of-another")
+@pytest.mark.parametrize("cursor", ["", "AAAA", "ÿ", "x" * 512, "🙂", "eyJhIjoxfQ", "..%2f"])
+async def test_a_cursor_that_is_none_of_ours_names_the_field(
+    alice: Client, conversation: str, cursor: str
+) -> None:
+    for method, request in (
+        ("ListConversations", {}),
+        ("ListMessages", {"conversationId": conversation}),
+    ):
+        answer = await alice.call(method, cursor=cursor, **request)
+        if cursor == "":  # as proto3 has it, an empty string is an absent one
+            assert answer.status == 200
+            continue
+        assert answer.code == "INVALID_ARGUMENT", method
+        assert answer.body["error"]["details"]["fieldViolations"][0]["field"] == "cursor"
+
+
+@requirement("conversations:cursor-of-another")
+async def test_a_cursor_of_another_list_or_user_is_refused(alice: Client, bob: Client) -> None:
+    cursors: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    for name, client in (("alice", alice), ("bob", bob)):
+        ids[name] = await client.conversation()
+        await client.conversation()
+        for _ in range(2):
+            await client.must("AppendMessage", conversationId=ids[name], text="hi")
+        listed = await client.must("ListConversations", limit=1)
+        cursors[name] = listed["nextCursor"]
+    page = await bob.must("ListMessages", conversationId=ids["bob"], limit=1)
+    for cursor in (cursors["bob"], page["nextCursor"]):
+        assert (await alice.call("ListConversations", cursor=cursor)).code == "INVALID_ARGUMENT"
+        answer = await alice.call("ListMessages", conversationId=ids["alice"], cursor=cursor)
+        assert answer.code == "INVALID_ARGUMENT"
+    turned = await alice.call("ListConversations", cursor=cursors["alice"], order="ASCENDING")
+    assert turned.code == "INVALID_ARGUMENT"
+
+
+@requirement("conversations:growth")
+async def test_what_an_append_writes_does_not_grow_with_the_conversation(
+    alice: Client, conversation: str, database: asyncpg.Connection
+) -> None:
+    like = f"%{conversation}%"
+
+    async def stored() -> tuple[int, int]:
+        rows = await database.fetch(
+            "SELECT key, length(value) AS size FROM dapr.state WHERE key LIKE $1", like
+        )
+        head = next(row["size"] for row in rows if row["key"].endswith("/head"))
+        return len(rows), head
+
+    async def append(count: int) -> None:
+        for _ in range(count):
+            await alice.must("AppendMessage", conversationId=conversation, text="x" * 400)
+
+    await append(10)
+    rows_at_10, head_at_10 = await stored()
+    await append(190)
+    rows_at_200, head_at_200 = await stored()
+    assert rows_at_200 - rows_at_10 == 190
+    assert head_at_200 <= head_at_10 + 8

@@ -1,0 +1,199 @@
+"""The model fails, by class of failure: what is tried again, what is not, and what a reader sees."""
+
+import asyncio
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+
+from services.kit.eventlog import EventLog
+from tests.e2e.talk import (
+    ask,
+    calls,
+    ended,
+    events_of,
+    live_turn,
+    messages,
+    prompt,
+    release,
+    until_held,
+)
+from tests.requirements import requirement
+from tests.support.platform import Client, Platform
+
+MODEL_TRIES = 4
+WHOLE = "".join(f"token{number} " for number in range(6))
+
+FINAL: list[tuple[dict[str, Any], str]] = [
+    ({"status": 400}, "INVALID_ARGUMENT"),
+    ({"status": 401}, "FAILED_PRECONDITION"),
+    ({"status": 402}, "BUDGET_EXCEEDED"),
+    ({"status": 403}, "CONTENT_FILTERED"),
+    ({"status": 404}, "MODEL_INVALID"),
+    ({"status": 413}, "CONTEXT_LENGTH_EXCEEDED"),
+    ({"status": 400, "message": "maximum context length is 8"}, "CONTEXT_LENGTH_EXCEEDED"),
+    ({"error_body": True, "error_code": 402}, "BUDGET_EXCEEDED"),
+    ({"tokens": 4, "error_after": 2, "error_code": 403}, "CONTENT_FILTERED"),
+    ({"tokens": 4, "finish": "content_filter"}, "CONTENT_FILTERED"),
+]
+PASSING: list[dict[str, Any]] = [
+    {"status": 429},
+    {"status": 503},
+    {"status": 500},
+    {"error_body": True, "error_code": 502},
+    {"error_after": 3, "error_code": 502},
+    {"error_after": 3, "error_code": 429},
+    {"cut": "fin", "cut_after": 3},
+    {"cut": "rst", "cut_after": 3},
+    {"cut": "fin", "cut_after": 3, "framing": "close"},
+    {"raw": "html"},
+    {"raw": "empty"},
+]
+LASTING: list[tuple[dict[str, Any], str]] = [
+    ({"status": 503}, "MODEL_UNAVAILABLE"),
+    ({"status": 429}, "RATE_LIMITED"),
+    ({"tokens": 6, "finish": None}, "STREAM_INCOMPLETE"),
+    ({"tokens": 6, "finish": None, "done": False, "usage": False}, "STREAM_INCOMPLETE"),
+    ({"tokens": 6, "done": False, "usage": False}, "STREAM_INCOMPLETE"),
+    ({"tokens": 6, "cut": "rst", "cut_after": 2}, "STREAM_INCOMPLETE"),
+    ({"tokens": 6, "error_after": 2, "error_code": 500}, "UPSTREAM_ERROR"),
+]
+
+
+@requirement("model:retry-by-class", "model:error-in-200", "turns:one-terminal")
+@pytest.mark.parametrize(("failure", "code"), FINAL, ids=lambda value: str(value)[:50])
+async def test_a_failure_that_will_not_pass_ends_the_turn_at_once(
+    platform: Platform, alice: Client, conversation: str, failure: dict[str, Any], code: str
+) -> None:
+    said = prompt(**failure)
+    fold = await ask(alice, conversation, said.text)
+    assert fold.terminal == "run.failed"
+    error = fold.events[-1]["data"]["error"]
+    assert (error["code"], error["isTerminal"]) == (code, True)
+    assert len(await calls(platform, said)) == 1
+    ref = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
+    turn = await alice.must("GetTurn", **ref)
+    assert (turn["status"], turn["error"]) == ("FAILED", error)
+    stored = await messages(alice, conversation)
+    assert stored[0]["text"] == said.text
+    assert [(each["text"], each["incomplete"]) for each in stored[1:]] == (
+        [(fold.text, True)] if fold.text else []
+    )
+    assert (await ask(alice, conversation, "and now?")).terminal == "run.completed"
+
+
+@requirement("model:error-in-200")
+async def test_send_message_answers_with_the_turns_error(alice: Client, conversation: str) -> None:
+    said = prompt(status=402, message="no credit")
+    answer = await alice.call("SendMessage", conversationId=conversation, text=said.text)
+    assert (answer.status, answer.code) == (402, "BUDGET_EXCEEDED")
+    details = answer.body["error"]["details"]
+    assert details["modelError"]["model"] == "scripted/one"
+    assert details["upstreamError"]["statusCode"] == 402
+
+
+@requirement("model:retry-by-class", "model:cuts", "model:error-in-200", "turns:attempt-restarted")
+@pytest.mark.parametrize("failure", PASSING, ids=str)
+async def test_a_failure_that_passes_is_tried_again_and_no_text_is_doubled(
+    platform: Platform, alice: Client, conversation: str, failure: dict[str, Any]
+) -> None:
+    said = prompt(attempts=[{"tokens": 6, **failure}, {"tokens": 6}])
+    fold = await ask(alice, conversation, said.text)
+    assert (fold.terminal, fold.text) == ("run.completed", WHOLE)
+    shown_before = "cut_after" in failure or "error_after" in failure
+    assert fold.restarts == (1 if shown_before else 0)
+    assert len(await calls(platform, said)) == 2
+    stored = await messages(alice, conversation)
+    assert [(each["text"], each["incomplete"]) for each in stored[1:]] == [(WHOLE, False)]
+
+
+@requirement("model:retry-by-class")
+@pytest.mark.parametrize("wanted", ["2", "date:3"])
+async def test_a_retry_comes_no_earlier_than_the_provider_asked(
+    platform: Platform, alice: Client, conversation: str, wanted: str
+) -> None:
+    said = prompt(status=429, retry_after=wanted, fail_times=1, tokens=2)
+    sent = await alice.must("SendMessage", conversationId=conversation, text=said.text)
+    assert sent["turn"]["attempts"] == 2
+    first, second = await calls(platform, said)
+    assert second["opened_at"] - first["opened_at"] >= 1.9
+
+
+@requirement("model:terminal-rule", "model:cuts", "turns:bounds")
+async def test_a_failure_that_lasts_ends_the_turn_after_a_bounded_number_of_tries(
+    platform: Platform, alice: Client
+) -> None:
+    async def fails(failure: dict[str, Any], code: str) -> None:
+        said = prompt(**failure)
+        conversation = await alice.conversation()
+        fold = await ask(alice, conversation, said.text)
+        assert fold.terminal == "run.failed", failure
+        assert fold.events[-1]["data"]["error"]["code"] == code, failure
+        assert len(await calls(platform, said)) == MODEL_TRIES, failure
+        stored = (await messages(alice, conversation))[1:]
+        assert [(each["text"], each["incomplete"]) for each in stored] == (
+            [(fold.text, True)] if fold.text else []
+        ), failure
+
+    await asyncio.gather(*(fails(failure, code) for failure, code in LASTING))
+
+
+@requirement("model:terminal-rule")
+@pytest.mark.parametrize("ending", [{"done": False}, {"usage": False}, {"finish": "length"}])
+async def test_a_finish_reason_and_usage_or_done_make_an_answer_whole(
+    alice: Client, conversation: str, ending: dict[str, Any]
+) -> None:
+    text = prompt(tokens=6, **ending).text
+    sent = await alice.must("SendMessage", conversationId=conversation, text=text)
+    assert sent["turn"]["status"] == "COMPLETED"
+    assert sent["message"]["text"] == WHOLE
+    assert sent["message"]["incomplete"] is (ending.get("finish") == "length")
+
+
+@requirement("model:chunk-boundaries")
+@pytest.mark.parametrize("crlf", [False, True])
+async def test_an_answer_that_comes_byte_by_byte_is_the_same(
+    alice: Client, conversation: str, crlf: bool
+) -> None:
+    whole = await ask(alice, conversation, prompt(tokens=16, unicode=True).text)
+    split = prompt(tokens=16, unicode=True, split_bytes=1, crlf=crlf, comments=3)
+    assert (await ask(alice, conversation, split.text)).text == whole.text
+
+
+@requirement("turns:bounds")
+@pytest.mark.parametrize(("wanted", "sent"), [({"maxOutputTokens": 77}, 77), ({}, 4096)])
+async def test_the_bound_on_tokens_reaches_the_model(
+    platform: Platform, alice: Client, conversation: str, wanted: dict[str, int], sent: int
+) -> None:
+    said = prompt(tokens=1)
+    await alice.must("SendMessage", conversationId=conversation, text=said.text, **wanted)
+    [call] = await calls(platform, said)
+    assert call["max_tokens"] == sent
+
+
+@requirement("turns:bounds")
+async def test_a_turn_whose_time_is_over_fails(
+    platform: Platform,
+    alice: Client,
+    conversation: str,
+    log: EventLog,
+    database: asyncpg.Connection,
+) -> None:
+    gate = f"late-{conversation}"
+    said = prompt(tokens=3, gate=gate, gate_after=1)
+    async with live_turn(alice, conversation, said, until_text=True) as turn:
+        await until_held(platform, gate)
+        newer = await log.begin_attempt(turn.turn_id)
+        assert newer is not None
+        aged = """
+            UPDATE dapr.state SET value = convert_to(jsonb_set(convert_from(value, 'UTF8')::jsonb,
+                '{began_at}', to_jsonb(now() - interval '6 minutes'))::text, 'UTF8')
+            WHERE key LIKE $1
+        """
+        assert await database.execute(aged, f"%/turn/{turn.turn_id}") == "UPDATE 1"
+        await release(platform, gate)
+        await log.release(turn.turn_id, newer.number)
+    found = await ended(alice, turn.ref, timeout=30)
+    assert (found["status"], found["error"]["code"]) == ("FAILED", "DEADLINE_EXCEEDED")
+    assert (await events_of(alice, turn.ref)).terminal == "run.failed"
+    assert len(await calls(platform, said)) == 1

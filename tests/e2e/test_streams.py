@@ -1,0 +1,249 @@
+"""Streams: resume, cursors, long poll, heartbeat, and readers who do not read."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import psutil
+import pytest
+
+from services.kit.eventlog import EventLog, NewEvent
+from tests.e2e.talk import (
+    ask,
+    events_of,
+    live_turn,
+    missing,
+    prompt,
+    reader,
+    release,
+    until_held,
+    user_of,
+)
+from tests.requirements import requirement
+from tests.support.platform import Client, Platform
+from tests.support.sse import SseParser
+from tests.support.wait import wait_until
+
+HEARTBEAT_SECONDS = 15
+STALLED_READERS = 20
+LONG_STREAM_BYTES = 20 * 1024 * 1024
+
+
+async def a_turn(client: Client, conversation: str, text: str = "hello there") -> dict[str, str]:
+    """A turn that has ended."""
+    sent = await client.must("SendMessage", conversationId=conversation, text=text)
+    return {"conversationId": conversation, "turnId": sent["turn"]["turnId"]}
+
+
+@requirement("events:resume", "events:gap-free")
+async def test_a_stream_that_is_resumed_after_each_event_gives_the_same_bytes(
+    alice: Client, conversation: str
+) -> None:
+    said = prompt(tokens=12, delay_ms=50, unicode=True)
+    live = await ask(alice, conversation, said.text)
+    ref = {"conversationId": conversation, "turnId": live.events[0]["data"]["turnId"]}
+    for after in range(live.seq):
+        resumed = reader(alice, "StreamEvents", {**ref, "after": after}, get=after % 2 == 1)
+        resumed.fold.seq = after
+        assert (await resumed.run()).raw == live.raw[after:]
+
+
+@requirement("events:resume")
+async def test_events_are_the_same_as_a_stream_and_as_a_list(
+    alice: Client, conversation: str
+) -> None:
+    ref = await a_turn(alice, conversation)
+    streamed = await events_of(alice, ref)
+    listed = await alice.must("ListEvents", **ref)
+    assert listed == {"events": streamed.events, "closed": True}
+
+
+@requirement("events:resume")
+async def test_a_stream_cut_in_the_middle_goes_on_while_the_model_speaks(
+    platform: Platform, alice: Client, conversation: str
+) -> None:
+    gate = f"cut-{conversation}"
+    said = prompt(tokens=8, gate=gate, gate_after=4)
+    async with live_turn(alice, conversation, said, until_text=True) as turn:
+        await until_held(platform, gate)
+    await release(platform, gate)
+    fold = await turn.stream.run()
+    assert fold.text == "".join(f"token{number} " for number in range(8))
+    assert turn.stream.connections == 2
+    assert (await events_of(alice, turn.ref)).raw == fold.raw
+
+
+@requirement("events:resume")
+async def test_fields_of_a_stream_may_come_in_the_query(alice: Client, conversation: str) -> None:
+    body = {"conversationId": conversation, "text": "by query", "temperature": "0.5"}
+    fold = await reader(alice, "StreamMessage", body, get=True).run()
+    assert fold.text == "You said: by query"
+    again = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
+    assert (await reader(alice, "StreamEvents", again, get=True).run()).raw == fold.raw
+
+
+@requirement("events:bad-cursor")
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ("999", "OUT_OF_RANGE"),
+        ("9" * 18, "OUT_OF_RANGE"),
+        ("9" * 40, "INVALID_ARGUMENT"),
+        ("-1", "INVALID_ARGUMENT"),
+        ("abc", "INVALID_ARGUMENT"),
+        ("1.5", "INVALID_ARGUMENT"),
+        ("1, 2", "INVALID_ARGUMENT"),
+        ("١", "INVALID_ARGUMENT"),
+    ],
+)
+async def test_a_last_event_id_that_no_event_has_is_refused(
+    alice: Client, conversation: str, verb: str, sent: str, code: str
+) -> None:
+    ref = await a_turn(alice, conversation)
+    headers = alice.headers({"accept": "text/event-stream", "last-event-id": sent})
+    query, body = (ref, None) if verb == "GET" else (None, ref)
+    path = alice.path("StreamEvents")
+    async with alice.session.request(verb, path, params=query, json=body, headers=headers) as reply:
+        assert (await reply.json())["error"]["code"] == code
+
+
+@requirement("events:bad-cursor")
+async def test_after_must_be_an_event_of_the_turn(alice: Client, conversation: str) -> None:
+    ref = await a_turn(alice, conversation)
+    for method in ("ListEvents", "StreamEvents"):
+        assert (await alice.call(method, **ref, after=999)).code == "OUT_OF_RANGE"
+        for value in (-1, "x", 1.5, 10**30):
+            answer = await alice.call(method, **ref, after=value)
+            assert answer.code == "INVALID_ARGUMENT", value
+            assert answer.body["error"]["details"]["fieldViolations"][0]["field"] == "after"
+
+
+@requirement("events:bad-cursor", "conversations:tenancy")
+async def test_a_last_event_id_gives_nothing_of_another_users_stream(
+    alice: Client, bob: Client, conversation: str
+) -> None:
+    ref = await a_turn(alice, conversation)
+    for headers in ({"last-event-id": "1"}, {}):
+        foreign = await bob.call("StreamEvents", headers, **ref)
+        absent = await bob.call(
+            "StreamEvents", headers, conversationId=missing("conv"), turnId=missing("turn")
+        )
+        assert (foreign.status, foreign.body) == (absent.status, absent.body)
+        assert foreign.code == "NOT_FOUND"
+
+
+@requirement("events:long-poll")
+async def test_a_long_poll_answers_with_the_first_event_that_comes(
+    platform: Platform, alice: Client, conversation: str
+) -> None:
+    gate = f"poll-{conversation}"
+    async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
+        await until_held(platform, gate)
+        seen = turn.stream.fold.seq
+        nothing = await alice.must("ListEvents", **turn.ref, after=seen)
+        assert nothing == {"events": [], "closed": False}
+        polling = asyncio.create_task(
+            alice.must("ListEvents", **turn.ref, after=seen, waitSeconds=30)
+        )
+        await release(platform, gate)
+        page = await polling
+    assert page["events"][0]["seq"] == str(seen + 1)
+
+
+@requirement("events:long-poll")
+async def test_a_list_of_events_goes_in_pages_and_says_when_nothing_more_will_come(
+    alice: Client, conversation: str
+) -> None:
+    ref = await a_turn(alice, conversation)
+    seqs: list[int] = []
+    closed = False
+    while not closed:
+        after = seqs[-1] if seqs else 0
+        page = await alice.must("ListEvents", **ref, after=after, limit=1, waitSeconds=5)
+        seqs += [int(event["seq"]) for event in page["events"]]
+        closed = page["closed"]
+        assert len(page["events"]) == 1
+    assert seqs == list(range(1, len(seqs) + 1))
+    rest = await alice.must("ListEvents", **ref, after=seqs[-1], waitSeconds=5)
+    assert rest == {"events": [], "closed": True}
+
+
+@requirement("events:heartbeat")
+async def test_an_idle_stream_carries_a_comment(
+    platform: Platform, alice: Client, conversation: str
+) -> None:
+    gate = f"idle-{conversation}"
+    async with live_turn(alice, conversation, prompt(tokens=1, gate=gate)) as turn:
+        await until_held(platform, gate)
+        parser = SseParser()
+        async with (
+            asyncio.timeout(2 * HEARTBEAT_SECONDS),
+            alice.stream("StreamEvents", **turn.ref) as reply,
+        ):
+            async for piece in reply.content.iter_any():
+                events = parser.feed(piece)
+                assert all(event.event == "run.started" for event in events)
+                if parser.comments == 2:  # the first opens the stream
+                    break
+        await release(platform, gate)
+
+
+@pytest.fixture
+async def long_stream(
+    alice: Client, conversation: str, log: EventLog
+) -> AsyncIterator[dict[str, str]]:
+    """A turn with far more events than any buffer on the way should hold."""
+    ref = await a_turn(alice, conversation)
+    await log.forget([ref["turnId"]])
+    await log.open(ref["turnId"], kind="turn", owner=user_of(alice), subject=conversation)
+    attempt = await log.begin_attempt(ref["turnId"])
+    assert attempt is not None
+    piece = NewEvent("text.delta", {"text": "x" * 1000})
+    for _ in range(LONG_STREAM_BYTES // 500_000):
+        await log.append(ref["turnId"], attempt.number, [piece] * 500)
+    await log.append(ref["turnId"], attempt.number, [NewEvent("run.completed", {}, terminal=True)])
+    yield ref
+    await log.forget([ref["turnId"]])
+
+
+@requirement("events:slow-client")
+async def test_readers_who_do_not_read_cost_bounded_memory(
+    platform: Platform, alice: Client, long_stream: dict[str, str]
+) -> None:
+    assert (await events_of(alice, long_stream)).terminal == "run.completed"
+    processes = ("edge", "edge-daprd", "llm", "llm-daprd")
+    before = {name: memory(platform, name) for name in processes}
+    replies: list[aiohttp.ClientResponse] = []
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector, read_bufsize=1024) as session:
+        headers = alice.headers({"accept": "text/event-stream"})
+        for _ in range(STALLED_READERS):
+            reply = await session.get(
+                alice.path("StreamEvents"), params=long_stream, headers=headers
+            )
+            assert reply.status == 200
+            replies.append(reply)
+        await quiet(platform, processes)
+        grown = {name: memory(platform, name) - before[name] for name in processes}
+        for reply in replies:
+            reply.close()
+    allowed = STALLED_READERS * LONG_STREAM_BYTES // 5
+    assert {name: size for name, size in grown.items() if size > allowed} == {}
+
+
+def memory(platform: Platform, name: str) -> int:
+    """The resident memory of a process."""
+    return psutil.Process(platform.stack.process(name)).memory_info().rss
+
+
+async def quiet(platform: Platform, names: tuple[str, ...]) -> None:
+    """Wait until the memory of these processes stands still: every buffer on the way is full."""
+    seen: list[list[int]] = []
+
+    def still() -> bool:
+        seen.append([memory(platform, name) >> 20 for name in names])
+        return len(seen) > 10 and all(each == seen[-1] for each in seen[-10:])
+
+    await wait_until(still, 20, f"memory to stand still; {json.dumps(seen[-3:])}", every=0.1)
