@@ -34,6 +34,9 @@ def main(port: int, name: str) -> None:
     params.n_ctx = _CONTEXT_TOKENS
     params.n_parallel = _SLOTS
     params.kv_unified = True
+    params.n_batch = params.n_ubatch = (
+        256  # a long prompt lets the other answers go on between its batches
+    )
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)
     params.endpoint_slots = False

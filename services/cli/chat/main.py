@@ -125,3 +125,5 @@ def _on_interrupt(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[N
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        for task in tasks:
+            task.cancel()  # what was asked is done; only its receipt is still awaited

@@ -138,7 +138,7 @@ def source_hash(folder: Path) -> str:
     """A short hash over the Go sources and what is embedded in them."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if not file.name.endswith("_test.go"):
+        if not file.name.endswith(("_test.go", ".md")):
             digest.update(
                 str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0"
             )
@@ -187,9 +187,19 @@ def _go_build(
 def _go(name: str, arguments: list[str], progress: Progress) -> str:
     if shutil.which("go") is None:
         raise StackError(GO_HELP.format(name))
-    result = subprocess.run(["go", *arguments], capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise StackError(
-            f"building {name} failed: go {arguments[0]}\n{result.stderr[-2000:].strip()}"
-        )
-    return result.stdout
+    began = time.monotonic()
+    with subprocess.Popen(
+        ["go", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=_TICK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                progress(f"building {name}: {time.monotonic() - began:.0f} s so far")
+            except BaseException:
+                process.terminate()
+                raise
+    if process.returncode != 0:
+        raise StackError(f"building {name} failed: go {arguments[0]}\n{errors[-2000:].strip()}")
+    return output

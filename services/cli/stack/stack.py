@@ -27,6 +27,8 @@ _LAST_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
 SEALING: Final = "authKeySecret"
+LOCAL_OUTPUT_TOKENS: Final = "512"
+"""A small model does not know when to end."""
 EDGE_COMMAND: Final = "yocaso-edge"
 """In `dapr.yaml`: the edge's program, which is found or built."""
 
@@ -318,6 +320,9 @@ class Stack:
         if self._with_model:
             env["LLM_BASE_URL"] = f"http://{LOOPBACK}:{self.ports.of('model')}/v1"
             env["LLM_DEFAULT_MODEL"] = env["LLM_MODELS"] = infra.LOCAL_MODEL
+            env["LLM_MAX_OUTPUT_TOKENS"] = os.environ.get(
+                "LLM_MAX_OUTPUT_TOKENS", LOCAL_OUTPUT_TOKENS
+            )
         return env
 
     def _valkey_url(self) -> str:
