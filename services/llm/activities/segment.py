@@ -98,7 +98,8 @@ class TurnRunner:
 
         Should both be lost with this process, the sweep finds the turn by its open stream.
         """
-        for work in (self._begin(ref, context), self._guarantee(ref)):
+        begun = asyncio.Event()
+        for work in (self._begin(ref, context, begun), self._guarantee(ref, begun)):
             task = asyncio.create_task(work, name=f"turn {ref.turn_id}")
             self._begun.add(task)
             task.add_done_callback(self._begun.discard)
@@ -116,24 +117,31 @@ class TurnRunner:
             task.cancel()
         await asyncio.gather(*self._begun, return_exceptions=True)
 
-    async def _begin(self, ref: RunTurnInput, context: TurnContext) -> None:
+    async def _begin(self, ref: RunTurnInput, context: TurnContext, begun: asyncio.Event) -> None:
         try:
-            await self._attempt(ref, context)
+            await self._attempt(ref, context, begun)
         except _ComeBack:
             return  # the workflow tries again
         except Exception:
             log.warning("turn.first_attempt_failed", turn_id=ref.turn_id, exc_info=True)
+        finally:
+            begun.set()
 
-    async def _guarantee(self, ref: RunTurnInput) -> None:
+    async def _guarantee(self, ref: RunTurnInput, begun: asyncio.Event) -> None:
+        await begun.wait()  # a workflow that finds the stream free asks the model too
         try:
             await self._workflows.start(ref)
         except SidecarError as error:
             log.warning("turn.workflow_not_started", turn_id=ref.turn_id, error=str(error))
 
-    async def _attempt(self, ref: RunTurnInput, context: TurnContext | None) -> TurnOutcome | None:
+    async def _attempt(
+        self, ref: RunTurnInput, context: TurnContext | None, begun: asyncio.Event | None = None
+    ) -> TurnOutcome | None:
         first = context is not None
 
         async def answer(segment: Segment) -> TurnOutcome:
+            if begun is not None:
+                begun.set()
             try:
                 return await self._answer(segment, ref, context)
             except _ComeBack as later:
@@ -195,7 +203,8 @@ class TurnRunner:
             opening=_opening(segment, context.turn),
         )
         answer, rest = await generation.run()
-        if answer.error is not None and not answer.error.is_terminal and not ref.last:
+        again = not ref.last and self._clock() < context.deadline
+        if again and answer.error is not None and not answer.error.is_terminal:
             raise _ComeBack(_retry_after(answer.error))
         return answer, rest
 
