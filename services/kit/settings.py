@@ -46,7 +46,10 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
 def _refuse(settings: type[BaseSettings], error: ValidationError) -> NoReturn:
     prefix = settings.model_config.get("env_prefix", "")
     for problem in error.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else "?"
+        if not problem["loc"]:  # a rule over several fields names its variables itself
+            sys.stderr.write(f"{problem['msg'].removeprefix('Value error, ')}\n")
+            continue
+        name = str(problem["loc"][0])
         field = settings.model_fields.get(name)
         alias = field.validation_alias if field else None
         variable = alias if isinstance(alias, str) else (prefix + name).upper() if field else name

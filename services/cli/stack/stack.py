@@ -1,34 +1,27 @@
 """`Stack`: the local platform as one object with a lifecycle. Used by `yocaso up` and by the tests."""
 
-import contextlib
-import os
 import signal
-import sqlite3
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import yaml
-
 from services.cli.stack import infra, postgres
 from services.cli.stack.apps import AppEntry, AppHost, HostPorts, Template, read_template
 from services.cli.stack.binaries import Binaries, Progress, default_cache
+from services.cli.stack.environment import Environment
 from services.cli.stack.errors import StackError
+from services.cli.stack.names import has_a_name, with_registry
 from services.cli.stack.ports import LOOPBACK, PortPlan, require_free
 from services.cli.stack.process import ProcessSpec, Stage
 from services.cli.stack.reclaim import reclaim
-from services.cli.stack.state import StateFolder, send, write_private
+from services.cli.stack.state import StateFolder, send
 from services.cli.stack.supervisor import Supervisor
 from services.cli.stack.waiting import wait_until
 
 _LAST_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
-SEALING: Final = "authKeySecret"
-LOCAL_OUTPUT_TOKENS: Final = "512"
-"""A small model does not know when to end."""
 EDGE_COMMAND: Final = "yocaso-edge"
 """In `dapr.yaml`: the edge's program, which is found or built."""
 
@@ -60,7 +53,8 @@ class Stack:
         self.state = StateFolder(Path(state_dir))
         self.ports = PortPlan(port_offset)
         self.supervisor = Supervisor(self.state)
-        self.secrets: dict[str, str] = {}
+        self._environment: Environment | None = None
+        self._registry = self.state.data / "names.db"
         self._dapr_yaml = Path(dapr_yaml).absolute()
         self._env = {name: dict(values) for name, values in (env or {}).items()}
         self._unsupervised = frozenset(unsupervised)
@@ -73,7 +67,6 @@ class Stack:
         self._template: Template | None = None
         self._specs: dict[str, ProcessSpec] = {}
         self._hosts: dict[str, AppHost] = {}
-        self._keeps_names = False
 
     # --- lifecycle ---
 
@@ -95,10 +88,15 @@ class Stack:
             left = reclaim(self.state)
             if left:
                 self._progress(f"ended what an earlier command left: {', '.join(left)}")
-            self._prepare_secrets(self._template)
+            self._environment = Environment.prepare(
+                self.state,
+                self.ports,
+                [app.app_id for app in self._template.apps],
+                with_model=self._with_model,
+            )
             self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
             require_free(item for spec in self._specs.values() for item in spec.ports.items())
-            self._write_env()
+            self.environment.write_file()
         except BaseException:
             self.state.unlock()
             raise
@@ -222,13 +220,19 @@ class Stack:
         if name == "postgres":
             return self.database_url()
         if name == "valkey":
-            return self._valkey_url()
+            return self.environment.valkey_url
         return f"http://{LOOPBACK}:{next(iter(spec.ports.values()))}"
+
+    @property
+    def environment(self) -> Environment:
+        """What the apps are told; known once the stack is prepared."""
+        if self._environment is None:
+            raise StackError("the stack is not started")
+        return self._environment
 
     def database_url(self) -> str:
         """The database of this state folder, whether the stack runs or not."""
-        secrets = self.secrets or self.state.load_secrets()
-        return postgres.url(self.ports.of("postgres"), secrets["postgresPassword"])
+        return self.state.load_secrets()["postgresConnectionString"]
 
     def app_token(self, app: str) -> str:
         """What an app demands of its caller (`dapr-api-token`)."""
@@ -249,24 +253,8 @@ class Stack:
 
     # --- preparation ---
 
-    def _prepare_secrets(self, template: Template) -> None:
-        values = self.state.load_secrets()
-        postgres_password = self.state.secret(values, "postgresPassword")
-        valkey_password = self.state.secret(values, "valkeyPassword")
-        for name in ("common", *(entry.app_id for entry in template.apps)):
-            self.state.secret(values, f"{name}AppToken")
-            self.state.secret(values, f"{name}ApiToken")
-        self.state.secret(values, SEALING)
-        values["postgresConnectionString"] = postgres.url(
-            self.ports.of("postgres"), postgres_password
-        )
-        values["valkeyHost"] = f"{LOOPBACK}:{self.ports.of('valkey')}"
-        values["valkeyPassword"] = valkey_password
-        self.state.save_secrets(values)
-        self.secrets = values
-
     def _all_specs(self, template: Template, apps: bool) -> list[ProcessSpec]:
-        specs = infra.server_specs(self.state, self.ports, self.secrets, self._binaries)
+        specs = infra.server_specs(self.state, self.ports, self.environment.secrets, self._binaries)
         if self._with_model:
             specs.append(infra.model_spec(self.state, self.ports.of("model")))
         specs = [replace(spec, env={**spec.env, **self._env.get(spec.name, {})}) for spec in specs]
@@ -281,110 +269,49 @@ class Stack:
             entry=entry,
             ports=HostPorts.of(entry, self.ports, number, edge_port),
             name=name,
-            app_token=self.secrets[f"{entry.app_id}AppToken"],
-            api_token=self.secrets[f"{entry.app_id}ApiToken"],
+            app_token=self.environment.secrets[f"{entry.app_id}AppToken"],
+            api_token=self.environment.secrets[f"{entry.app_id}ApiToken"],
             root=self._dapr_yaml.parent,
         )
         self._hosts[name] = host
         return host
 
     def _host_specs(self, host: AppHost) -> Sequence[ProcessSpec]:
-        root, entry = self._dapr_yaml.parent, host.entry
-        config = (
-            self._render_config(root / entry.config_file_path) if entry.config_file_path else None
-        )
-        shared = {"YOCASO_SECRETS_FILE": str(self.state.secrets_file)}
-        sidecar = host.sidecar(self._binaries.daprd(), self.ports, config, shared)
-        app = host.app(self.platform_env())
+        app = host.app(self.environment.for_app(host.entry.app_id))
         if app.argv[0] == EDGE_COMMAND:
             env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # whatever the user's shell says
             app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
-        own = {"AUTH_SEALING": self.secrets[SEALING]} if entry.app_id == "auth" else {}
-        app_env = {**app.env, **own, **self._env.get("*", {}), **self._env.get(host.name, {})}
+        config = self._config(host.entry)
+        sidecar = host.sidecar(
+            self._binaries.daprd(), self.ports, config, self.environment.for_sidecar()
+        )
+        app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
         sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
         return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
 
-    def platform_env(self) -> dict[str, str]:
-        """What every app is told, whoever starts it."""
-        env = {
-            "PATH": os.pathsep.join(
-                [str(Path(sys.executable).parent), str(self.state.bin), os.environ["PATH"]]
-            ),
-            "PYTHONUNBUFFERED": "1",
-            "YOCASO_ENV": "local",
-            "YOCASO_DATABASE_URL": postgres.url(
-                self.ports.of("postgres"), self.secrets["postgresPassword"]
-            ),
-            "YOCASO_VALKEY_URL": self._valkey_url(),
-        }
-        if self._with_model:
-            env["LLM_BASE_URL"] = f"http://{LOOPBACK}:{self.ports.of('model')}/v1"
-            env["LLM_DEFAULT_MODEL"] = env["LLM_MODELS"] = infra.LOCAL_MODEL
-            env["LLM_MAX_OUTPUT_TOKENS"] = os.environ.get(
-                "LLM_MAX_OUTPUT_TOKENS", LOCAL_OUTPUT_TOKENS
-            )
-        return env
-
-    def _valkey_url(self) -> str:
-        return f"redis://:{self.secrets['valkeyPassword']}@{LOOPBACK}:{self.ports.of('valkey')}/0"
-
-    def _render_config(self, path: Path) -> Path:
-        """The committed configuration with this folder's own registry of names."""
-        config = yaml.safe_load(path.read_text())
-        names = config["spec"].get("nameResolution", {}).get("configuration")
-        if names is not None:
-            names["connectionString"] = str(self._names_file)
-            self._keeps_names = True
-        rendered = self.state.run / path.name
-        rendered.write_text(yaml.safe_dump(config, sort_keys=False))
-        return rendered
-
-    def _write_env(self) -> None:
-        """`env`: what a shell needs before `dapr run -f dapr.yaml`; one pair of tokens, as the template has no more."""
-        values = {
-            **self.platform_env(),
-            "APP_API_TOKEN": self.secrets["commonAppToken"],
-            "DAPR_API_TOKEN": self.secrets["commonApiToken"],
-            "AUTH_SEALING": self.secrets[SEALING],
-            "DAPR_HOST_IP": LOOPBACK,
-            "YOCASO_SECRETS_FILE": str(self.state.secrets_file),
-        }
-        values["PATH"] = (
-            f"{Path(sys.executable).parent}{os.pathsep}{self.state.bin}{os.pathsep}$PATH"
-        )
-        write_private(
-            self.state.env_file,
-            "".join(f'export {key}="{value}"\n' for key, value in values.items()),
-        )
+    def _config(self, entry: AppEntry) -> Path | None:
+        if entry.config_file_path is None:
+            return None
+        path = self._dapr_yaml.parent / entry.config_file_path
+        return with_registry(path, self._registry, self.state.run / path.name)
 
     # --- starting ---
 
     def _start_stage(self, stages: Collection[Stage], seconds: float) -> None:
         names = [name for name, spec in self._specs.items() if spec.stage in stages]
-        if Stage.SIDECARS in stages and self._keeps_names and not self._names_file.exists():
+        if Stage.SIDECARS in stages and not self._registry.exists():
             self._start_first_sidecar(names, seconds)
         for name in names:
             self.supervisor.start(name)
         self._await_ready(set(names), seconds, self._is_ready)
 
-    @property
-    def _names_file(self) -> Path:
-        return self.state.data / "names.db"
-
     def _start_first_sidecar(self, names: Sequence[str], seconds: float) -> None:
         """Sidecars that create the registry of names at once trip over each other, and one stays unknown."""
-        first = next(name for name in names if self._specs[name].stage is Stage.SIDECARS)
-        self.supervisor.start(first)
-        wait_until(self._has_names, seconds, f"{first} to create the registry of names")
-
-    def _has_names(self) -> bool:
-        try:
-            with contextlib.closing(
-                sqlite3.connect(f"file:{self._names_file}?mode=ro", uri=True)
-            ) as names:
-                return bool(names.execute("SELECT 1 FROM hosts LIMIT 1").fetchone())
-        except sqlite3.Error:
-            return False
+        first = next((name for name in names if self._specs[name].stage is Stage.SIDECARS), None)
+        if first is not None:
+            self.supervisor.start(first)
+            what = f"{first} to create the registry of names"
+            wait_until(lambda: has_a_name(self._registry), seconds, what, self._require_supervisor)
 
     def _await_ready(self, waiting: set[str], seconds: float, holds: Callable[[str], bool]) -> None:
         def all_ready() -> bool:
