@@ -1,0 +1,92 @@
+"""Kills with a proof that they hit, and the time until the platform answers again."""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+
+from services.kit.errors import ErrorCode
+from tests.support.model_server import script_text
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+HEAL_SECONDS: Final = 60.0
+"""The bound of I11: by then every turn has ended and calls are answered."""
+PASSING: Final = frozenset({408, 409, 429, 499, 500, 502, 503, 504})
+TEMPORARY: Final = frozenset({ErrorCode.ABORTED, ErrorCode.TURN_IN_PROGRESS})
+
+
+async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int:
+    """Kill a process and wait until that very process is no more."""
+    pid = await asyncio.to_thread(platform.stack.kill, name, sign)
+    await asyncio.to_thread(platform.stack.wait_gone, name, pid)
+    return pid
+
+
+async def running(platform: Platform, *names: str) -> None:
+    """Wait until processes answer again; the supervisor has restarted what died."""
+    for name in names:
+        await asyncio.to_thread(platform.stack.wait_running, name)
+
+
+async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:
+    """Restart a process in order, from now on with more environment if given."""
+    await asyncio.to_thread(platform.stack.restart, name, env=env)
+
+
+async def until_ok(
+    client: Client,
+    method: str,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = HEAL_SECONDS,
+    **body: Any,
+) -> Any:
+    """Call as a client does that meets restarts: repeat while the answer says that it may pass; the response."""
+
+    async def attempt() -> dict[str, Any] | None:
+        try:
+            answer = await client.call(method, headers, **body)
+        except (aiohttp.ClientError, OSError):
+            return None
+        if answer.status in PASSING:
+            return None
+        assert answer.status == 200, answer
+        return {"body": answer.body}
+
+    found = await wait_until(attempt, seconds, f"{method} to succeed", every=0.1)
+    return found["body"]
+
+
+async def until_begun(platform: Platform) -> None:
+    """Wait until conversations can be created and written; no turn is begun, so failpoints of turns stay armed."""
+    async with platform.client("probe") as client:
+        created = await until_ok(client, "CreateConversation")
+        await until_ok(
+            client, "AppendMessage", conversationId=created["conversationId"], text="ready?"
+        )
+
+
+class Recovery:
+    """Asks for a whole turn from a fault on, until one is answered.
+
+    `by_workflow`: the model fails at first, so that the turn needs the workflow, and what the workflow needs.
+    """
+
+    def __init__(self, platform: Platform, *, by_workflow: bool = False) -> None:
+        self._platform = platform
+        self._tries = [{"status": 500}, {}] if by_workflow else [{}]
+        self._began = time.monotonic()
+
+    async def seconds(self) -> float:
+        """Fault to first turn answered."""
+        async with self._platform.client("probe") as client:
+            created = await until_ok(client, "CreateConversation")
+            text = f"{script_text(attempts=self._tries)} {uuid.uuid4().hex}"
+            await until_ok(
+                client, "SendMessage", conversationId=created["conversationId"], text=text
+            )
+        return round(time.monotonic() - self._began, 2)
