@@ -90,9 +90,10 @@ async def list_events(
     """Events after a seq; waits for the first when there is none."""
     await _require_stream(using, caller, request.conversation_id, request.turn_id, request.after)
     events = await using.events.read(request.turn_id, request.after, request.limit)
-    if not events and request.wait_seconds:
-        events = await _first_batch(using, request)
     closed = await _closed(using, request.turn_id, events, request)
+    if not events and request.wait_seconds and not closed:
+        events = await _first_batch(using, request)
+        closed = await _closed(using, request.turn_id, events, request)
     return ListEventsResponse(events=[_event(event) for event in events], closed=closed)
 
 
