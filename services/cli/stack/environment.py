@@ -1,0 +1,96 @@
+"""What the apps are told: addresses, secrets and the model; and the same for a shell before `dapr run`."""
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.cli.stack import infra, postgres
+from services.cli.stack.ports import LOOPBACK, PortPlan
+from services.cli.stack.state import StateFolder, write_private
+
+LOCAL_OUTPUT_TOKENS: Final = "512"
+"""A small model does not know when to end."""
+_SEALING: Final = "authKeySecret"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The variables of one started stack."""
+
+    state: StateFolder
+    ports: PortPlan
+    secrets: dict[str, str]
+    with_model: bool
+
+    @classmethod
+    def prepare(
+        cls, state: StateFolder, ports: PortPlan, app_ids: Iterable[str], *, with_model: bool
+    ) -> "Environment":
+        """Make the secrets that are new, and write the file that Dapr's secret store reads."""
+        values = state.load_secrets()
+        password = state.secret(values, "postgresPassword")
+        state.secret(values, "valkeyPassword")
+        state.secret(values, _SEALING)
+        for name in ("common", *app_ids):
+            state.secret(values, f"{name}AppToken")
+            state.secret(values, f"{name}ApiToken")
+        values["postgresConnectionString"] = postgres.url(ports.of("postgres"), password)
+        values["valkeyHost"] = f"{LOOPBACK}:{ports.of('valkey')}"
+        state.save_secrets(values)
+        return cls(state, ports, values, with_model)
+
+    @property
+    def database_url(self) -> str:
+        """How an app reaches Postgres."""
+        return self.secrets["postgresConnectionString"]
+
+    @property
+    def valkey_url(self) -> str:
+        """How an app reaches Valkey."""
+        return f"redis://:{self.secrets['valkeyPassword']}@{self.secrets['valkeyHost']}/0"
+
+    def for_sidecar(self) -> dict[str, str]:
+        """What every sidecar is told."""
+        return {"YOCASO_SECRETS_FILE": str(self.state.secrets_file)}
+
+    def for_app(self, app_id: str) -> dict[str, str]:
+        """What an app is told."""
+        return {**self._for_all(), **(self._for_auth() if app_id == "auth" else {})}
+
+    def write_file(self) -> None:
+        """`env`: what `dapr run` and its apps need; one pair of tokens, as the template has no more."""
+        values = {
+            **self._for_all(),
+            **self._for_auth(),
+            **self.for_sidecar(),
+            "APP_API_TOKEN": self.secrets["commonAppToken"],
+            "DAPR_API_TOKEN": self.secrets["commonApiToken"],
+            "DAPR_HOST_IP": LOOPBACK,
+            "PATH": self._path("$PATH"),
+        }
+        lines = [f'export {key}="{value}"\n' for key, value in values.items()]
+        write_private(self.state.env_file, "".join(lines))
+
+    def _for_all(self) -> dict[str, str]:
+        values = {
+            "PATH": self._path(os.environ.get("PATH", os.defpath)),
+            "PYTHONUNBUFFERED": "1",
+            "YOCASO_ENV": "local",
+            "YOCASO_DATABASE_URL": self.database_url,
+            "YOCASO_VALKEY_URL": self.valkey_url,
+        }
+        if self.with_model:
+            limit = os.environ.get("LLM_MAX_OUTPUT_TOKENS", LOCAL_OUTPUT_TOKENS)
+            values["LLM_BASE_URL"] = f"http://{LOOPBACK}:{self.ports.of('model')}/v1"
+            values["LLM_DEFAULT_MODEL"] = values["LLM_MODELS"] = infra.LOCAL_MODEL
+            values["LLM_MAX_OUTPUT_TOKENS"] = limit
+        return values
+
+    def _for_auth(self) -> dict[str, str]:
+        return {"AUTH_KEY_SECRET": self.secrets[_SEALING]}
+
+    def _path(self, rest: str) -> str:
+        return os.pathsep.join([str(Path(sys.executable).parent), str(self.state.bin), rest])
