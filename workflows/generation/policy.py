@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Final
 
 MODEL_TRIES: Final = 4
-"""Tries of the model within one turn, when it fails in a way that may pass."""
+"""Tries of the model by the workflow, when it fails in a way that may pass; the host's own first one comes before."""
 HOST_TRIES: Final = 40
 """Tries of the segment itself, when its host dies or a store is away."""
 

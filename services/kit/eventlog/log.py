@@ -162,7 +162,7 @@ class EventLog:
 
     async def release(self, stream_id: str, attempt: int) -> None:
         """Say that this attempt ends without ending the stream, so that the next need not wait for its silence."""
-        await self._database.fetch(sql.RELEASE, stream_id, attempt)
+        await self._database.fetch(sql.RELEASE, stream_id, attempt, SILENCE_SECONDS)
         await self._signals.notify(_free_channel(stream_id))
 
     async def occupancy(self, stream_id: str) -> Occupancy:

@@ -82,9 +82,9 @@ OCCUPANCY: Final = """
     FROM events.streams WHERE id = $1
 """
 
-# $2 attempt
+# $2 attempt, $3 seconds of silence; further back, a sweep would take the stream for abandoned between two attempts
 RELEASE: Final = """
-    UPDATE events.streams SET driven_at = now() - interval '1 minute'
+    UPDATE events.streams SET driven_at = now() - make_interval(secs => $3::double precision)
     WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
 """
 
