@@ -1,24 +1,39 @@
 """One platform for all tests of this folder."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 
+from services.auth.adapters.jose import JoseKeyForge
+from services.auth.adapters.postgres import PostgresKeyStore
 from services.kit.db import Database
 from services.kit.eventlog import EventLog
 from services.kit.signals import Signals
 from tests.support.platform import Client, Platform
 
-# A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
-LLM = {"LLM_SWEEP_SECONDS": "1", "LLM_IDLE_SECONDS": "6"}
+KEY_SECRET = "what seals the signing keys of these tests"
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every app writes its spans."""
+    return tmp_path_factory.mktemp("traces") / "spans.jsonl"
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iterator[Platform]:
     """Everything, started once."""
-    running = Platform(tmp_path_factory.mktemp("platform"), offset=16_200, env={"llm": LLM})
+    env = {
+        "*": {"YOCASO_TRACE_FILE": str(trace_file)},
+        "auth": {"AUTH_KEY_SECRET": KEY_SECRET},
+        # A turn that nobody drives is found sooner, so that tests need not wait for it.
+        "llm": {"LLM_SWEEP_SECONDS": "1", "LLM_IDLE_SECONDS": "8"},
+    }
+    running = Platform(tmp_path_factory.mktemp("platform"), offset=16_200, env=env)
     running.start()
     yield running
     running.stop()
@@ -60,4 +75,14 @@ async def log(platform: Platform) -> AsyncIterator[EventLog]:
     await signals.start()
     yield EventLog(database, signals)
     await signals.close()
+    await database.close()
+
+
+@pytest.fixture
+async def sign(platform: Platform) -> AsyncIterator[Callable[[dict[str, Any]], str]]:
+    """Signs any claims with the platform's own key."""
+    database = Database(platform.stack.database_url())
+    key, *_ = await PostgresKeyStore(database).all()
+    forge = JoseKeyForge(KEY_SECRET)
+    yield lambda said: forge.sign(key, said)
     await database.close()

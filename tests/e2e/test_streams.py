@@ -166,7 +166,8 @@ async def test_a_list_of_events_goes_in_pages_and_says_when_nothing_more_will_co
         closed = page["closed"]
         assert len(page["events"]) == 1
     assert seqs == list(range(1, len(seqs) + 1))
-    rest = await alice.must("ListEvents", **ref, after=seqs[-1], waitSeconds=5)
+    async with asyncio.timeout(30):  # there is nothing to wait for
+        rest = await alice.must("ListEvents", **ref, after=seqs[-1], waitSeconds=60)
     assert rest == {"events": [], "closed": True}
 
 
