@@ -66,6 +66,7 @@ func TestASidecarsOwnErrorsBecomeRpcErrors(t *testing.T) {
 		"bad api token":   {401, `invalid api token canary`, 503, codeUnavailable},
 		"too long a wait": {500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"rpc error: code = DeadlineExceeded canary"}`, 504, codeDeadlineExceeded},
 		"too large":       {413, `canary`, 413, codePayloadTooLarge},
+		"too long":        {431, `canary`, 413, codePayloadTooLarge},
 		"too many":        {429, `canary`, 429, codeRateLimited},
 		"not found":       {404, `{"detail":"canary"}`, 503, codeUnavailable},
 		"HTML":            {502, `<html>canary</html>`, 503, codeUnavailable},

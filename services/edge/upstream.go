@@ -137,7 +137,8 @@ func (e *edge) sidecarFailure(status int, body string) failure {
 	case status == http.StatusGatewayTimeout, status == http.StatusRequestTimeout,
 		strings.Contains(strings.ToLower(body), "deadline"):
 		return e.catalogue.fail(codeDeadlineExceeded, "The service did not answer in time.")
-	case status == http.StatusRequestEntityTooLarge:
+	case status == http.StatusRequestEntityTooLarge, status == http.StatusRequestURITooLong,
+		status == http.StatusRequestHeaderFieldsTooLarge:
 		return e.catalogue.fail(codePayloadTooLarge, "The body is larger than the service takes.")
 	case status == http.StatusTooManyRequests:
 		return e.catalogue.fail(codeRateLimited, "Too many calls at once.")
