@@ -3,7 +3,7 @@
 import time
 from datetime import datetime
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg
 
 from tests.e2e.talk import (
     ask,

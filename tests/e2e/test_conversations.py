@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg
 import pytest
 
 from tests.e2e.talk import ask, calls, live_turn, messages, prompt, until_held

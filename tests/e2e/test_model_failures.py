@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg
 import pytest
 
 from services.kit.eventlog import EventLog

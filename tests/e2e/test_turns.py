@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg
 
 from services.contracts.turns import TURN_STREAM
 from services.kit.eventlog import EventLog, NewEvent
