@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, CursorResult, make_url

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from tests.bench import appends, footprint, growth, steps, turns
@@ -13,7 +13,7 @@ from tests.bench.figures import emit
 from tests.support.platform import Platform
 
 OFFSET = 12_000
-ON_PLATFORM: dict[str, Callable[[Platform], Awaitable[None]]] = {
+ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
     "W1": appends.measure,
     "W3": turns.measure,
     "growth": growth.measure,
@@ -33,7 +33,9 @@ def main() -> None:
         if "W2" in wanted:
             steps.measure(Path(folder) / "steps")
         if set(wanted) - {"W2"}:
-            _on_platform(Path(folder) / "platform", [name for name in ON_PLATFORM if name in wanted])
+            _on_platform(
+                Path(folder) / "platform", [name for name in ON_PLATFORM if name in wanted]
+            )
 
 
 def _on_platform(state: Path, names: list[str]) -> None:

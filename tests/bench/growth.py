@@ -1,5 +1,7 @@
 """Growth: what an append and a first token cost in a conversation of 10, 1,000 and 10,000 messages."""
 
+from typing import Any
+
 import asyncpg
 
 from tests.bench.figures import closed_loop, emit, milliseconds, quantile
@@ -30,8 +32,16 @@ async def measure(platform: Platform) -> None:
                 "first_token_p50_ms": milliseconds(quantile(tokens, 0.5)),
             }
             first = first or dict(figures)
-            ratios = {f"{name}_ratio": round(value / first[name], 2) for name, value in figures.items()}
-            emit("growth", messages=size, **figures, **ratios, baseline="the conversation of 10 messages")
+            ratios = {
+                f"{name}_ratio": round(value / first[name], 2) for name, value in figures.items()
+            }
+            emit(
+                "growth",
+                messages=size,
+                **figures,
+                **ratios,
+                baseline="the conversation of 10 messages",
+            )
     await connection.close()
 
 
@@ -44,4 +54,7 @@ async def _append(client: Client, conversation_id: str) -> None:
 
 
 async def _written(connection: asyncpg.Connection) -> int:
-    return await connection.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+    found: Any = await connection.fetchval(
+        "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"
+    )
+    return int(found)

@@ -16,7 +16,13 @@ from services.kit.db import Database
 from services.kit.eventlog import EventLog, NewEvent, Segment, migrate_event_log, run_segment
 from services.kit.settings import PlatformSettings, load_settings
 from services.kit.signals import Signals
-from services.kit.workflows import ActivityRef, LocalWorkflows, WorkflowContext, WorkflowHost, WorkflowRef
+from services.kit.workflows import (
+    ActivityRef,
+    LocalWorkflows,
+    WorkflowContext,
+    WorkflowHost,
+    WorkflowRef,
+)
 
 
 class Work(BaseModel):
@@ -118,5 +124,7 @@ async def _run_activities(request: Request) -> dict[str, str]:
     """Returns when the engine says that the workflow is complete."""
     name = uuid.uuid4().hex
     await request.app.state.workflows.start(BY_ACTIVITIES.name, name, {"id": name})
-    await request.app.state.client.wait_for_workflow_completion(name, fetch_payloads=False, timeout_in_seconds=60)
+    await request.app.state.client.wait_for_workflow_completion(
+        name, fetch_payloads=False, timeout_in_seconds=60
+    )
     return {"id": name}

@@ -18,7 +18,9 @@ async def measure(platform: Platform) -> None:
         await _turns(client, 10, 1)
         for concurrency, count in ((1, 60), (8, 160), (32, 480)):
             run, failed = await _turns(client, count, concurrency)
-            base = await closed_loop(lambda _: _direct(direct, platform.model_url), count, concurrency)
+            base = await closed_loop(
+                lambda _: _direct(direct, platform.model_url), count, concurrency
+            )
             emit(
                 "W3 streamed turn through the edge",
                 concurrency=concurrency,
@@ -84,14 +86,19 @@ async def _direct(session: aiohttp.ClientSession, url: str) -> float:
     first = None
     async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
         async for line in reply.content:
-            if first is None and line.startswith(b"data:") and b'"content":"' in line.replace(b" ", b""):
-                if b'"content":""' not in line.replace(b" ", b""):
-                    first = time.perf_counter() - began
+            if (
+                first is None
+                and line.startswith(b"data:")
+                and b'"content":"' in line.replace(b" ", b"")
+            ) and b'"content":""' not in line.replace(b" ", b""):
+                first = time.perf_counter() - began
     assert first is not None
     return first
 
 
 def _over(run: Run, base: Run, share: float) -> float:
     return round(
-        milliseconds(quantile(run.latencies, share)) - milliseconds(quantile(base.latencies, share)), 2
+        milliseconds(quantile(run.latencies, share))
+        - milliseconds(quantile(base.latencies, share)),
+        2,
     )

@@ -1,0 +1,119 @@
+"""The auth app as its own process, on a real Postgres."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.cli.stack import Stack
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).parents[3]
+OFFSET = 9_000
+TOKEN = "a-sidecar-token"
+
+
+@pytest.fixture(scope="session")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres of its own."""
+    stack = Stack(tmp_path_factory.mktemp("auth"), port_offset=OFFSET, dapr_yaml=ROOT / "dapr.yaml")
+    stack.start(apps=False)
+    yield stack.database_url()
+    stack.stop()
+
+
+@dataclass
+class AuthApp:
+    """A running auth app, called as its sidecar calls it."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def call(self, method: str, **body: Any) -> tuple[int, Any]:
+        path = f"{self.url}/yocaso.auth.v1.TokenService/{method}"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(path, json=body, headers={"dapr-api-token": TOKEN}) as reply,
+        ):
+            return reply.status, await reply.json()
+
+    async def jwks(self) -> dict[str, Any]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/.well-known/jwks.json") as reply,
+        ):
+            assert reply.status == 200
+            return await reply.json()
+
+    async def until_ready(self) -> "AuthApp":
+        async def ready() -> bool:
+            try:
+                async with (
+                    aiohttp.ClientSession() as session,
+                    session.get(f"{self.url}/healthz") as reply,
+                ):
+                    return reply.status == 204
+            except aiohttp.ClientError:
+                return False
+
+        await wait_until(ready, 20, "auth to answer")
+        return self
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class AuthApps:
+    """Starts auth apps on one database; stops them all."""
+
+    def __init__(self, database_url: str, folder: Path) -> None:
+        self._database_url = database_url
+        self._folder = folder
+        self._running: list[AuthApp] = []
+
+    def start(self, env: Mapping[str, str] | None = None) -> AuthApp:
+        port = 7101 + OFFSET + 10 * len(self._running)
+        log = self._folder / f"auth-{port}.log"
+        variables = {
+            **os.environ,
+            "APP_PORT": str(port),
+            "APP_API_TOKEN": TOKEN,
+            "YOCASO_DATABASE_URL": self._database_url,
+            "AUTH_KEY_SECRET": "a secret of at least thirty-two characters",
+            **(env or {}),
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.kit.serve", "services.auth.app"],
+                cwd=ROOT,
+                env=variables,
+                stdout=output,
+                stderr=output,
+            )
+        app = AuthApp(port, process, log)
+        self._running.append(app)
+        return app
+
+    def stop(self) -> None:
+        for app in self._running:
+            app.stop()
+
+
+@pytest.fixture
+def auth_apps(database_url: str, tmp_path: Path) -> Iterator[AuthApps]:
+    """Starts auth apps; they end with the test."""
+    apps = AuthApps(database_url, tmp_path)
+    yield apps
+    apps.stop()

@@ -1,0 +1,101 @@
+"""Tokens and keys of the real app on a real Postgres."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from tests.component.auth.conftest import AuthApps
+from tests.requirements import requirement
+
+ALICE = {"userId": "alice", "email": "alice@example.com"}
+
+
+def claims_of(token: str, jwks: dict[str, Any]) -> dict[str, Any]:
+    return jwt.decode(token, KeySet.import_key_set(jwks), algorithms=["RS256"]).claims  # type: ignore[arg-type]
+
+
+@requirement("auth:issue-token")
+async def test_a_local_token_says_who_it_is_for_and_verifies_by_the_key_set(
+    auth_apps: AuthApps,
+) -> None:
+    app = await auth_apps.start().until_ready()
+    status, issued = await app.call("IssueLocalToken", **ALICE, scopes=["chat"], ttlSeconds=60)
+    assert status == 200
+    claims = claims_of(issued["accessToken"], await app.jwks())
+    assert (claims["sub"], claims["email"], claims["scope"]) == (
+        "alice",
+        "alice@example.com",
+        "chat",
+    )
+    assert (claims["iss"], claims["aud"]) == ("yocaso", "yocaso")
+    assert claims["exp"] - claims["iat"] == 60
+
+
+@requirement("auth:jwks")
+async def test_the_key_set_shows_public_parts_only_and_the_table_no_private_key_in_clear(
+    auth_apps: AuthApps, database_url: str
+) -> None:
+    app = await auth_apps.start().until_ready()
+    for key in (await app.jwks())["keys"]:
+        assert set(key) == {"kty", "n", "e", "kid", "use", "alg"}
+    connection = await asyncpg.connect(database_url)
+    for sealed in await connection.fetch("SELECT sealed FROM auth.signing_keys"):
+        assert b'"d"' not in sealed["sealed"]
+    await connection.close()
+    assert "PRIVATE" not in app.log.read_text()
+
+
+@requirement("auth:rotation")
+async def test_after_a_rotation_tokens_of_the_old_key_still_verify(auth_apps: AuthApps) -> None:
+    app = await auth_apps.start().until_ready()
+    _, before = await app.call("IssueLocalToken", **ALICE)
+    status, rotated = await app.call("RotateKey")
+    assert status == 200
+    _, again = await app.call("RotateKey")
+    assert [key["kid"] for key in again["keys"]] == [key["kid"] for key in rotated["keys"]]
+    jwks = await app.jwks()
+    assert len(jwks["keys"]) >= 2
+    assert claims_of(before["accessToken"], jwks)["sub"] == "alice"
+
+
+async def test_replicas_that_start_together_share_their_keys_and_a_restart_keeps_them(
+    auth_apps: AuthApps,
+) -> None:
+    apps = [auth_apps.start() for _ in range(2)]
+    await asyncio.gather(*(app.until_ready() for app in apps))
+    sets = [await app.jwks() for app in apps]
+    assert sets[0] == sets[1]
+    apps[0].stop()
+    third = await auth_apps.start().until_ready()
+    assert await third.jwks() == sets[1]
+
+
+async def test_production_issues_no_local_tokens(auth_apps: AuthApps) -> None:
+    app = await auth_apps.start({"YOCASO_ENV": "production"}).until_ready()
+    status, refused = await app.call("IssueLocalToken", **ALICE)
+    assert (status, refused["error"]["code"]) == (403, "PERMISSION_DENIED")
+
+
+async def test_bad_input_names_the_field(auth_apps: AuthApps) -> None:
+    app = await auth_apps.start().until_ready()
+    for field, body in (
+        ("userId", {**ALICE, "userId": ""}),
+        ("email", {**ALICE, "email": "nobody"}),
+        ("ttlSeconds", {**ALICE, "ttlSeconds": 1}),
+        ("scopes[0]", {**ALICE, "scopes": ["Not A Scope"]}),
+        ("surprise", {**ALICE, "surprise": 1}),
+    ):
+        status, refused = await app.call("IssueLocalToken", **body)
+        assert status == 400
+        assert refused["error"]["details"]["fieldViolations"][0]["field"] == field
+
+
+async def test_without_a_secret_the_app_refuses_to_start_and_names_the_variable(
+    auth_apps: AuthApps,
+) -> None:
+    app = auth_apps.start({"AUTH_KEY_SECRET": "short"})
+    assert await asyncio.to_thread(app.process.wait, 20) == 2
+    assert "AUTH_KEY_SECRET" in app.log.read_text()
