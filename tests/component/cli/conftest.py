@@ -1,8 +1,20 @@
-"""Stacks for the tests of the command: real servers and sidecars, tiny apps, ports of their own."""
+"""A command of each test's own, ended with it."""
 
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
 
-OFFSET: Final = 7000
-"""Servers on 13xxx, away from a stack that the developer may be running."""
-TEMPLATE: Final = Path(__file__).parent / "apps" / "dapr.yaml"
+import pytest
+
+from tests.component.cli.command import Command
+from tests.support.wait import wait_until
+
+
+@pytest.fixture
+async def command(tmp_path: Path) -> AsyncIterator[Command]:
+    running = Command(tmp_path / "state")
+    yield running
+    if running.is_running:
+        running.signal(signal.SIGTERM)
+        await running.ended()
+    await wait_until(lambda: not running.living, 15, "the end of every process")

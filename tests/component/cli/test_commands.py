@@ -6,98 +6,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
-import psutil
 import pytest
 
 from services.cli.stack.launcher import record
 from services.cli.stack.stack import Stack
-from services.cli.stack.state import StateFolder
-from tests.component.cli.conftest import OFFSET, TEMPLATE
+from tests.component.cli.command import OFFSET, TEMPLATE, Command, lives
 from tests.requirements import requirement
-from tests.support.wait import wait_until
 
 STOP_SECONDS = 10
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be collected does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-class Command:
-    """`yocaso …` in a process of its own, on a state folder of its own."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.output = ""
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def begin(self, name: str = "infra", *more: str, **env: str) -> None:
-        arguments = more or ("--file", str(TEMPLATE), "--port-offset", str(OFFSET))
-        self._process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "services.cli.main",
-                name,
-                "--state",
-                str(self.state),
-                *arguments,
-            ),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "LLM_BASE_URL": "http://127.0.0.1:1/v1", **env},
-            start_new_session=True,
-        )
-
-    async def read_until(self, text: str) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        while text not in self.output:
-            line = await self._process.stdout.readline()
-            assert line, f"ended before it said {text!r}:\n{self.output}"
-            self.output += line.decode()
-
-    async def ready(self, **env: str) -> None:
-        await self.begin(**env)
-        await self.read_until("dapr run -f")
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    async def ended(self) -> int:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        self.output += (await self._process.stdout.read()).decode()
-        return await self._process.wait()
-
-    @property
-    def living(self) -> dict[str, int]:
-        """The processes of this state folder that live."""
-        return StateFolder(self.state).leftovers()
-
-    @property
-    def is_running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
-
-
-@pytest.fixture
-async def command(tmp_path: Path) -> AsyncIterator[Command]:
-    running = Command(tmp_path / "state")
-    yield running
-    if running.is_running:
-        running.signal(signal.SIGTERM)
-        await running.ended()
-    await wait_until(lambda: not running.living, 15, "the end of every process")
 
 
 @requirement("stack:stop-clean")

@@ -10,7 +10,7 @@ import pytest
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.stack import Stack
-from tests.component.cli.conftest import OFFSET, TEMPLATE
+from tests.component.cli.command import OFFSET, TEMPLATE
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

@@ -1,0 +1,96 @@
+"""`yocaso …` as a user runs it."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from services.cli.stack.state import StateFolder
+
+ROOT: Final = Path(__file__).parents[3]
+OFFSET: Final = 7000
+"""Servers on 13xxx, away from a stack that the developer may be running."""
+TEMPLATE: Final = Path(__file__).parent / "apps" / "dapr.yaml"
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be collected does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Command:
+    """`yocaso …` in a process of its own, on a state folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.output = ""
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def begin(
+        self, name: str = "infra", *more: str, typed: str | None = None, **env: str
+    ) -> None:
+        arguments = more or ("--file", str(TEMPLATE), "--port-offset", str(OFFSET))
+        self._process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "services.cli.main",
+                name,
+                "--state",
+                str(self.state),
+                *arguments,
+            ),
+            stdin=asyncio.subprocess.DEVNULL if typed is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "LLM_BASE_URL": "http://127.0.0.1:1/v1", **env},
+            start_new_session=True,
+        )
+        if typed is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.write(typed.encode())
+            self._process.stdin.close()
+
+    async def read_until(self, text: str) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while text not in self.output:
+            line = await self._process.stdout.readline()
+            assert line, f"ended before it said {text!r}:\n{self.output}"
+            self.output += line.decode()
+
+    async def ready(self, **env: str) -> None:
+        await self.begin(**env)
+        await self.read_until("dapr run -f")
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self, name: str) -> int:
+        """Kill a process of the stack, as an accident would."""
+        pid = self.living[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def ended(self) -> int:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.output += (await self._process.stdout.read()).decode()
+        return await self._process.wait()
+
+    @property
+    def living(self) -> dict[str, int]:
+        """The processes of this state folder that live."""
+        return StateFolder(self.state).leftovers()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
