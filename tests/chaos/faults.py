@@ -76,17 +76,16 @@ class Recovery:
     `by_workflow`: the model fails at first, so that the turn needs the workflow, and what the workflow needs.
     """
 
-    def __init__(self, platform: Platform, *, by_workflow: bool = False) -> None:
-        self._platform = platform
+    def __init__(self, client: Client, *, by_workflow: bool = False) -> None:
+        self._client = client
         self._tries = [{"status": 500}, {}] if by_workflow else [{}]
         self._began = time.monotonic()
 
     async def seconds(self) -> float:
         """Fault to first turn answered."""
-        async with self._platform.client("probe") as client:
-            created = await until_ok(client, "CreateConversation")
-            text = f"{script_text(attempts=self._tries)} {uuid.uuid4().hex}"
-            await until_ok(
-                client, "SendMessage", conversationId=created["conversationId"], text=text
-            )
+        created = await until_ok(self._client, "CreateConversation")
+        text = f"{script_text(attempts=self._tries)} {uuid.uuid4().hex}"
+        await until_ok(
+            self._client, "SendMessage", conversationId=created["conversationId"], text=text
+        )
         return round(time.monotonic() - self._began, 2)

@@ -11,13 +11,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos.faults import HEAL_SECONDS, Recovery, kill, restart, running, until_begun, until_ok
-from tests.chaos.turns import MIDDLE, TurnUnderFire, next_turn_works, release, script
+from tests.chaos.turns import (
+    MIDDLE,
+    TurnUnderFire,
+    held_at,
+    next_turn_works,
+    release,
+    script,
+)
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 
 STEPS = (
@@ -41,6 +50,7 @@ BY_WORKFLOW = ("workflows", "workflows-daprd", "scheduler")
 class Column:
     """The turns of one kill."""
 
+    platform: Platform
     client: Client
     gate: str
     turns: dict[str, TurnUnderFire] = field(default_factory=dict[str, TurnUnderFire])
@@ -64,6 +74,7 @@ class Column:
         self.calls.append(asyncio.create_task(self._cancel("cancelled")))
         await control.wait_for("turn.after_cancel_recorded")
         self.calls.append(asyncio.create_task(self._send_unary()))
+        await held_at(self.platform, self.gate, 3)
         self.turns["race"] = await TurnUnderFire.begin(
             self.client, script(delay_ms=10), may_be_cancelled=True
         )
@@ -96,7 +107,8 @@ class Column:
     async def _send_unary(self) -> None:
         """A unary call that holds its key when the fault comes: a retry is answered, no lasting 409 (T1)."""
         conversation = await self.client.conversation()
-        body = {"conversationId": conversation, "text": f"held {uuid.uuid4().hex}"}
+        text = f"{script_text(tokens=5, gate=self.gate)} {uuid.uuid4().hex}"
+        body: dict[str, Any] = {"conversationId": conversation, "text": text}
         key = {"idempotency-key": uuid.uuid4().hex}
         sent = await until_ok(self.client, "SendMessage", key, seconds=150, **body)
         again = await until_ok(self.client, "SendMessage", key, **body)
@@ -113,7 +125,7 @@ async def column(platform: Platform, client: Client, socket: Path) -> AsyncItera
         points = [f"{step}:1:stop" for step in (*STEPS, "turn.after_cancel_recorded")]
         await restart(platform, "llm", control.environment(*points))
         await until_begun(platform)
-        standing = Column(client, gate)
+        standing = Column(platform, client, gate)
         try:
             await standing.stand(control)
             yield standing
@@ -134,7 +146,7 @@ async def _column_survives(
     target: str,
 ) -> None:
     async with column(platform, client, socket) as standing:
-        recovery = Recovery(platform, by_workflow=target in BY_WORKFLOW)
+        recovery = Recovery(client, by_workflow=target in BY_WORKFLOW)
         await kill(platform, target)
         recovered = asyncio.create_task(recovery.seconds())
         await running(platform, target)

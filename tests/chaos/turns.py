@@ -166,3 +166,13 @@ async def next_turn_works(turn: TurnUnderFire) -> None:
 async def release(platform: Platform, gate: str) -> None:
     """Let the model go on."""
     await platform.model("/__gate", {"action": "release", "name": gate})
+
+
+async def held_at(platform: Platform, gate: str, count: int) -> None:
+    """Wait until so many calls of the model stand at a gate."""
+
+    async def standing() -> bool:
+        waiting = (await platform.model("/__gate"))["waiting"]
+        return sum(each["name"] == gate for each in waiting) >= count
+
+    await wait_until(standing, 20, f"{count} calls at {gate}")

@@ -1,0 +1,162 @@
+"""Two hosts of one actor: appends through either sidecar, recorded as a history."""
+
+import asyncio
+import os
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from tests.chaos.faults import kill, restart, running, until_ok
+from tests.support.checkers import check_seqs, check_set
+from tests.support.history import History
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+ROOT: Final = Path(__file__).parents[2]
+BLIND: Final = str(ROOT / "tests" / "support" / "blind")
+HOSTS: Final = ("llm", "llm-2")
+BATCH: Final = 3
+PATIENCE: Final = 4.0
+"""How long a caller waits for an answer before it asks again."""
+
+
+@dataclass
+class Log:
+    """The messages of one conversation, appended by many."""
+
+    conversation: str
+    user: str
+    history: History = field(default_factory=History)
+
+
+class Appender:
+    """Calls ConversationActor through a chosen sidecar, as the app beside that sidecar would."""
+
+    def __init__(self, platform: Platform, session: aiohttp.ClientSession) -> None:
+        self._platform = platform
+        self._session = session
+
+    async def actor(
+        self, host: str, conversation: str, method: str, body: Any, patience: float = PATIENCE
+    ) -> Any:
+        """The method's Reply; raises aiohttp.ClientError where its outcome is unknown."""
+        stack = self._platform.stack
+        url = stack.url(f"{host}-daprd")
+        async with self._session.put(
+            f"{url}/v1.0/actors/ConversationActor/{conversation}/method/{method}",
+            json=body,
+            headers={"dapr-api-token": stack.api_token(host)},
+            timeout=aiohttp.ClientTimeout(total=patience),
+        ) as reply:
+            if reply.status != 200:
+                raise aiohttp.ClientPayloadError(f"{reply.status}: {await reply.text()}")
+            return await reply.json(content_type=None)
+
+    async def append(self, log: Log, host: str, *, keyed: bool, patience: float = PATIENCE) -> bool:
+        """Append a message; one with a key is repeated until its outcome is known, one without is not."""
+        text = f"{host}-{uuid.uuid4().hex}"
+        body = {
+            "user_id": log.user,
+            "message_id": f"msg_{uuid.uuid4().hex}",
+            "repeatable": keyed,
+            "request": {"conversationId": log.conversation, "role": "USER", "text": text},
+        }
+        async with log.history.operation(host, "append", log.conversation, text) as attempt:
+            acknowledged = await self._attempt(host, log, body, patience)
+            if keyed and not acknowledged:
+                await wait_until(
+                    lambda: self._attempt(host, log, body), 60, "an append with a key", every=0.2
+                )
+                acknowledged = True
+            if acknowledged:
+                attempt.ok()
+        return acknowledged
+
+    async def _attempt(self, host: str, log: Log, body: Any, patience: float = PATIENCE) -> bool:
+        try:
+            reply = await self.actor(host, log.conversation, "AppendMessage", body, patience)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+        return reply.get("error") is None
+
+
+async def damage(client: Client, log: Log) -> list[str]:
+    """What the log lost or doubled, read through the edge."""
+    messages: list[dict[str, Any]] = []
+    cursor: dict[str, Any] = {}
+    while True:
+        page = await until_ok(
+            client, "ListMessages", conversationId=log.conversation, limit=100, **cursor
+        )
+        messages += page["messages"]
+        if "nextCursor" not in page:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    report = check_set([each["text"] for each in messages], log.history.operations("append"))
+    return report.problems + check_seqs([int(each["seq"]) for each in messages])
+
+
+async def two_hosts(platform: Platform, *, blind: bool) -> None:
+    """Both hosts of llm run and answer; with `blind` they write without the guard."""
+    path = os.pathsep.join([BLIND, str(ROOT)]) if blind else str(ROOT)
+    env = {"PYTHONPATH": path}
+    if HOSTS[1] in platform.stack.apps:
+        await asyncio.to_thread(platform.stack.supervisor.start, f"{HOSTS[1]}-daprd")
+        await restart(platform, HOSTS[1], env)
+    else:
+        await asyncio.to_thread(platform.stack.add_replica, "llm", 2, env=env)
+    await restart(platform, HOSTS[0], env)
+    await running(platform, *HOSTS, *(f"{host}-daprd" for host in HOSTS))
+
+
+async def one_host(platform: Platform) -> None:
+    """The second host is gone; the first one is as it was."""
+    for name in (HOSTS[1], f"{HOSTS[1]}-daprd"):
+        await asyncio.to_thread(platform.stack.halt, name)
+    await restart(platform, HOSTS[0], {"PYTHONPATH": str(ROOT)})
+
+
+async def double_activation(platform: Platform, appender: Appender, logs: list[Log]) -> int:
+    """Both hosts act for the same actors.
+
+    The first host freezes, app and sidecar, with calls already on their way into it. Placement is killed, and its
+    successor gives the frozen host's actors to the other one, which writes. Then the first host wakes: it still
+    believes that it owns them, still holds what it had read, and takes the calls that wait. Returns how many
+    appends the second host acknowledged while the first one was frozen.
+    """
+    first, second = HOSTS
+    await asyncio.gather(
+        *(appender.append(log, host, keyed=True) for log in logs for host in HOSTS)
+    )
+    for name in (first, f"{first}-daprd"):
+        await asyncio.to_thread(platform.stack.pause, name)
+    try:
+        frozen = [
+            asyncio.create_task(appender.append(log, first, keyed=keyed, patience=60))
+            for log in logs
+            for keyed in (True, False)
+        ]
+        await kill(platform, "placement")
+        taken = await asyncio.gather(*(_append_some(appender, log, second) for log in logs))
+    finally:
+        for name in (f"{first}-daprd", first):
+            await asyncio.to_thread(platform.stack.resume, name)
+    await asyncio.gather(*frozen)
+    await running(platform, "placement", *HOSTS)
+    await asyncio.gather(
+        *(
+            appender.append(log, host, keyed=keyed)
+            for log in logs
+            for host in HOSTS
+            for keyed in (True, False)
+        )
+    )
+    return sum(taken)
+
+
+async def _append_some(appender: Appender, log: Log, host: str) -> int:
+    """Appends through one host, one after another."""
+    return sum([await appender.append(log, host, keyed=True) for _ in range(BATCH)])

@@ -1,0 +1,94 @@
+"""Creating and deleting a conversation touch two actors: what a kill leaves half done is mended."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.chaos.faults import kill, restart, running, until_begun, until_ok
+from tests.requirements import requirement
+from tests.support.failpoint_control import FailpointControl
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+MESSAGES = 120
+"""More than the purge removes at once."""
+
+
+async def _listed(client: Client) -> list[str]:
+    page = await until_ok(client, "ListConversations")
+    return [each["conversationId"] for each in page["conversations"]]
+
+
+@requirement("chaos:T3", "conversations:create")
+@pytest.mark.parametrize("target", ["llm", "llm-daprd"])
+async def test_a_creation_that_was_cut_in_half_is_mended(
+    platform: Platform, alice: Client, socket: Path, target: str
+) -> None:
+    async with FailpointControl(socket) as control:
+        await restart(platform, "llm", control.environment("conversation.after_index:2:stop"))
+        await until_begun(platform)  # the first hit
+        key = {"idempotency-key": uuid.uuid4().hex}
+        cut = asyncio.create_task(alice.call("CreateConversation", key, title="half"))
+        hit = await control.wait_for("conversation.after_index")
+        await kill(platform, target)
+        await asyncio.gather(cut, return_exceptions=True)
+        await hit.release()
+        await running(platform, target)
+    # Nobody repeats the call: the reminder alone has to mend it.
+    found = await wait_until(lambda: _listed(alice), 60, "the half conversation to be listed")
+    made = await until_ok(alice, "CreateConversation", key, title="half")
+    assert found == [made["conversationId"]]
+    sent = await until_ok(alice, "SendMessage", conversationId=found[0], text="whole?")
+    assert sent["turn"]["status"] == "COMPLETED"
+    assert await _listed(alice) == found
+
+
+@requirement("chaos:W2", "conversations:delete")
+async def test_a_deletion_that_was_cut_in_half_is_finished(
+    platform: Platform, alice: Client
+) -> None:
+    kept, gone = await alice.conversation(), await alice.conversation()
+    for number in range(MESSAGES):
+        await alice.must("AppendMessage", conversationId=gone, text=f"message {number}")
+    database = await asyncpg.connect(platform.stack.database_url())
+    try:
+
+        async def left() -> int:
+            pattern = f"%ConversationActor/{gone}/message%"
+            return await database.fetchval(
+                "SELECT count(*) FROM dapr.state WHERE key LIKE $1", pattern
+            )
+
+        assert await left() >= MESSAGES
+        await alice.must("DeleteConversation", conversationId=gone)
+
+        async def half() -> bool:
+            return 0 < await left() < MESSAGES
+
+        await wait_until(half, 30, "half of the messages to be purged")
+        await kill(platform, "llm")
+        await running(platform, "llm")
+
+        async def all_gone() -> bool:
+            return await left() == 0
+
+        await wait_until(all_gone, 60, "all messages to be purged")
+
+        async def entered() -> int:
+            return await database.fetchval(
+                "SELECT count(*) FROM dapr.state WHERE key LIKE $1",
+                f"%ConversationManagerActor/%position/{gone}",
+            )
+
+        async def unlisted() -> bool:
+            return await entered() == 0
+
+        await wait_until(unlisted, 60, "the index to forget it")
+    finally:
+        await database.close()
+    assert await _listed(alice) == [kept]
+    answer = await alice.call("AppendMessage", conversationId=gone, text="anybody?")
+    assert answer.code == "NOT_FOUND"

@@ -1,0 +1,161 @@
+"""Two owners of one actor, by Dapr's own doing and by force: nothing is lost and nothing is doubled.
+
+Each is shown twice: with the guard nothing is damaged, and without it (tests/support/blind) the same schedule does
+damage, so the test would notice if the guard were gone.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from services.contracts.turns import BeginTurnCommand
+from services.kit.sidecar import Sidecar
+from tests.chaos.faults import restart, until_begun, until_ok
+from tests.chaos.owners import (
+    BLIND,
+    ROOT,
+    Appender,
+    Log,
+    damage,
+    double_activation,
+    one_host,
+    two_hosts,
+)
+from tests.requirements import requirement
+from tests.support.failpoint_control import FailpointControl
+from tests.support.platform import Client, Platform
+
+ACTORS = 8
+OWNERS = 2
+ROWS = 40
+
+
+@pytest.fixture
+async def appender(platform: Platform) -> AsyncIterator[Appender]:
+    """Calls actors beside the sidecars."""
+    async with aiohttp.ClientSession() as session:
+        yield Appender(platform, session)
+
+
+@pytest.fixture(params=[False, True], ids=["guarded", "blind"])
+async def blind(platform: Platform, request: pytest.FixtureRequest) -> AsyncIterator[bool]:
+    """Two hosts, with the guard and without; one again afterwards."""
+    await two_hosts(platform, blind=request.param)
+    yield request.param
+    await one_host(platform)
+
+
+@requirement("chaos:double-activation", "kit:durable-state")
+async def test_two_hosts_of_an_actor_damage_nothing_while_the_guard_stands(
+    platform: Platform, alice: Client, appender: Appender, blind: bool
+) -> None:
+    user = _user_of(alice)
+    made = [await until_ok(alice, "CreateConversation") for _ in range(ACTORS)]
+    logs = [Log(one["conversationId"], user) for one in made]
+    taken = await double_activation(platform, appender, logs)
+    damaged = [each for log in logs for each in await damage(alice, log)]
+    assert taken > 0, "the other host acknowledged nothing while the first one was frozen"
+    assert bool(damaged) == blind, damaged
+
+
+@requirement("chaos:double-activation", "kit:durable-state")
+@pytest.mark.parametrize("blind_owners", [False, True], ids=["guarded", "blind"])
+async def test_two_processes_that_own_one_state_lose_no_commit_while_the_guard_stands(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, blind_owners: bool
+) -> None:
+    key = f"Owners/{uuid.uuid4().hex}"
+    monkeypatch.setenv("DAPR_API_TOKEN", platform.stack.api_token("llm"))
+    monkeypatch.setenv("PYTHONPATH", f"{BLIND}:{ROOT}" if blind_owners else str(ROOT))
+    address = _grpc_address(platform)
+    acknowledged = await _owners(address, key)
+    assert len(acknowledged) == OWNERS * ROWS
+    found = await _rows(address, key, len(acknowledged))
+    assert (sorted(found) == sorted(acknowledged)) == (not blind_owners)
+
+
+@requirement("chaos:caller-aborts")
+async def test_a_caller_that_leaves_does_not_let_two_calls_overlap(
+    platform: Platform, alice: Client, appender: Appender, socket: Path
+) -> None:
+    user = _user_of(alice)
+    async with FailpointControl(socket) as control:
+        await restart(platform, "llm", control.environment("turn.after_user_commit:1:stop"))
+        await until_begun(platform)
+        log, other = [Log(await alice.conversation(), user) for _ in range(2)]
+        leaving = asyncio.create_task(
+            appender.actor("llm", log.conversation, "BeginTurn", _begin(log))
+        )
+        hit = await control.wait_for("turn.after_user_commit")
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        next_call = asyncio.create_task(appender.append(log, "llm", keyed=True))
+        for _ in range(20):
+            await appender.append(other, "llm", keyed=True)
+        assert not next_call.done(), "two calls of one actor overlapped"
+        await hit.release()
+        assert await next_call
+    messages = (await alice.must("ListMessages", conversationId=log.conversation))["messages"]
+    assert [each["text"] for each in messages[:2]] == [
+        "hello",
+        log.history.operations("append")[0].value,
+    ]
+
+
+async def _owners(address: str, key: str) -> list[str]:
+    command = (sys.executable, "-m", "tests.support.owner", address, key)
+    owners = [
+        await asyncio.create_subprocess_exec(
+            *command,
+            f"owner{number}",
+            str(ROWS),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for number in range(OWNERS)
+    ]
+    for owner in owners:
+        assert owner.stdout is not None
+        assert await owner.stdout.readline() == b"loaded\n"
+    outputs = await asyncio.gather(*(owner.communicate(b"go\n") for owner in owners))
+    assert [owner.returncode for owner in owners] == [0] * OWNERS
+    return [line for output, _ in outputs for line in output.decode().split()]
+
+
+async def _rows(address: str, key: str, count: int) -> list[str]:
+    sidecar = Sidecar(address)
+    found = await sidecar.read_many([f"{key}/row/{number + 1}" for number in range(count)])
+    await sidecar.close()
+    return [json.loads(row.data)["text"] for row in found if row.data]
+
+
+def _grpc_address(platform: Platform) -> str:
+    """Where the sidecar of llm takes gRPC."""
+    ports = platform.stack.spec("llm-daprd").ports
+    return f"127.0.0.1:{ports['gRPC of the sidecar of llm']}"
+
+
+def _begin(log: Log) -> dict[str, object]:
+    command = BeginTurnCommand.model_validate(
+        {
+            "user_id": log.user,
+            "turn_id": f"turn_{uuid.uuid4().hex}",
+            "repeatable": True,
+            "model": "scripted/one",
+            "request": {"conversationId": log.conversation, "text": "hello"},
+        }
+    )
+    return command.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _user_of(client: Client) -> str:
+    """The user that a client's token names."""
+    claims = client.token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"]

@@ -1,0 +1,22 @@
+"""A mutant: with this folder on PYTHONPATH a process writes actor state blind, without ETags and without "must be new".
+
+Tests start hosts with it to show that they would notice if the guard were gone; nothing in the product knows it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from services.kit.sidecar import Sidecar, StateWrite, WriteMode
+
+_guarded = Sidecar.write
+
+
+async def _blind(self: Sidecar, writes: Sequence[StateWrite]) -> None:
+    await _guarded(self, [replace(one, mode=WriteMode.ANY, etag="") for one in writes])
+
+
+Sidecar.write = _blind

@@ -1,0 +1,54 @@
+"""An owner of one actor's durable state as a process: `python -m tests.support.owner ADDRESS KEY NAME COUNT`.
+
+Appends COUNT rows as an actor would: load, decide, commit, and after a lost race decide again. Each row that was
+acknowledged is printed.
+"""
+
+import asyncio
+import sys
+
+from pydantic import BaseModel
+
+from services.kit.sidecar import Sidecar
+from services.kit.state import DurableState, StateConflict
+
+
+class Log(BaseModel):
+    """The head: how many rows there are."""
+
+    count: int = 0
+
+
+class Row(BaseModel):
+    """One row."""
+
+    text: str
+
+
+async def append(address: str, key: str, name: str, count: int) -> None:
+    """Append rows; begin at a word from the parent, so that owners overlap."""
+    sidecar = Sidecar(address)
+    state = DurableState(sidecar, key, Log)
+    await state.load()
+    print("loaded", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    for number in range(count):
+        await _append_one(state, f"{name}-{number}")
+        print(f"{name}-{number}", flush=True)
+    await sidecar.close()
+
+
+async def _append_one(state: DurableState[Log], text: str) -> None:
+    while True:
+        log = await state.load() or Log()
+        after = Log(count=log.count + 1)
+        try:
+            await state.commit(after, add={f"row/{after.count}": Row(text=text)})
+        except StateConflict:
+            state.forget()
+        else:
+            return
+
+
+if __name__ == "__main__":
+    asyncio.run(append(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
