@@ -23,6 +23,9 @@ import (
 // drainLimit bounds a stop: what has not ended by then is cut.
 const drainLimit = 8 * time.Second
 
+// maxURIBytes bounds a path with its query; longer requests belong in a body.
+const maxURIBytes = 32 << 10
+
 //go:embed docs.html
 var docsPage []byte
 
@@ -140,9 +143,12 @@ func (e *edge) recovered(c *gin.Context) {
 	c.Next()
 }
 
-// sized refuses a body that says itself that it is too large, before anything of it is read.
+// sized refuses a body that says itself that it is too large, before anything of it is read, and a query that the
+// apps' HTTP parser would not take.
 func (e *edge) sized(c *gin.Context) {
-	if c.Request.ContentLength > e.settings.MaxBodyBytes {
+	if len(c.Request.RequestURI) > maxURIBytes {
+		e.abort(c, e.catalogue.fail(codePayloadTooLarge, "The query is larger than this server takes; use POST."))
+	} else if c.Request.ContentLength > e.settings.MaxBodyBytes {
 		answer := e.catalogue.fail(codePayloadTooLarge, "The body is larger than this server takes.")
 		answer.header.Set("Connection", "close")
 		e.abort(c, answer)

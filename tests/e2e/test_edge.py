@@ -254,6 +254,18 @@ async def test_a_body_over_a_mebibyte_is_refused_at_the_edge(
 
 
 @requirement("edge:limits")
+@pytest.mark.parametrize(("size", "status"), [(20_000, 200), (40_000, 413), (65_536, 413)])
+async def test_a_query_is_bounded(alice: Client, conversation: str, size: int, status: int) -> None:
+    query = {"conversationId": conversation, "text": "x" * size}
+    headers = alice.headers({"accept": "text/event-stream"})
+    path = alice.path("StreamMessage")
+    async with alice.session.get(path, params=query, headers=headers) as reply:
+        assert reply.status == status
+        if status != 200:
+            assert (await reply.json())["error"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
+@requirement("edge:limits")
 async def test_headers_are_bounded(alice: Client) -> None:
     headers = {**alice.headers(), "x-long": "x" * 100_000}
     async with alice.session.post(
