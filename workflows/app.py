@@ -2,7 +2,6 @@
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Final
 
 from fastapi import FastAPI
 
@@ -14,23 +13,26 @@ from services.kit.workflows import LocalWorkflows, WorkflowHost
 from workflows.generation.workflow import generation
 from workflows.rpc import provide, rpc
 
-DRAIN: Final = timedelta(seconds=5)
-
 
 def create_app() -> FastAPI:
     """The workflows app, configured by the environment."""
+    settings = load_settings(PlatformSettings)
+
+    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
+        await _open(app, stack, timedelta(seconds=settings.drain_seconds))
+
     return create_service(
         "workflows",
-        load_settings(PlatformSettings),
+        settings,
         routers=[rpc],
-        lifespan=_open,
+        lifespan=lifespan,
         document=lambda: app_document("workflows"),
     )
 
 
-async def _open(app: FastAPI, stack: AsyncExitStack) -> None:
+async def _open(app: FastAPI, stack: AsyncExitStack, drain: timedelta) -> None:
     host = WorkflowHost()
     host.add_workflow(GENERATION_WORKFLOW, generation)
     provide(app, LocalWorkflows(), {GENERATION_WORKFLOW.name: GENERATION_WORKFLOW})
     await host.start()
-    stack.push_async_callback(host.stop, DRAIN)
+    stack.push_async_callback(host.stop, drain)

@@ -28,6 +28,7 @@ INPUT_HEADERS: Final = (
     "Content-Length",
     "Content-Type",
     "Idempotency-Key",
+    "X-Call-Id",
     "Last-Event-Id",
     "Traceparent",
     "Tracestate",

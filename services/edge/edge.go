@@ -82,7 +82,7 @@ func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 	engine.Use(e.observed, e.recovered, e.sized)
 	engine.NoRoute(func(c *gin.Context) { e.abort(c, e.catalogue.fail(codeNotFound, "No such path.")) })
 	engine.NoMethod(e.wrongMethod)
-	engine.GET("/healthz", e.health)
+	engine.GET(healthPath, e.health)
 	engine.GET("/openapi.json", page("application/json", e.settings.OpenAPI, ""))
 	engine.GET("/docs", page("text/html; charset=utf-8", docsPage,
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+

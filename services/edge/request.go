@@ -30,6 +30,9 @@ type call struct {
 	bodyFault atomic.Pointer[error]
 }
 
+// healthPath is asked each second, so it is not logged.
+const healthPath = "/healthz"
+
 type callKey struct{}
 
 func callOf(ctx context.Context) *call {
@@ -44,13 +47,17 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stripHeaders(r.Header)
 	c.requestID = ensureRequestID(r.Header)
 	traceID := ensureTrace(r.Header)
+	// Never the client's: sidecars may deliver a call twice, and by this the apps know it again.
+	r.Header.Set("X-Call-Id", randomHex(16))
 	w.Header().Set("X-Request-Id", c.requestID)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if r.ContentLength != 0 {
 		r.Body = e.boundBody(w, r, c)
 	}
 	e.handler.ServeHTTP(w, r)
-	e.log.LogAttrs(r.Context(), levelOf(c.status), "request", logFields(r.Method, c, traceID)...)
+	if c.route != healthPath {
+		e.log.LogAttrs(r.Context(), levelOf(c.status), "request", logFields(r.Method, c, traceID)...)
+	}
 	if c.truncated {
 		panic(http.ErrAbortHandler) // the client must not take a cut body for a whole one
 	}

@@ -52,11 +52,15 @@ PURGE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A caller's key for one operation."""
+    """What makes two calls of one operation the same: the caller's own key, else the id that the edge gave the call.
+
+    `explicit` keys are kept for a day; the edge's id only tells a call that a sidecar delivers twice.
+    """
 
     caller: str
     operation: str
     key: str
+    explicit: bool = True
 
     def derive(self, kind: str) -> str:
         """An id that every repeat of the call finds again: 32 hexadecimal digits."""

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Final
 
@@ -105,11 +106,17 @@ def idempotency_key(request: Request) -> IdempotencyKey | None:
     return IdempotencyKey(caller_of(request).user_id, request.url.path, values[0])
 
 
-async def _idempotency_key(request: Request) -> IdempotencyKey | None:
-    return idempotency_key(request)
+async def _call_key(request: Request) -> IdempotencyKey:
+    key = idempotency_key(request)
+    if key is not None:
+        return key
+    call_id = request.headers.get("x-call-id") or uuid.uuid4().hex
+    caller = caller_of(request).user_id
+    return IdempotencyKey(caller, request.url.path, f"\0{call_id}", explicit=False)
 
 
-OptionalIdempotencyKey = Annotated[IdempotencyKey | None, Depends(_idempotency_key)]
+CallKey = Annotated[IdempotencyKey, Depends(_call_key)]
+"""Ids derived from it are the same for every delivery of one call."""
 
 
 async def last_event_id(request: Request) -> int | None:

@@ -28,7 +28,6 @@ from services.llm.adapters.openrouter import open_language_model
 from services.llm.rpc import Resources, provide, rpc
 from services.llm.settings import LlmSettings
 
-DRAIN: Final = timedelta(seconds=5)
 PURGE_SECONDS: Final = 3600.0
 
 
@@ -90,7 +89,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     )
     provide(app, resources)
     await _host_actors(sidecar, actors, events)
-    await _host_turns(stack, runner)
+    await _host_turns(stack, runner, timedelta(seconds=settings.drain_seconds))
     await stack.enter_async_context(
         background(every(settings.sweep_seconds, sweep.run, "turn sweep"))
     )
@@ -112,13 +111,13 @@ async def _host_actors(sidecar: Sidecar, actors: Actors, events: EventLog) -> No
     await register_actor(ConversationManagerActor, sidecar, manager)
 
 
-async def _host_turns(stack: AsyncExitStack, runner: TurnRunner) -> None:
+async def _host_turns(stack: AsyncExitStack, runner: TurnRunner, drain: timedelta) -> None:
     host = WorkflowHost()
     host.add_activity(RUN_TURN, runner.run)
     await host.start()
-    stack.push_async_callback(_drain, host, runner)
+    stack.push_async_callback(_drain, host, runner, drain)
 
 
-async def _drain(host: WorkflowHost, runner: TurnRunner) -> None:
+async def _drain(host: WorkflowHost, runner: TurnRunner, drain: timedelta) -> None:
     """Both at once: one after the other they take twice as long, and the second takes over what the first gave up."""
-    await asyncio.gather(host.stop(DRAIN), runner.drain(DRAIN))
+    await asyncio.gather(host.stop(drain), runner.drain(drain))

@@ -30,6 +30,8 @@ class Segment:
         self.stop = asyncio.Event()
         self.last_seq = attempt.last_seq
         self.finished = False
+        self._over = False
+        self._news = asyncio.Event()
         if attempt.cancel_requested_at is not None:
             self.stop.set()
 
@@ -81,17 +83,29 @@ class Segment:
     async def watch(self, signals: Signals, owner: asyncio.Task[Any]) -> None:
         """Set `stop` at a cancel; cancel the owner's task when a newer attempt took over."""
         async with signals.listen(control_channel(self.stream_id)) as news:
-            while True:
+            self._news = news
+            while not self._over:
                 await wait_for(news, PULSE_SECONDS)
                 news.clear()
                 try:
-                    if await self._log.pulse(self.stream_id, self.number):
+                    if not self._over and await self._log.pulse(self.stream_id, self.number):
                         self.stop.set()
                 except StaleAttempt:
-                    owner.cancel()
+                    if not self.finished:
+                        owner.cancel()
                     return
                 except Exception:  # noqa: S110 - a failing store shows at the next write
                     pass
+
+    async def let_go(self, watcher: asyncio.Task[None]) -> None:
+        """End the watch without cutting a pulse off: one that lands later would make the stream look busy."""
+        self._over = True
+        self._news.set()
+        await asyncio.wait({watcher}, timeout=PULSE_SECONDS)
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        if not self.finished:
+            await self._log.release(self.stream_id, self.number)
 
     async def _append(self, events: Sequence[NewEvent], checkpoint: tuple[str, Any] | None) -> None:
         self.last_seq, cancelled = await self._log.append(
@@ -131,7 +145,4 @@ async def run_segment(
         await asyncio.gather(task, return_exceptions=True)
         raise
     finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
-        if not segment.finished:
-            await log.release(stream_id, attempt.number)
+        await segment.let_go(watcher)

@@ -132,14 +132,14 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
         """Append a message without a turn."""
         state = await self._owned(command.user_id)
-        known = f"message-id/{command.message_id}"
-        if command.repeatable and (at := await self._state.row(known, _MessageAt)):
-            return await self._message(at.seq)
+        stored = await self._known_message(state, command)
+        if stored is not None:
+            return stored
         request = command.request
         message = state.append(request.role, request.text, command.message_id, self._clock())
         rows: dict[str, BaseModel] = {_message_row(message.seq): message}
         if command.repeatable:
-            rows[known] = _MessageAt(seq=message.seq)
+            rows[f"message-id/{command.message_id}"] = _MessageAt(seq=message.seq)
         await self._save(state, rows)
         return message
 
@@ -169,7 +169,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
         """Append the user message and admit the turn."""
         state = await self._owned(command.user_id)
-        known = await self._known_turn(command)
+        known = await self._known_turn(state, command)
         if known is not None:
             require_same(known, command.request)
             return BegunTurn(turn=known.turn)
@@ -253,9 +253,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             await self.exclusively(self._purge)
 
     async def _context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
-        last = record.turn.user_message_seq or state.last_seq
-        first = max(1, last - CONTEXT_MESSAGES + 1)
-        history = context_window(await self._messages(range(first, last + 1)))
+        history = context_window(await self._latest(record.turn.user_message_seq or state.last_seq))
         prompt = (
             [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)]
             if state.system_prompt
@@ -271,10 +269,27 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             messages=prompt,
         )
 
-    async def _known_turn(self, command: BeginTurnCommand) -> TurnRecord | None:
-        if not command.repeatable:
+    async def _known_message(
+        self, state: ConversationState, command: AppendMessageCommand
+    ) -> ChatMessage | None:
+        """The message, if this call was delivered before: lately, or ever when its key is the caller's own."""
+        if command.repeatable:
+            at = await self._state.row(f"message-id/{command.message_id}", _MessageAt)
+            return await self._message(at.seq) if at else None
+        lately = await self._latest(state.last_seq)
+        return next((one for one in lately if one.message_id == command.message_id), None)
+
+    async def _known_turn(
+        self, state: ConversationState, command: BeginTurnCommand
+    ) -> TurnRecord | None:
+        """The turn, if this call was delivered before: lately, or ever when its key is the caller's own."""
+        lately = {message.turn_id for message in await self._latest(state.last_seq)}
+        if not command.repeatable and command.turn_id not in lately.union(state.queue):
             return None
         return await self._state.row(_turn_row(command.turn_id), TurnRecord)
+
+    async def _latest(self, last_seq: int) -> list[ChatMessage]:
+        return await self._messages(range(max(1, last_seq - CONTEXT_MESSAGES + 1), last_seq + 1))
 
     async def _purge(self) -> None:
         state = await self._state.load()

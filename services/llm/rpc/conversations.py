@@ -21,22 +21,21 @@ from services.contracts.turns import (
     PageOfIdsRequest,
     UpdateConversationCommand,
 )
-from services.kit.clock import new_id
 from services.kit.contract import Empty
 from services.kit.cursors import decode_cursor, encode_cursor
 from services.kit.identity import Caller
-from services.kit.rpc import OptionalIdempotencyKey
+from services.kit.rpc import CallKey
 from services.llm.rpc.resources import Resources, With, rpc
 
 
 @rpc.method
 async def create_conversation(
-    request: CreateConversationRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
+    request: CreateConversationRequest, caller: Caller, key: CallKey, using: With
 ) -> Conversation:
     """Enter it into the caller's index, then create it; either may be repeated."""
     if request.model:
         using.model.check(request.model)
-    conversation_id = f"conv_{key.derive('conversation')}" if key else new_id("conv")
+    conversation_id = f"conv_{key.derive('conversation')}"
     command = CreateConversationCommand(
         user_id=caller.user_id, conversation_id=conversation_id, request=request
     )
@@ -107,12 +106,12 @@ async def list_messages(
 
 @rpc.method
 async def append_message(
-    request: AppendMessageRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
+    request: AppendMessageRequest, caller: Caller, key: CallKey, using: With
 ) -> AppendMessageResponse:
     """Store a message without asking the model."""
-    message_id = f"msg_{key.derive('message')}" if key else new_id("msg")
+    message_id = f"msg_{key.derive('message')}"
     command = AppendMessageCommand(
-        user_id=caller.user_id, message_id=message_id, repeatable=key is not None, request=request
+        user_id=caller.user_id, message_id=message_id, repeatable=key.explicit, request=request
     )
     message = await using.conversation(request.conversation_id).append_message(command)
     return AppendMessageResponse(message=message)

@@ -19,13 +19,12 @@ from services.contracts.conversations import (
 )
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
-from services.kit.clock import new_id
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, StoredEvent
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyKey
 from services.kit.identity import Caller, CallerIdentity
-from services.kit.rpc import LastEventId, OptionalIdempotencyKey
+from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
 from services.llm.domain import ending
 from services.llm.rpc.resources import Resources, With, rpc
@@ -37,7 +36,7 @@ RECEIPT_TIMEOUT: Final = timedelta(seconds=3)
 
 @rpc.method
 async def send_message(
-    request: SendMessageRequest, caller: Caller, key: OptionalIdempotencyKey, using: With
+    request: SendMessageRequest, caller: Caller, key: CallKey, using: With
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     turn_id = await _begin(request, caller, key, using)
@@ -57,7 +56,7 @@ async def send_message(
 async def stream_message(
     request: SendMessageRequest,
     caller: Caller,
-    key: OptionalIdempotencyKey,
+    key: CallKey,
     last: LastEventId,
     using: With,
 ) -> AsyncIterator[bytes]:
@@ -110,7 +109,7 @@ async def stream_events(
 async def _begin(
     request: SendMessageRequest,
     caller: CallerIdentity,
-    key: IdempotencyKey | None,
+    key: IdempotencyKey,
     using: Resources,
 ) -> str:
     """Admit a turn, durably, begin it here, and start the workflow that sees it through. Returns its id.
@@ -119,7 +118,7 @@ async def _begin(
     """
     if request.model:
         using.model.check(request.model)
-    turn_id = f"turn_{key.derive('turn')}" if key else new_id("turn")
+    turn_id = f"turn_{key.derive('turn')}"
     ref = RunTurnInput(
         user_id=caller.user_id, conversation_id=request.conversation_id, turn_id=turn_id
     )
@@ -132,7 +131,7 @@ async def _begin(
             BeginTurnCommand(
                 user_id=caller.user_id,
                 turn_id=turn_id,
-                repeatable=key is not None,
+                repeatable=key.explicit,
                 model=request.model or using.default_model,
                 request=request,
             )
