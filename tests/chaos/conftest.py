@@ -1,6 +1,8 @@
 """One platform for the whole folder; each test restarts only what it killed."""
 
 import json
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -19,12 +21,19 @@ FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Everything, started once; supervised, so that what is killed comes back as it does for a user."""
-    running = Platform(tmp_path_factory.mktemp("chaos"), offset=18_000, env=ENV)
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """Everything, started once; supervised, so that what is killed comes back as it does for a user.
+
+    Not in pytest's own folder: another session closes that to Postgres's user, which then cannot start again. The
+    folder, with its logs, is kept when a test failed.
+    """
+    state = Path(tempfile.mkdtemp(prefix="yocaso-chaos-"))
+    running = Platform(state, offset=18_000, env=ENV)
     running.start()
     yield running
     running.stop()
+    if not request.session.testsfailed:
+        shutil.rmtree(state, ignore_errors=True)
 
 
 @pytest.fixture

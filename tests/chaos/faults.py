@@ -9,15 +9,14 @@ from typing import Any, Final
 
 import aiohttp
 
-from services.kit.errors import ErrorCode
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
 HEAL_SECONDS: Final = 60.0
 """The bound of I11: by then every turn has ended and calls are answered."""
-PASSING: Final = frozenset({408, 409, 429, 499, 500, 502, 503, 504})
-TEMPORARY: Final = frozenset({ErrorCode.ABORTED, ErrorCode.TURN_IN_PROGRESS})
+PASSING: Final = frozenset({408, 409, 429, 499, 502, 503, 504})
+"""What a client tries again after; 500 is a bug, whatever was killed."""
 
 
 async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int:

@@ -42,6 +42,8 @@ STEPS = (
 )
 BY_ACTIVITY = "turn.after_terminal"
 """At this step stands a turn whose first try failed, so that the workflow's activity drives it (W2)."""
+GENERATED = STEPS[STEPS.index("turn.after_generate") :]
+"""At these the answer is checkpointed: whoever takes over does not ask the model again."""
 BY_WORKFLOW = ("workflows", "workflows-daprd", "scheduler")
 """Targets that a turn only misses when its first try has failed."""
 
@@ -162,6 +164,9 @@ async def _column_survives(
         begun_anew = {step for step, turn in standing.turns.items() if turn.fold.restarts}
         assert {"turn.after_chunk", "middle"} <= begun_anew
     assert await standing.problems() == []
+    assert {step: await standing.turns[step].model_calls(platform) for step in GENERATED} == (
+        dict.fromkeys(GENERATED, 1) | {BY_ACTIVITY: 2}
+    ), "a checkpointed answer was asked for again"
     await asyncio.gather(*map(next_turn_works, standing.turns.values()))
 
 

@@ -82,6 +82,11 @@ class TurnUnderFire:
             "turnId": self.fold.events[0]["data"]["turnId"],
         }
 
+    async def model_calls(self, platform: Platform) -> int:
+        """How often the model was asked for this turn."""
+        journal = await platform.model("/__journal")
+        return sum(self.text.split()[-1] in entry["prompt"] for entry in journal["entries"])
+
     async def shows(self, words: int) -> None:
         """Wait until that much of the answer has been shown: so many words are durable."""
         await wait_until(
