@@ -1,7 +1,8 @@
 """Postgres: pooled connections, and migrations that run once however many replicas start."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,12 +10,24 @@ import asyncpg
 import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, CursorResult, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
+
+from services.kit.sidecar import unavailable
 
 STATEMENT_TIMEOUT_SECONDS: Final = 15.0
 POOL_SIZE: Final = 12
 """Connections per app and kind; a statement takes about a millisecond, so a few serve many callers."""
+
+GONE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    DBAPIError,
+    OSError,
+)
+"""How a server that is away, starts or stops shows itself; a statement that took too long is among them."""
 
 log = structlog.get_logger()
 
@@ -49,18 +62,25 @@ class Database:
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> CursorResult[Any]:
-        """Run one of SQLAlchemy's statements."""
-        return await _uncancelled(self._execute(statement, parameters))
+        """Run one of SQLAlchemy's statements.
+
+        Raises:
+            RpcError: UNAVAILABLE while the server is away; the outcome of a write is unknown.
+        """
+        with _reaching():
+            return await _uncancelled(self._execute(statement, parameters))
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Run one statement in Postgres's own SQL; its rows."""
-        pool = self._pool or await self._open()
-        return await _uncancelled(pool.fetch(statement, *arguments))
+        """Run one statement in Postgres's own SQL; its rows. UNAVAILABLE as for `execute`."""
+        with _reaching():
+            pool = self._pool or await self._open()
+            return await _uncancelled(pool.fetch(statement, *arguments))
 
     async def fetch_one(self, statement: str, *arguments: Any) -> Any:
-        """Run one statement in Postgres's own SQL; its row, or None."""
-        pool = self._pool or await self._open()
-        return await _uncancelled(pool.fetchrow(statement, *arguments))
+        """Run one statement in Postgres's own SQL; its row, or None. UNAVAILABLE as for `execute`."""
+        with _reaching():
+            pool = self._pool or await self._open()
+            return await _uncancelled(pool.fetchrow(statement, *arguments))
 
     async def is_ready(self) -> bool:
         """Whether the database answers."""
@@ -106,6 +126,18 @@ class Database:
                 )
         assert self._pool is not None
         return self._pool
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """A server that restarts is a passing failure, not a bug."""
+    try:
+        yield
+    except GONE as error:
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            raise
+        log.warning("database.unreachable", error=type(error).__name__)
+        raise unavailable(error) from error
 
 
 async def _uncancelled(statement: Any) -> Any:
