@@ -1,0 +1,59 @@
+"""A sidecar may deliver one call twice: it retries when a connection breaks."""
+
+from typing import Any
+
+import aiohttp
+
+from services.contracts.conversations import CONVERSATION_SERVICE
+from tests.support.platform import Client, Platform
+
+
+USER = "delivered"
+
+
+async def deliver(platform: Platform, method: str, call_id: str, **body: Any) -> Any:
+    """Deliver a call as the edge's sidecar does."""
+    path = CONVERSATION_SERVICE.path(CONVERSATION_SERVICE[method])
+    url = f"{platform.stack.url('edge-daprd')}/v1.0/invoke/llm/method{path}"
+    headers = {
+        "dapr-api-token": platform.stack.api_token("edge"),
+        "x-user-id": USER,
+        "x-call-id": call_id,
+    }
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json=body, headers=headers) as reply,
+    ):
+        assert reply.status == 200, await reply.text()
+        return await reply.json()
+
+
+async def test_an_append_that_arrives_twice_is_stored_once(
+    platform: Platform, alice: Client
+) -> None:
+    named = {"conversationId": await alice.conversation()}
+    first = await deliver(platform, "AppendMessage", "call-1", **named, text="once")
+    assert await deliver(platform, "AppendMessage", "call-1", **named, text="once") == first
+    other = await deliver(platform, "AppendMessage", "call-2", **named, text="once")
+    assert other["message"]["seq"] == "2"
+
+
+async def test_a_message_that_arrives_twice_is_answered_once(platform: Platform) -> None:
+    named = await a_conversation(platform, "call-5")
+    first = await deliver(platform, "SendMessage", "call-3", **named, text="hello")
+    assert await deliver(platform, "SendMessage", "call-3", **named, text="hello") == first
+    listed = await deliver(platform, "ListMessages", "call-6", **named)
+    assert [message["role"] for message in listed["messages"]] == ["USER", "ASSISTANT"]
+
+
+async def test_a_creation_that_arrives_twice_makes_one_conversation(platform: Platform) -> None:
+    first = await deliver(platform, "CreateConversation", "call-4", title="one")
+    assert await deliver(platform, "CreateConversation", "call-4", title="one") == first
+
+
+async def test_a_client_cannot_name_its_calls(alice: Client) -> None:
+    named = {"conversationId": await alice.conversation()}
+    posed = {"x-call-id": "mine"}
+    await alice.must("AppendMessage", posed, **named, text="one")
+    second = await alice.must("AppendMessage", posed, **named, text="two")
+    assert second["message"]["seq"] == "2"
