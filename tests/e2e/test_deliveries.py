@@ -7,7 +7,6 @@ import aiohttp
 from services.contracts.conversations import CONVERSATION_SERVICE
 from tests.support.platform import Client, Platform
 
-
 USER = "delivered"
 
 
@@ -28,10 +27,13 @@ async def deliver(platform: Platform, method: str, call_id: str, **body: Any) ->
         return await reply.json()
 
 
-async def test_an_append_that_arrives_twice_is_stored_once(
-    platform: Platform, alice: Client
-) -> None:
-    named = {"conversationId": await alice.conversation()}
+async def a_conversation(platform: Platform, call_id: str) -> dict[str, str]:
+    created = await deliver(platform, "CreateConversation", call_id)
+    return {"conversationId": created["conversationId"]}
+
+
+async def test_an_append_that_arrives_twice_is_stored_once(platform: Platform) -> None:
+    named = await a_conversation(platform, "call-0")
     first = await deliver(platform, "AppendMessage", "call-1", **named, text="once")
     assert await deliver(platform, "AppendMessage", "call-1", **named, text="once") == first
     other = await deliver(platform, "AppendMessage", "call-2", **named, text="once")
