@@ -58,9 +58,9 @@ async def test_an_endpoint_that_is_not_trusted_never_sees_a_connection(server: M
 @pytest.mark.parametrize(
     ("timeouts", "script", "error"),
     [
-        (OutboundTimeouts(connect=0, first_byte=0.05), {"first_byte_ms": 5_000}, FirstByteTimeout),
+        (OutboundTimeouts(connect=0, first_byte=0.3), {"first_byte_ms": 5_000}, FirstByteTimeout),
         (
-            OutboundTimeouts(connect=0, first_byte=0.05),
+            OutboundTimeouts(connect=0, first_byte=0.3),
             {"first_token_ms": 5_000, "comments": 0},
             FirstByteTimeout,
         ),

@@ -1,0 +1,123 @@
+"""What the base of all actors promises."""
+
+import asyncio
+
+import pytest
+from dapr.actor.runtime._type_information import ActorTypeInformation
+from pydantic import BaseModel
+
+from services.kit.actors import (
+    ActorId,
+    ActorInterface,
+    ActorRuntimeContext,
+    DomainActor,
+    PydanticSerializer,
+    Reply,
+    actormethod,
+)
+from services.kit.errors import ErrorCode, FieldViolation, RpcError
+from services.kit.sidecar import SidecarError
+from services.kit.state import StateConflict
+from tests.requirements import requirement
+
+
+class Ask(BaseModel):
+    text: str
+
+
+class ProbeActorInterface(ActorInterface):
+    @actormethod(name="Ask")
+    async def ask(self, ask: Ask) -> Ask: ...
+
+
+class ProbeActor(DomainActor, ProbeActorInterface):
+    """Does what the test tells it."""
+
+    def __init__(self, actor_id: str = "one") -> None:
+        information = ActorTypeInformation.create(ProbeActor)
+        serializer = PydanticSerializer()
+        context = ActorRuntimeContext(information, serializer, serializer, None)  # type: ignore[arg-type]
+        super().__init__(context, ActorId(actor_id))
+        self.failures: list[BaseException] = []
+        self.forgotten = 0
+        self.inside = self.most_inside = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    async def ask(self, ask: Ask) -> Ask:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        await asyncio.sleep(0)
+        self.inside -= 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return ask
+
+
+async def asked(actor: ProbeActor, text: str = "hi") -> Reply:
+    return await actor.ask(Ask(text=text))  # type: ignore[return-value]
+
+
+@requirement("kit:actor-errors")
+async def test_an_error_travels_back_as_a_value_with_all_it_says() -> None:
+    actor = ProbeActor()
+    violation = FieldViolation(field="text", description="is wrong")
+    actor.failures = [RpcError(ErrorCode.INVALID_ARGUMENT, "no", violations=[violation])]
+    reply = Reply.model_validate_json(PydanticSerializer().serialize(await asked(actor)))
+    assert reply.error is not None
+    back = RpcError.from_status(reply.error)
+    assert (back.code, back.message, back.violations) == (
+        ErrorCode.INVALID_ARGUMENT,
+        "no",
+        (violation,),
+    )
+    assert actor.forgotten == 1
+
+
+@requirement("kit:actor-errors")
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (RuntimeError("a secret"), ErrorCode.INTERNAL),
+        (SidecarError("10.0.0.1 is away"), ErrorCode.UNAVAILABLE),
+    ],
+)
+async def test_a_failure_shows_nothing_of_the_inside(failure: Exception, code: ErrorCode) -> None:
+    actor = ProbeActor()
+    actor.failures = [failure]
+    reply = await asked(actor)
+    assert reply.error is not None
+    assert reply.error.code is code
+    assert str(failure) not in reply.error.message
+    assert actor.forgotten == 1
+
+
+async def test_a_lost_race_decides_again_from_what_was_written() -> None:
+    actor = ProbeActor()
+    actor.failures = [StateConflict(), StateConflict()]
+    assert (await asked(actor)).ok == Ask(text="hi")
+    assert actor.forgotten == 2
+
+
+async def test_an_owner_that_never_wins_gives_up() -> None:
+    actor = ProbeActor()
+    actor.failures = [StateConflict() for _ in range(10)]
+    reply = await asked(actor)
+    assert reply.error is not None
+    assert reply.error.code is ErrorCode.UNAVAILABLE
+
+
+async def test_calls_of_one_actor_run_one_at_a_time() -> None:
+    first, second = ProbeActor("same"), ProbeActor("same")
+    await asyncio.gather(*(asked(actor) for actor in (first, second) * 5))
+    assert first.most_inside == second.most_inside == 1
+    assert first._lock is second._lock
+    assert ProbeActor("other")._lock is not first._lock
+
+
+@pytest.mark.parametrize("text", ["2024-01-02", "1h", "2024-01-02 hello there", "1h30m", "é🙂"])
+def test_text_that_looks_like_a_date_or_a_duration_survives(text: str) -> None:
+    serializer = PydanticSerializer()
+    assert serializer.deserialize(serializer.serialize(Ask(text=text)), Ask) == Ask(text=text)
+    assert serializer.deserialize(serializer.serialize({"text": text})) == {"text": text}

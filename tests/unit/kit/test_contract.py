@@ -1,0 +1,82 @@
+"""The protobuf JSON mapping of messages."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import pytest
+from pydantic import ValidationError
+
+from services.kit.contract import (
+    Base64Bytes,
+    Int64,
+    Message,
+    RpcMethod,
+    RpcService,
+    Timestamp,
+    kebab,
+)
+from tests.requirements import requirement
+
+
+class Color(StrEnum):
+    RED = "RED"
+
+
+class Sample(Message):
+    big_number: Int64 = 0
+    at_time: Timestamp | None = None
+    raw_bytes: Base64Bytes = b""
+    color: Color | None = None
+
+
+@requirement("kit:json-mapping")
+@pytest.mark.parametrize(
+    ("sent", "back"),
+    [
+        ('{"bigNumber":"9007199254740993"}', b'"bigNumber":"9007199254740993"'),
+        ('{"bigNumber":5}', b'"bigNumber":"5"'),
+        ('{"big_number":"-5"}', b'"bigNumber":"-5"'),
+        ('{"atTime":"2026-01-01T02:00:00+02:00"}', b'"atTime":"2026-01-01T00:00:00Z"'),
+        ('{"atTime":"2026-01-01T00:00:00.5Z"}', b'"atTime":"2026-01-01T00:00:00.500000Z"'),
+        ('{"rawBytes":"aGk="}', b'"rawBytes":"aGk="'),
+        ('{"color":"RED"}', b'"color":"RED"'),
+    ],
+)
+def test_values_travel_as_protobuf_writes_them(sent: str, back: bytes) -> None:
+    assert back in Sample.model_validate_json(sent).to_json()
+
+
+@requirement("kit:json-mapping")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        '{"unknown":1}',
+        '{"bigNumber":"9223372036854775808"}',
+        '{"bigNumber":"1e3"}',
+        '{"atTime":"2026-01-01T00:00:00"}',
+        '{"rawBytes":"not base64!"}',
+        '{"color":"red"}',
+    ],
+)
+def test_what_the_mapping_does_not_know_is_refused(sent: str) -> None:
+    with pytest.raises(ValidationError):
+        Sample.model_validate_json(sent)
+
+
+def test_absent_fields_are_left_out() -> None:
+    assert Sample().to_json() == b'{"bigNumber":"0","rawBytes":""}'
+
+
+def test_a_timestamp_keeps_its_instant() -> None:
+    sample = Sample.model_validate_json('{"atTime":"2026-01-01T02:00:00+02:00"}')
+    assert sample.at_time == datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+
+
+def test_a_service_names_its_paths() -> None:
+    method = RpcMethod("DoIt", Sample, Sample, "Does it")
+    service = RpcService("yocaso.app.v1.ThingService", "app", "Things", (method,))
+    assert service.path(service["DoIt"]) == "/yocaso.app.v1.ThingService/DoIt"
+    assert service.edge_path(method) == "/api/v1/app/thing/do-it"
+    assert kebab("ListEvents") == "list-events"
+    with pytest.raises(KeyError):
+        service["Other"]

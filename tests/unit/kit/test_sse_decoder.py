@@ -1,0 +1,45 @@
+"""The decoder of a provider's stream: any split of the bytes gives the same events, in bounded memory."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.kit.sse_decoder import MAX_EVENT_BYTES, OversizeEvent, SseDecoder
+from tests.requirements import requirement
+
+lines = st.sampled_from(
+    ["data: {}", "data:x", "data", "data: é🙂\u2028", ": c", "event: x", "id: 1", "", "", "junk"]
+)
+streams = st.lists(st.tuples(lines, st.sampled_from(["\n", "\r", "\r\n"]))).map(
+    lambda found: "".join(line + end for line, end in found).encode()
+)
+
+
+def decoded(*pieces: bytes) -> list[str]:
+    decoder = SseDecoder()
+    return [event for piece in pieces for event in decoder.feed(piece)]
+
+
+@requirement("model:chunk-boundaries")
+@given(streams, st.booleans(), st.data())
+def test_any_split_gives_the_same_events(stream: bytes, bom: bool, data: st.DataObject) -> None:
+    # A blank line more, so that a carriage return at the very end is not half of anything.
+    whole = b"\xef\xbb\xbf" * bom + stream + b"\n\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert decoded(*pieces) == decoded(whole)
+
+
+def test_byte_by_byte_is_the_same_too() -> None:
+    stream = b": PROCESSING\r\n\r\ndata: a\r\ndata: b\r\n\r\ndata: [DONE]\n\n"
+    assert decoded(*(stream[at : at + 1] for at in range(len(stream)))) == ["a\nb", "[DONE]"]
+
+
+def test_an_event_without_its_blank_line_is_not_one() -> None:
+    assert decoded(b"data: a\n") == []
+
+
+@pytest.mark.parametrize("line", [b"data: ", b": ", b""])
+def test_a_line_without_an_end_is_refused_at_the_bound(line: bytes) -> None:
+    with pytest.raises(OversizeEvent):
+        decoded(line + b"x" * MAX_EVENT_BYTES + b"x")
