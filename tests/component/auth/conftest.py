@@ -11,21 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.cli.stack import Stack
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[3]
 OFFSET = 9_000
 TOKEN = "a-sidecar-token"
-
-
-@pytest.fixture(scope="session")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Postgres of its own."""
-    stack = Stack(tmp_path_factory.mktemp("auth"), port_offset=OFFSET, dapr_yaml=ROOT / "dapr.yaml")
-    stack.start(apps=False)
-    yield stack.database_url()
-    stack.stop()
 
 
 @dataclass

@@ -1,0 +1,28 @@
+"""Servers that the tests of one app or of kit share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.stack import Stack
+
+ROOT = Path(__file__).parents[2]
+OFFSET = 9_000
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Postgres, Valkey, placement and scheduler, without apps."""
+    stack = Stack(
+        tmp_path_factory.mktemp("servers"), port_offset=OFFSET, dapr_yaml=ROOT / "dapr.yaml"
+    )
+    stack.start(apps=False)
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: Stack) -> str:
+    """A Postgres of these tests' own."""
+    return servers.database_url()
