@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,29 +123,35 @@ async def one_host(platform: Platform) -> None:
 async def double_activation(platform: Platform, appender: Appender, logs: list[Log]) -> int:
     """Both hosts act for the same actors.
 
-    The first host freezes, app and sidecar, with calls already on their way into it. Placement is killed, and its
-    successor gives the frozen host's actors to the other one, which writes. Then the first host wakes: it still
-    believes that it owns them, still holds what it had read, and takes the calls that wait. Returns how many
-    appends the second host acknowledged while the first one was frozen.
+    The first host freezes amid a burst of calls: first its app, which has read its actors' state and has not written
+    it yet, then its sidecar. Placement is killed, and its successor gives the actors to the other host, which
+    writes. Then the first host wakes: it still believes that it owns them, and goes on where it stood. Returns how
+    many appends the second host acknowledged while the first one was frozen.
     """
     first, second = HOSTS
+    stack = platform.stack
     await asyncio.gather(
         *(appender.append(log, host, keyed=True) for log in logs for host in HOSTS)
     )
-    for name in (first, f"{first}-daprd"):
-        await asyncio.to_thread(platform.stack.pause, name)
+    app, sidecar = stack.process(first), stack.process(f"{first}-daprd")
+    assert app is not None
+    assert sidecar is not None
+    burst = [
+        asyncio.create_task(appender.append(log, first, keyed=keyed, patience=60))
+        for log in logs
+        for keyed in (True, False) * BATCH
+    ]
+    await asyncio.wait(burst, return_when=asyncio.FIRST_COMPLETED)
+    os.kill(app, signal.SIGSTOP)
+    assert not all(each.done() for each in burst), "nothing was under way"
+    await asyncio.to_thread(stack.pause, f"{first}-daprd")
     try:
-        frozen = [
-            asyncio.create_task(appender.append(log, first, keyed=keyed, patience=60))
-            for log in logs
-            for keyed in (True, False)
-        ]
         await kill(platform, "placement")
         taken = await asyncio.gather(*(_append_some(appender, log, second) for log in logs))
     finally:
-        for name in (f"{first}-daprd", first):
-            await asyncio.to_thread(platform.stack.resume, name)
-    await asyncio.gather(*frozen)
+        os.kill(app, signal.SIGCONT)
+        os.kill(sidecar, signal.SIGCONT)
+    await asyncio.gather(*burst)
     await running(platform, "placement", *HOSTS)
     await asyncio.gather(
         *(

@@ -35,6 +35,7 @@ from tests.support.platform import Client, Platform
 ACTORS = 8
 OWNERS = 2
 ROWS = 40
+MUTANT_ROUNDS = 4
 
 
 @pytest.fixture
@@ -59,9 +60,13 @@ async def test_two_hosts_of_an_actor_damage_nothing_while_the_guard_stands(
     user = _user_of(alice)
     made = [await until_ok(alice, "CreateConversation") for _ in range(ACTORS)]
     logs = [Log(one["conversationId"], user) for one in made]
-    taken = await double_activation(platform, appender, logs)
-    damaged = [each for log in logs for each in await damage(alice, log)]
-    assert taken > 0, "the other host acknowledged nothing while the first one was frozen"
+    damaged: list[str] = []
+    for _ in range(MUTANT_ROUNDS if blind else 1):  # a race that the mutant may win once by luck
+        taken = await double_activation(platform, appender, logs)
+        assert taken > 0, "the other host acknowledged nothing while the first one was frozen"
+        damaged = [each for log in logs for each in await damage(alice, log)]
+        if damaged:
+            break
     assert bool(damaged) == blind, damaged
 
 
