@@ -17,7 +17,6 @@ from tests.support.wait import wait_until
 
 # A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
 ENV = {
-    "auth": {"AUTH_KEY_SECRET": "what seals the signing keys of these tests"},
     "llm": {"LLM_SWEEP_SECONDS": "1", "LLM_IDLE_SECONDS": "6"},
 }
 FIGURES = pytest.StashKey[list[dict[str, Any]]]()
