@@ -9,7 +9,7 @@ ValueT = TypeVar("ValueT")
 
 
 async def wait_until(
-    condition: Callable[[], ValueT | None | Awaitable[ValueT | None]],
+    condition: Callable[[], ValueT | Awaitable[ValueT | None] | None],
     timeout: float = 10.0,
     what: str = "the condition",
     *,

@@ -22,7 +22,8 @@ from tests.requirements import requirement
 from tests.support.model_server import ModelServer, script_text
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.loopback
+# Real slowness takes real time.
+pytestmark = [pytest.mark.loopback, pytest.mark.timeout(5)]
 
 
 @pytest.fixture
@@ -86,9 +87,9 @@ async def test_each_kind_of_slowness_is_an_error_of_its_own(
 async def test_a_stream_may_last_longer_than_the_bound_between_its_chunks(
     server: ModelServer,
 ) -> None:
-    timeouts = OutboundTimeouts(between_chunks=0.2, first_byte=0.2)
+    timeouts = OutboundTimeouts(between_chunks=0.5, first_byte=0.5)
     async with open_outbound(timeouts, trusted=[server.base_url]) as client:
-        assert b"token9" in await read(client, server, script_text(tokens=10, delay_ms=30))
+        assert b"token9" in await read(client, server, script_text(tokens=10, delay_ms=80))
 
 
 async def test_a_connection_that_nobody_accepts_is_a_connect_error(server: ModelServer) -> None:
@@ -173,7 +174,7 @@ async def test_proxies_of_the_environment_are_ignored(
 async def test_the_openai_sdk_streams_through_it_and_shows_its_timeouts(
     server: ModelServer,
 ) -> None:
-    timeouts = OutboundTimeouts(connect=0, first_byte=0.1)
+    timeouts = OutboundTimeouts(connect=0, first_byte=0.5)
     async with open_outbound(timeouts, trusted=[server.base_url]) as client:
         sdk = openai.AsyncOpenAI(
             api_key="k", base_url=server.base_url, http_client=client, max_retries=0
