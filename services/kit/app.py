@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.kit.errors import ErrorCode, RpcError, internal_error
@@ -159,6 +160,10 @@ def _handle_errors(app: FastAPI) -> None:
         del error
         return _respond(RpcError(ErrorCode.INVALID_ARGUMENT, "The request is malformed."))
 
+    async def on_gone(_: Request, error: Exception) -> Response:
+        del error  # nobody is left to be told
+        return _respond(RpcError(ErrorCode.CANCELLED, "The client left."))
+
     async def on_bug(request: Request, error: Exception) -> Response:
         log.error("request.failed", path=request.url.path, exc_info=error)
         return _respond(internal_error())
@@ -167,6 +172,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(SidecarError, on_sidecar_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_exception_handler(Exception, on_bug)
 
 
