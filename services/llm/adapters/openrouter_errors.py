@@ -85,11 +85,11 @@ def retry_after(value: str | None) -> timedelta | None:
     """`Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3)."""
     if not value:
         return None
-    if value.strip().isdecimal():
-        return timedelta(seconds=int(value))
     try:
+        if value.strip().isdecimal():
+            return timedelta(seconds=int(value))
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(at - datetime.now(UTC), timedelta(0))
