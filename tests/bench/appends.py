@@ -1,8 +1,12 @@
 """W1: durable appends of 400 bytes, 50 conversations round robin, beside a bare commit in the same Postgres."""
 
+from typing import Any
+
+import aiohttp
 import asyncpg
 
-from tests.bench.figures import closed_loop, emit
+from services.contracts.conversations import CONVERSATION_SERVICE
+from tests.bench.figures import Run, closed_loop, emit
 from tests.support.platform import Client, Platform
 
 TEXT = "x" * 400
@@ -16,6 +20,7 @@ async def measure(platform: Platform) -> None:
         await _appends(client, ids, 200, 4)
         alone = await _appends(client, ids, 600, 1)
         crowd = await _appends(client, ids, 4000, 16)
+        invoked = await _invoked(platform)
     pool = await asyncpg.create_pool(platform.stack.database_url(), min_size=16, max_size=16)
     await pool.execute("CREATE TABLE IF NOT EXISTS public.bench_append (id serial, body text)")
 
@@ -26,9 +31,14 @@ async def measure(platform: Platform) -> None:
     base_crowd = await closed_loop(commit, 4000, 16)
     await pool.execute("DROP TABLE public.bench_append")
     await pool.close()
-    for concurrency, run, base in ((1, alone, base_alone), (16, crowd, base_crowd)):
+    edge = ((1, alone, base_alone), (16, crowd, base_crowd))
+    sidecar = ((1, invoked[0], base_alone), (16, invoked[1], base_crowd))
+    for way, concurrency, run, base in (
+        *(("through the edge", *each) for each in edge),
+        *(("by service invocation", *each) for each in sidecar),
+    ):
         emit(
-            "W1 append 400 bytes through the edge",
+            f"W1 append 400 bytes {way}",
             concurrency=concurrency,
             **run.fields(),
             baseline="INSERT and commit, same Postgres",
@@ -42,3 +52,26 @@ async def _appends(client: Client, ids: list[str], count: int, concurrency: int)
         await client.must("AppendMessage", conversationId=ids[number % len(ids)], text=TEXT)
 
     return await closed_loop(append, count, concurrency)
+
+
+async def _invoked(platform: Platform) -> tuple[Run, Run]:
+    """The same as another Dapr app does it: through a sidecar, without the edge."""
+    stack = platform.stack
+    url = f"{stack.url('edge-daprd')}/v1.0/invoke/llm/method/{CONVERSATION_SERVICE.name}/"
+    headers = {"dapr-api-token": stack.api_token("edge"), "x-user-id": "bench-invoke"}
+    async with aiohttp.ClientSession(url, headers=headers) as session:
+
+        async def call(method: str, body: dict[str, str]) -> Any:
+            async with session.post(method, json=body) as reply:
+                assert reply.status == 200, await reply.text()
+                return await reply.json()
+
+        ids = [
+            (await call("CreateConversation", {}))["conversationId"] for _ in range(CONVERSATIONS)
+        ]
+
+        async def append(number: int) -> None:
+            named = ids[number % len(ids)]
+            await call("AppendMessage", {"conversationId": named, "text": TEXT})
+
+        return await closed_loop(append, 600, 1), await closed_loop(append, 4000, 16)

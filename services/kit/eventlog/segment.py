@@ -16,6 +16,8 @@ T = TypeVar("T")
 PULSE_SECONDS: Final = 1.0
 """How late a writer learns of a cancel or of its successor when no wake-up reaches it."""
 
+WATCH_AFTER_SECONDS: Final = 0.3
+
 
 class Segment:
     """One attempt at a stream's work.
@@ -30,7 +32,7 @@ class Segment:
         self.stop = asyncio.Event()
         self.last_seq = attempt.last_seq
         self.finished = False
-        self._over = False
+        self._over = asyncio.Event()
         self._news = asyncio.Event()
         if attempt.cancel_requested_at is not None:
             self.stop.set()
@@ -81,25 +83,36 @@ class Segment:
         await self._log.acknowledge_cancel(self.stream_id, self.number)
 
     async def watch(self, signals: Signals, owner: asyncio.Task[Any]) -> None:
-        """Set `stop` at a cancel; cancel the owner's task when a newer attempt took over."""
+        """Set `stop` at a cancel; cancel the owner's task when a newer attempt took over.
+
+        What is over within WATCH_AFTER_SECONDS is never watched: each of its writes asks the same.
+        """
+        if await wait_for(self._over, WATCH_AFTER_SECONDS):
+            return
+        await self._pulse(owner)
         async with signals.listen(control_channel(self.stream_id)) as news:
             self._news = news
-            while not self._over:
+            while not self._over.is_set():
                 await wait_for(news, PULSE_SECONDS)
                 news.clear()
-                try:
-                    if not self._over and await self._log.pulse(self.stream_id, self.number):
-                        self.stop.set()
-                except StaleAttempt:
-                    if not self.finished:
-                        owner.cancel()
-                    return
-                except Exception:  # noqa: S110 - a failing store shows at the next write
-                    pass
+                await self._pulse(owner)
+
+    async def _pulse(self, owner: asyncio.Task[Any]) -> None:
+        if self._over.is_set():
+            return
+        try:
+            if await self._log.pulse(self.stream_id, self.number):
+                self.stop.set()
+        except StaleAttempt:
+            if not self.finished:
+                owner.cancel()
+            self._over.set()
+        except Exception:  # noqa: S110 - a failing store shows at the next write
+            pass
 
     async def let_go(self, watcher: asyncio.Task[None]) -> None:
         """End the watch without cutting a pulse off: one that lands later would make the stream look busy."""
-        self._over = True
+        self._over.set()
         self._news.set()
         await asyncio.wait({watcher}, timeout=PULSE_SECONDS)
         watcher.cancel()
