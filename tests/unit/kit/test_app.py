@@ -1,0 +1,127 @@
+"""What stands before every route: the sidecar's token, the caller's identity, and the bound on bodies."""
+
+from collections.abc import Callable
+
+import pytest
+from fastapi import FastAPI, Request
+from starlette.types import Message, Receive, Scope, Send
+
+from services.kit.app import BodyLimit, SidecarToken
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.identity import TRUSTED_APPS_STATE, CallerIdentity, caller_of
+from tests.requirements import requirement
+
+Header = tuple[bytes, bytes]
+EDGE = (b"dapr-caller-app-id", b"edge")
+ALICE = (b"x-user-id", b"alice")
+
+
+def caller(*headers: Header) -> CallerIdentity:
+    app = FastAPI()
+    setattr(app.state, TRUSTED_APPS_STATE, frozenset({"edge"}))
+    return caller_of(Request({"type": "http", "headers": list(headers), "app": app}))
+
+
+def test_the_edge_vouches_for_a_user() -> None:
+    found = caller(EDGE, ALICE, (b"x-user-email", b"a@b.c"), (b"x-scopes", b"read write"))
+    assert found == CallerIdentity("alice", "a@b.c", frozenset({"read", "write"}))
+    assert caller(EDGE, ALICE) == CallerIdentity("alice", "", frozenset())
+
+
+@requirement("kit:identity")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (ALICE,),
+        ((b"dapr-caller-app-id", b"other"), ALICE),
+        ((b"dapr-caller-app-id", b"Edge"), ALICE),
+        (EDGE,),
+        (EDGE, (b"x-user-id", b"")),
+        (EDGE, (b"x-user-id", b"  ")),
+        (EDGE, ALICE, ALICE),
+        (EDGE, ALICE, (b"x-user-id", b"bob")),
+        (EDGE, (b"x-user-id", b"alice,bob")),
+        (EDGE, (b"x-user-id", b"alice, bob")),
+        (EDGE, (b"x-user-id", b"alice\r\nx-scopes: all")),
+        (EDGE, (b"x-user-id", b"alice\n")),
+        (EDGE, (b"x-user-id", "älice".encode("latin-1"))),
+        (EDGE, (b"x-user-id", b"a" * 129)),
+        (EDGE, (b"x-user-id", b"../head")),
+        (EDGE, ALICE, (b"x-user-email", b"a"), (b"x-user-email", b"b")),
+        (EDGE, ALICE, (b"x-scopes", b"a"), (b"x-scopes", b"b")),
+    ],
+)
+def test_an_identity_that_can_be_read_in_two_ways_is_none(headers: tuple[Header, ...]) -> None:
+    with pytest.raises(RpcError) as refused:
+        caller(*headers)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that reads the whole body and answers 200."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def status(app: Callable, path: str, headers: list[Header], *pieces: bytes) -> int:
+    queue = [
+        {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
+        for number, piece in enumerate(pieces, 1)
+    ] or [{"type": "http.request", "body": b""}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return queue.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
+    try:
+        await app(scope, receive, send)
+    except RpcError as error:  # the app's handlers answer it
+        return error.status
+    return sent[0]["status"]
+
+
+@requirement("kit:app-token")
+@pytest.mark.parametrize(
+    ("path", "headers", "expected"),
+    [
+        ("/m", [(b"dapr-api-token", b"secret")], 200),
+        ("/m", [], 401),
+        ("/m", [(b"dapr-api-token", b"")], 401),
+        ("/m", [(b"dapr-api-token", b"secre")], 401),
+        ("/m", [(b"dapr-api-token", b"secrets")], 401),
+        ("/m", [(b"dapr-api-token", b"\xff\xfe")], 401),
+        ("/m", [(b"dapr-api-token", b"secret"), (b"dapr-api-token", b"secret")], 401),
+        ("/healthz", [], 200),
+        ("/healthz/", [], 401),
+    ],
+)
+async def test_only_the_sidecar_is_let_in(path: str, headers: list[Header], expected: int) -> None:
+    app = SidecarToken(ok, "secret", {"/healthz"})
+    assert await status(app, path, headers) == expected
+
+
+async def test_without_a_token_in_the_settings_nobody_is_asked_for_one() -> None:
+    assert await status(SidecarToken(ok, "", ()), "/m", []) == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "pieces", "expected"),
+    [
+        ([], [b"x" * 10], 200),
+        ([(b"content-length", b"10")], [b"x" * 10], 200),
+        ([(b"content-length", b"11")], [b"x" * 11], 413),
+        ([], [b"x" * 6, b"x" * 5], 413),
+        ([(b"content-length", b"1")], [b"x" * 6, b"x" * 5], 413),
+        ([(b"transfer-encoding", b"chunked")], [b"x"] * 11, 413),
+        ([(b"transfer-encoding", b"chunked")], [b"x"] * 10, 200),
+    ],
+)
+async def test_a_body_is_bounded_however_it_is_sent(
+    headers: list[Header], pieces: list[bytes], expected: int
+) -> None:
+    assert await status(BodyLimit(ok, 10), "/m", headers, *pieces) == expected

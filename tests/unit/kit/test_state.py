@@ -1,0 +1,165 @@
+"""An actor's durable state: one winner, all or nothing, and a reply that was lost is known again."""
+
+import pytest
+from pydantic import BaseModel
+
+from services.kit.sidecar import SidecarError, StateWrite, StoredValue, WriteMode
+from services.kit.state import DurableState, StateConflict, read_heads
+from tests.requirements import requirement
+
+
+class Head(BaseModel):
+    count: int
+
+
+class Row(BaseModel):
+    text: str
+
+
+class Store:
+    """A transactional store in memory that can lose a reply, or the whole call."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[bytes, str]] = {}
+        self.lose_reply = False
+        self.lose_call = False
+        self.lose_read = False
+        self.reads = 0
+        self._version = 0
+
+    async def read(self, key: str) -> StoredValue:
+        self.reads += 1
+        if self.lose_read:
+            self.lose_read = False
+            raise SidecarError("read lost")
+        return StoredValue(key, *self.rows.get(key, (b"", "")))
+
+    async def read_many(self, keys: list[str]) -> list[StoredValue]:
+        return [await self.read(key) for key in keys]
+
+    async def write(self, writes: list[StateWrite]) -> None:
+        if self.lose_call:
+            raise SidecarError("not delivered")
+        if not all(self._allowed(write) for write in writes):
+            raise SidecarError("etag mismatch")
+        for write in writes:
+            self._version += 1
+            if write.data is None:
+                self.rows.pop(write.key, None)
+            else:
+                self.rows[write.key] = (write.data, str(self._version))
+        if self.lose_reply:
+            raise SidecarError("reply lost")
+
+    def _allowed(self, write: StateWrite) -> bool:
+        match write.mode:
+            case WriteMode.NEW:
+                return write.key not in self.rows
+            case WriteMode.MATCH:
+                return self.rows.get(write.key, (b"", ""))[1] == write.etag
+            case WriteMode.ANY:
+                return True
+
+
+def owner(store: Store) -> DurableState[Head]:
+    return DurableState(store, "actor", Head)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def store() -> Store:
+    store = Store()
+    first = owner(store)
+    assert await first.load() is None
+    await first.commit(Head(count=1), add={"row/1": Row(text="one")})
+    return store
+
+
+@requirement("kit:durable-state")
+async def test_of_two_owners_one_wins_and_the_other_writes_nothing(store: Store) -> None:
+    one, two = owner(store), owner(store)
+    await one.load()
+    await two.load()
+    await one.commit(Head(count=2), add={"row/2": Row(text="one's")})
+    with pytest.raises(StateConflict):
+        await two.commit(Head(count=2), add={"row/3": Row(text="two's")}, remove=["row/1"])
+    assert await two.load() == Head(count=2)
+    assert await two.rows(["row/1", "row/2", "row/3"], Row) == [
+        Row(text="one"),
+        Row(text="one's"),
+        None,
+    ]
+
+
+async def test_two_owners_that_begin_together_make_one_head() -> None:
+    store = Store()
+    one, two = owner(store), owner(store)
+    await one.load()
+    await two.load()
+    await one.commit(Head(count=1))
+    with pytest.raises(StateConflict):
+        await two.commit(Head(count=7))
+    assert await read_heads(store, ["actor", "none"], Head) == [Head(count=1), None]  # type: ignore[arg-type]
+
+
+@requirement("kit:durable-state")
+async def test_a_lost_reply_is_known_by_its_commit(store: Store) -> None:
+    state = owner(store)
+    await state.load()
+    store.lose_reply = True
+    await state.commit(Head(count=2))
+    store.lose_reply = False
+    await state.commit(Head(count=3))
+    assert await owner(store).load() == Head(count=3)
+
+
+async def test_a_call_that_never_arrived_is_a_failure_and_nothing_is_cached(store: Store) -> None:
+    state = owner(store)
+    await state.load()
+    store.lose_call = True
+    with pytest.raises(SidecarError):
+        await state.commit(Head(count=2))
+    store.lose_call = False
+    assert await state.load() == Head(count=1)
+
+
+async def test_a_row_that_exists_already_refuses_the_whole_commit(store: Store) -> None:
+    state = owner(store)
+    await state.load()
+    with pytest.raises(SidecarError):
+        await state.commit(Head(count=2), add={"row/1": Row(text="again")})
+    assert await state.load() == Head(count=1)
+    assert await state.row("row/1", Row) == Row(text="one")
+
+
+async def test_the_head_is_read_once_and_its_new_etag_after_a_commit(store: Store) -> None:
+    state = owner(store)
+    await state.load()
+    before = store.reads
+    await state.load()
+    assert store.reads == before
+    for count in (2, 3, 4):
+        await state.commit(Head(count=count), put={"last": Row(text=str(count))})
+        assert await state.load() == Head(count=count)
+    assert store.reads == before + 3
+    await state.drop(["last"])
+    assert await state.row("last", Row) is None
+
+
+async def test_an_etag_that_could_not_be_read_is_read_at_the_next_load(store: Store) -> None:
+    state = owner(store)
+    await state.load()
+    await state.commit(Head(count=2))
+    store.lose_read = True
+    assert await state.load() == Head(count=2)
+    await state.commit(Head(count=3))
+    assert await owner(store).load() == Head(count=3)
+
+
+async def test_what_was_read_can_be_forgotten(store: Store) -> None:
+    state, other = owner(store), owner(store)
+    await state.load()
+    await state.commit(Head(count=2))
+    state.forget()
+    await other.load()
+    await other.commit(Head(count=5))
+    assert await state.load() == Head(count=5)
