@@ -77,11 +77,8 @@ class Signals:
             event.set()
 
     async def _subscribe(self, name: str) -> None:
-        try:
-            await self._pubsub.subscribe(name)
-        except (ValkeyError, OSError):
-            return
-        self._wanted.set()
+        await self._subscribe_all([name])
+        self._wanted.set()  # also after a failure: whoever listens is who tries again
 
     async def _unsubscribe(self, name: str) -> None:
         try:
@@ -105,8 +102,10 @@ class Signals:
 
     async def _resubscribe(self) -> None:
         names = list(self._listeners)
-        if names:
-            await self._subscribe_all(names)
+        if not names:
+            self._wanted.clear()
+            return
+        await self._subscribe_all(names)
         for name in names:
             self._wake(name)
 

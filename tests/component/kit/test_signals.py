@@ -1,0 +1,103 @@
+"""Wake-ups on a real Valkey: they survive its restart, and without it readers are late, not lost."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from services.cli.stack import Stack
+from services.kit.db import Database
+from services.kit.eventlog import EventLog, NewEvent, migrate_event_log
+from services.kit.signals import Signals
+from tests.support.wait import wait_until
+
+DEAD = "redis://127.0.0.1:1/0"
+
+
+@pytest.fixture
+async def signals(servers: Stack) -> AsyncIterator[Callable[[], Signals]]:
+    """Makes processes' ends of the wake-ups."""
+    opened: list[Signals] = []
+
+    def make() -> Signals:
+        opened.append(Signals(servers.url("valkey")))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        await each.close()
+
+
+@pytest.fixture
+def valkey_down(servers: Stack) -> Iterator[Callable[[], None]]:
+    """Valkey is halted; the call starts it again."""
+    servers.halt("valkey")
+    yield lambda: servers.restart("valkey")
+    if not servers.is_running("valkey"):
+        servers.restart("valkey")
+
+
+async def wakes(sender: Signals, name: str, event: asyncio.Event) -> None:
+    """Notify until it arrives: at once, had nothing been lost."""
+    event.clear()
+    async with asyncio.timeout(10):
+        while not event.is_set():
+            await sender.notify(name)
+            try:
+                await asyncio.wait_for(event.wait(), 0.2)
+            except TimeoutError:
+                continue
+
+
+async def test_a_wake_up_crosses_processes(signals: Callable[[], Signals]) -> None:
+    reader, writer = signals(), signals()
+    await reader.start()
+    async with reader.listen("a") as event:
+        await wakes(writer, "a", event)
+
+
+async def test_a_listener_is_woken_again_after_a_restart(
+    servers: Stack, signals: Callable[[], Signals]
+) -> None:
+    reader, writer = signals(), signals()
+    await reader.start()
+    async with reader.listen("a") as event:
+        await wakes(writer, "a", event)
+        await asyncio.to_thread(servers.restart, "valkey")
+        await wakes(writer, "a", event)
+
+
+async def test_a_listener_that_began_without_valkey_is_woken_once_it_is_back(
+    signals: Callable[[], Signals], valkey_down: Callable[[], None]
+) -> None:
+    reader, writer = signals(), signals()
+    await reader.start()
+    async with reader.listen("a") as event:
+        await asyncio.to_thread(valkey_down)
+        await wakes(writer, "a", event)
+
+
+async def test_without_valkey_a_reader_follows_all_the_same(database_url: str) -> None:
+    database, reader, writer = Database(database_url), Signals(DEAD), Signals(DEAD)
+    await migrate_event_log(database)
+    await reader.start()
+    log, stream_id = EventLog(database, writer), uuid.uuid4().hex
+    await log.open(stream_id, kind="test", owner="alice", subject="s")
+    await log.begin_attempt(stream_id)
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for batch in EventLog(database, reader).follow(stream_id):
+            seen.extend(event.seq for event in batch)
+            if len(seen) == 2:
+                return
+
+    following = asyncio.create_task(follow())
+    await log.append(stream_id, 1, [NewEvent("custom")])
+    await wait_until(lambda: seen == [1])
+    await log.append(stream_id, 1, [NewEvent("run.completed", {}, terminal=True)])
+    await asyncio.wait_for(following, 5)
+    assert seen == [1, 2]
+    for each in (reader, writer, database):
+        await each.close()
