@@ -82,14 +82,6 @@ class Database:
             pool = self._pool or await self._open()
             return await _uncancelled(pool.fetchrow(statement, *arguments))
 
-    async def is_ready(self) -> bool:
-        """Whether the database answers."""
-        try:
-            await self.fetch_one("SELECT 1")
-        except Exception:
-            return False
-        return True
-
     async def migrate(self, schema: str, versions: Path) -> None:
         """Bring a schema to its newest revision; replicas that start together wait for one another."""
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")

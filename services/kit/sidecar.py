@@ -66,14 +66,6 @@ class Sidecar:
         """Close the channel."""
         await self._channel.close()
 
-    async def is_ready(self) -> bool:
-        """Whether daprd answers."""
-        try:
-            await self._stub.GetMetadata(api_v1.GetMetadataRequest(), timeout=CALL_TIMEOUT_SECONDS)
-        except AioRpcError:
-            return False
-        return True
-
     async def invoke_actor(self, actor_type: str, actor_id: str, method: str, data: bytes) -> bytes:
         """Call an actor method; the turn lock of the actor is held by whoever hosts it."""
         traceparent = current_traceparent()

@@ -1,6 +1,5 @@
 """Server-sent events of a stream in the event log (WHATWG HTML, 9.2)."""
 
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -54,15 +53,6 @@ def to_json(event: StoredEvent) -> str:
     return (
         f'{{"seq":"{event.seq}","type":"{event.type}","attempt":{event.attempt},'
         f'"data":{event.data},"createdAt":"{_rfc3339(event.created_at)}"}}'
-    )
-
-
-def error_as_sse(body: bytes) -> bytes:
-    """A failure of the stream itself; it has no id, so a client resumes where it was."""
-    return (
-        b"event: error\ndata: "
-        + json.dumps(json.loads(body), separators=(",", ":")).encode()
-        + b"\n\n"
     )
 
 

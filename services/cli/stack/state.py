@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -129,11 +128,6 @@ def send(pid: int, signal_number: int) -> None:
     """Signal a process that may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal_number)
-
-
-def signal_named(name: str) -> signal.Signals:
-    """`KILL` → SIGKILL."""
-    return signal.Signals["SIG" + name]
 
 
 def write_private(path: Path, text: str) -> None:
