@@ -1,8 +1,8 @@
 """Postgres: pooled connections, and migrations that run once however many replicas start."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, CursorResult, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
 
 from services.kit.sidecar import unavailable
@@ -82,10 +82,17 @@ class Database:
             pool = self._pool or await self._open()
             return await _uncancelled(pool.fetchrow(statement, *arguments))
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Several of SQLAlchemy's statements as one transaction. UNAVAILABLE as for `execute`."""
+        engine = self.engine.execution_options(isolation_level="READ COMMITTED")
+        with _reaching():
+            async with engine.begin() as connection:
+                yield connection
+
     async def migrate(self, schema: str, versions: Path) -> None:
         """Bring a schema to its newest revision; replicas that start together wait for one another."""
-        engine = self.engine.execution_options(isolation_level="READ COMMITTED")
-        async with engine.begin() as connection:
+        async with self.transaction() as connection:
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate:{schema}"}
             )

@@ -25,8 +25,7 @@ class PostgresKeyStore:
 
     async def add(self, decide: Callable[[Sequence[SigningKey]], SigningKey | None]) -> None:
         """Decide and add in one transaction, under a lock that replicas share."""
-        engine = self._database.engine.execution_options(isolation_level="READ COMMITTED")
-        async with engine.begin() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
             rows = await connection.execute(select(signing_keys))
             key = decide([SigningKey.model_validate(dict(row)) for row in rows.mappings()])
