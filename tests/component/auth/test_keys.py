@@ -20,6 +20,7 @@ from services.auth.rpc import Issuer
 from services.auth.tables import SCHEMA
 from services.contracts.tokens import IssueLocalTokenRequest
 from services.kit.db import Database
+from services.kit.errors import ErrorCode, RpcError
 from tests.component.auth.conftest import AuthApps
 from tests.requirements import requirement
 
@@ -142,8 +143,9 @@ async def test_a_rotation_that_ends_half_way_leaves_nothing_behind(
     def dies(keys: Sequence[SigningKey]) -> SigningKey | None:
         raise ConnectionResetError
 
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(RpcError) as lost:
         await stores[0].add(dies)
+    assert lost.value.code is ErrorCode.UNAVAILABLE
     assert await stores[1].all() == []
     await an_issuer(stores[1], clock).rotate_when_due()
     assert len(await stores[0].all()) == 1
