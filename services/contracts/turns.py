@@ -109,13 +109,10 @@ class BegunTurn(BaseModel):
     context: TurnContext | None = None
 
 
-class CompleteTurnCommand(BaseModel):
-    """End a turn; refused (ABORTED) under a stale epoch. The text that the user saw is kept, whatever the status."""
+class Answer(BaseModel):
+    """What came of asking the model: the text that was shown, and how it ended."""
 
-    turn_id: str
-    epoch: int
     status: TurnStatus
-    attempts: int
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
@@ -123,6 +120,14 @@ class CompleteTurnCommand(BaseModel):
     cancel_acknowledged_at: Timestamp | None = None
     upstream_closed_at: Timestamp | None = None
     tokens_after_cancel: int = 0
+
+
+class CompleteTurnCommand(Answer):
+    """End a turn; refused (ABORTED) under a stale epoch. The text that the user saw is kept, whatever the status."""
+
+    turn_id: str
+    epoch: int
+    attempts: int
 
 
 class CompletedTurn(BaseModel):

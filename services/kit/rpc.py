@@ -40,7 +40,7 @@ class RpcRouter(APIRouter):
     def method(self, handler: Handler) -> Handler:
         """Serve a unary method."""
         method = self._bind(handler, stream=False)
-        endpoint = _unary(self._service, method, handler)
+        endpoint = _unary(method, handler)
         self.add_api_route(
             self._service.path(method), endpoint, methods=["POST"], include_in_schema=False
         )
@@ -132,7 +132,7 @@ async def last_event_id(request: Request) -> int | None:
 LastEventId = Annotated[int | None, Depends(last_event_id)]
 
 
-def _unary(service: RpcService, method: RpcMethod, handler: Handler) -> Handler:
+def _unary(method: RpcMethod, handler: Handler) -> Handler:
     async def endpoint(http_request: Request, **dependencies: Any) -> Response:
         message, body = await parse(http_request, method.request)
         call = functools.partial(handler, request=message, **dependencies)

@@ -7,13 +7,12 @@ from datetime import datetime
 from typing import Final
 
 from opentelemetry import metrics
-from pydantic import BaseModel
 
-from services.contracts.conversations import TurnStatus, Usage
+from services.contracts.conversations import TurnStatus
 from services.contracts.events import EventType
+from services.contracts.turns import Answer
 from services.kit.clock import Clock
-from services.kit.contract import Timestamp
-from services.kit.errors import ErrorCode, ErrorStatus, RpcError
+from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, Segment
 from services.kit.failpoints import failpoint
 from services.kit.telemetry import span
@@ -32,19 +31,6 @@ _first_chunk: Final = metrics.get_meter("yocaso").create_histogram(
 )
 BATCH_SECONDS: Final = 0.04
 """How long pieces gather before they are written; the first one never waits."""
-
-
-class Answer(BaseModel):
-    """What came of asking the model: the text that was shown, and how it ended."""
-
-    status: TurnStatus
-    text: str = ""
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    error: ErrorStatus | None = None
-    cancel_acknowledged_at: Timestamp | None = None
-    upstream_closed_at: Timestamp | None = None
-    tokens_after_cancel: int = 0
 
 
 class Generation:

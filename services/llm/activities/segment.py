@@ -15,6 +15,7 @@ from services.contracts.conversations import Turn, TurnStatus
 from services.contracts.events import EventType
 from services.contracts.turns import (
     TURN_STREAM,
+    Answer,
     CompletedTurn,
     CompleteTurnCommand,
     ConversationActorInterface,
@@ -31,7 +32,7 @@ from services.kit.sidecar import SidecarError
 from services.kit.signals import Signals
 from services.kit.telemetry import span_from
 from services.kit.waiting import wait_for
-from services.llm.activities.generation import Answer, Generation
+from services.llm.activities.generation import Generation
 from services.llm.domain import ending
 from services.llm.ports import LanguageModel, Prompt, TurnWorkflows
 
@@ -234,15 +235,8 @@ def _command(answer: Answer, context: TurnContext, segment: Segment) -> Complete
     return CompleteTurnCommand(
         turn_id=context.turn.turn_id,
         epoch=context.epoch,
-        status=answer.status,
         attempts=segment.number,
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        usage=answer.usage,
-        error=answer.error,
-        cancel_acknowledged_at=answer.cancel_acknowledged_at,
-        upstream_closed_at=answer.upstream_closed_at,
-        tokens_after_cancel=answer.tokens_after_cancel,
+        **answer.model_dump(),
     )
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from services.contracts.conversations import TurnStatus, Usage
 from services.contracts.events import EventType
+from services.contracts.turns import Answer
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, StaleAttempt
-from services.llm.activities.generation import Answer, Generation
+from services.llm.activities.generation import Generation
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
 from tests.requirements import requirement
 
