@@ -84,7 +84,7 @@ async def _host(app: FastAPI, stack: AsyncExitStack, events: EventLog, signals: 
             result = Step(value=0)
             for number in range(3):
                 result = await segment.step(f"step-{number}", Step, lambda n=number: _trivial(n))
-            await segment.finish(NewEvent(DONE, {}, terminal=True))
+            await segment.finish(DONE, {})
             return result
 
         result = await run_segment(events, signals, work.id, steps)

@@ -152,9 +152,9 @@ class EventLog:
             await self._signals.notify(_free_channel(stream_id))
         return row[0], row[1] is not None
 
-    async def close_stream(self, stream_id: str, event: NewEvent) -> bool:
+    async def close_stream(self, stream_id: str, kind: str, data: Mapping[str, Any]) -> bool:
         """Append a terminal event whatever the attempt; False where the stream was closed already."""
-        row = await self._database.fetch_one(sql.CLOSE, stream_id, event.type, _json(event.data))
+        row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, _json(data))
         if row is not None:
             await self._signals.notify(_channel(stream_id))
             await self._signals.notify(_free_channel(stream_id))

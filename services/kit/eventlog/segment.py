@@ -1,7 +1,7 @@
 """Segments: several effects in one activity, each checkpointed before the next begins."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -73,9 +73,9 @@ class Segment:
         await self._append(events, (name, value.model_dump(mode="json")))
         return value
 
-    async def finish(self, event: NewEvent) -> None:
+    async def finish(self, kind: str, data: Mapping[str, Any]) -> None:
         """Append the terminal event."""
-        await self._append([event], None)
+        await self._append([NewEvent(kind, data, terminal=True)], None)
         self.finished = True
 
     async def acknowledge_cancel(self) -> None:

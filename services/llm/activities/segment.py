@@ -177,10 +177,10 @@ class TurnRunner:
             if error.code not in PERMANENT:
                 raise
             # The conversation was deleted, or another attempt ended the turn under a newer epoch.
-            await segment.finish(NewEvent(EventType.RUN_CANCELLED, {}, terminal=True))
+            await segment.finish(EventType.RUN_CANCELLED, {})
             return TurnOutcome(status=TurnStatus.CANCELLED)
         await failpoint("turn.before_terminal")
-        await segment.finish(terminal_event(turn))
+        await segment.finish(*ending(turn))
         await failpoint("turn.after_terminal")
         return TurnOutcome(status=turn.status)
 
@@ -212,12 +212,6 @@ class TurnRunner:
     async def _start_next(self, ref: RunTurnInput, completed: CompletedTurn) -> None:
         if completed.next_turn_id is not None:
             await self._workflows.start(ref.model_copy(update={"turn_id": completed.next_turn_id}))
-
-
-def terminal_event(turn: Turn) -> NewEvent:
-    """The one event that ends a turn's stream."""
-    kind, data = ending(turn)
-    return NewEvent(kind, data, terminal=True)
 
 
 def _opening(segment: Segment, turn: Turn) -> list[NewEvent]:

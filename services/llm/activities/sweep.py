@@ -19,8 +19,8 @@ from services.contracts.turns import (
 from services.contracts.workflows import WorkflowStatus
 from services.kit.actors import Actors
 from services.kit.errors import ErrorCode, RpcError, internal_error
-from services.kit.eventlog import EventLog, NewEvent, StreamHead
-from services.llm.activities.segment import terminal_event
+from services.kit.eventlog import EventLog, StreamHead
+from services.llm.domain import ending
 from services.llm.ports import TurnWorkflows
 
 BATCH: Final = 50
@@ -62,7 +62,7 @@ class TurnSweep:
             await self._give_up(head)
             return
         if turn.status.is_terminal:
-            await self._events.close_stream(head.stream_id, terminal_event(turn))
+            await self._events.close_stream(head.stream_id, *ending(turn))
         elif turn.status is TurnStatus.RUNNING:
             await self._ensure_workflow(head, turn)
 
@@ -71,9 +71,7 @@ class TurnSweep:
         if head.last_seq == 0:
             await self._events.forget([head.stream_id])
         else:
-            await self._events.close_stream(
-                head.stream_id, NewEvent(EventType.RUN_CANCELLED, {}, terminal=True)
-            )
+            await self._events.close_stream(head.stream_id, EventType.RUN_CANCELLED, {})
 
     async def _ensure_workflow(self, head: StreamHead, turn: Turn) -> None:
         status = await self._workflows.status(head.stream_id)
@@ -96,7 +94,7 @@ class TurnSweep:
                 error=internal_error().to_status(),
             )
         )
-        await self._events.close_stream(head.stream_id, terminal_event(completed.turn))
+        await self._events.close_stream(head.stream_id, *ending(completed.turn))
         if completed.next_turn_id is not None:
             await self._workflows.start(
                 _ref(head).model_copy(update={"turn_id": completed.next_turn_id})

@@ -13,7 +13,7 @@ from services.contracts.workflows import (
     WorkflowStatus,
 )
 from services.kit.contract import Message
-from services.kit.eventlog import EventLog, NewEvent
+from services.kit.eventlog import EventLog
 from services.kit.sidecar import Sidecar
 from services.kit.telemetry import current_traceparent
 
@@ -63,9 +63,7 @@ class LoggedTurnStreams:
         streams = await self._events.of_subject(conversation_id)
         for stream in streams:
             if stream.closed_at is None:
-                await self._events.close_stream(
-                    stream.stream_id, NewEvent(EventType.RUN_CANCELLED, {}, terminal=True)
-                )
+                await self._events.close_stream(stream.stream_id, EventType.RUN_CANCELLED, {})
         horizon = datetime.now(UTC) - KEPT_AFTER_END
         old = [
             one.stream_id

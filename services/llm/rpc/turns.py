@@ -20,7 +20,7 @@ from services.contracts.conversations import (
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import NewEvent, StoredEvent
+from services.kit.eventlog import StoredEvent
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyKey
 from services.kit.identity import Caller, CallerIdentity
@@ -173,8 +173,7 @@ async def _cancel(using: Resources, ref: TurnRef) -> Turn:
     turn = await conversation.cancel_turn(ref)
     await failpoint("turn.after_cancel_recorded")
     if turn.status.is_terminal:
-        kind, data = ending(turn)
-        await using.events.close_stream(ref.turn_id, NewEvent(kind, data, terminal=True))
+        await using.events.close_stream(ref.turn_id, *ending(turn))
         return turn
     await using.events.request_cancel(ref.turn_id)
     await using.work.end_if_free(RunTurnInput(**ref.model_dump()))

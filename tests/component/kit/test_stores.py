@@ -87,7 +87,7 @@ async def test_nothing_follows_the_terminal_event(log: EventLog) -> None:
     await log.append(stream_id, 1, [END])
     with pytest.raises(StaleAttempt):
         await log.append(stream_id, 1, [END])
-    assert not await log.close_stream(stream_id, END)
+    assert not await log.close_stream(stream_id, END.type, END.data)
     assert await log.begin_attempt(stream_id) is None
     assert await log.wait_until_free(stream_id) is Occupancy.CLOSED
     assert len(await log.read(stream_id)) == 1
