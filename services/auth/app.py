@@ -8,8 +8,8 @@ from typing import Final
 from fastapi import FastAPI
 
 from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.postgres import PostgresKeyStore
-from services.auth.rpc import JWKS_PATH, Issuer, provide, public, rpc
+from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.rpc.tokens import JWKS_PATH, Issuer, provide, public, rpc
 from services.auth.settings import AuthSettings
 from services.auth.tables import SCHEMA
 from services.contracts.openapi import app_document

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, StringConstraints
 
 from services.contracts.events import Event
+from services.contracts.scopes import CONVERSATIONS_READ, CONVERSATIONS_WRITE
 from services.kit.contract import Empty, Int64, Message, RpcMethod, RpcService, Timestamp
 from services.kit.errors import ErrorCode, ErrorStatus
 
@@ -282,7 +283,7 @@ class StreamEventsRequest(Message):
 
 
 _COMMON = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAUTHENTICATED, ErrorCode.UNAVAILABLE)
-_NAMED = (*_COMMON, ErrorCode.NOT_FOUND)
+_NAMED = (*_COMMON, ErrorCode.NOT_FOUND, ErrorCode.PERMISSION_DENIED)
 _TURN = (
     *_NAMED,
     ErrorCode.TURN_IN_PROGRESS,
@@ -303,9 +304,15 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Create a conversation",
             raises=(*_COMMON, ErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
-            "GetConversation", GetConversationRequest, Conversation, "Read a conversation", _NAMED
+            "GetConversation",
+            GetConversationRequest,
+            Conversation,
+            "Read a conversation",
+            _NAMED,
+            scope=CONVERSATIONS_READ,
         ),
         RpcMethod(
             "ListConversations",
@@ -313,6 +320,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             ListConversationsResponse,
             "List the caller's conversations",
             _COMMON,
+            scope=CONVERSATIONS_READ,
         ),
         RpcMethod(
             "UpdateConversation",
@@ -321,6 +329,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Change a conversation's title, model, system prompt or metadata",
             raises=(*_NAMED, ErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
             "DeleteConversation",
@@ -329,9 +338,15 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Delete a conversation with its messages",
             raises=_NAMED,
             idempotent=True,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
-            "ListMessages", ListMessagesRequest, ListMessagesResponse, "List messages", _NAMED
+            "ListMessages",
+            ListMessagesRequest,
+            ListMessagesResponse,
+            "List messages",
+            _NAMED,
+            scope=CONVERSATIONS_READ,
         ),
         RpcMethod(
             "AppendMessage",
@@ -340,6 +355,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Store a message without asking the model",
             raises=(*_NAMED, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
             "SendMessage",
@@ -349,6 +365,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_TURN, ErrorCode.DEADLINE_EXCEEDED),
             idempotent=True,
             timeout_seconds=140,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
             "StreamMessage",
@@ -359,8 +376,9 @@ CONVERSATION_SERVICE: Final = RpcService(
             stream=True,
             idempotent=True,
             timeout_seconds=160,
+            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod("GetTurn", GetTurnRequest, Turn, "Read a turn", _NAMED),
+        RpcMethod("GetTurn", GetTurnRequest, Turn, "Read a turn", _NAMED, scope=CONVERSATIONS_READ),
         RpcMethod(
             "CancelTurn",
             CancelTurnRequest,
@@ -368,6 +386,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Cancel a turn; its partial text is kept",
             raises=_NAMED,
             idempotent=True,
+            scope=CONVERSATIONS_WRITE,
         ),
         RpcMethod(
             "ListEvents",
@@ -376,6 +395,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "List a turn's events, with long poll",
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             timeout_seconds=75,
+            scope=CONVERSATIONS_READ,
         ),
         RpcMethod(
             "StreamEvents",
@@ -385,6 +405,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             stream=True,
             timeout_seconds=160,
+            scope=CONVERSATIONS_READ,
         ),
     ),
 )

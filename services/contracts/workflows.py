@@ -50,7 +50,7 @@ WORKFLOW_SERVICE: Final = RpcService(
             Empty,
             "Start a workflow",
             raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
-            internal=True,
+            callers=("llm", "auth"),
         ),
         RpcMethod(
             "GetWorkflow",
@@ -58,7 +58,7 @@ WORKFLOW_SERVICE: Final = RpcService(
             GetWorkflowResponse,
             "Read where a workflow stands",
             raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
-            internal=True,
+            callers=("llm", "auth"),
         ),
     ),
 )

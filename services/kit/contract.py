@@ -95,7 +95,8 @@ class RpcMethod:
     """One method of a service.
 
     `stream` answers `text/event-stream` (POST, and GET with the fields in the query). `idempotent` takes an
-    `Idempotency-Key`. `internal` methods are not routed by the edge.
+    `Idempotency-Key`. Who may call is said by exactly one of `scope` (a signed-in user whose token has it),
+    `public` (anybody, through the edge) and `callers` (these apps only; the edge has no route to it).
     """
 
     name: str
@@ -105,8 +106,19 @@ class RpcMethod:
     raises: tuple[ErrorCode, ...] = ()
     stream: bool = False
     idempotent: bool = False
-    internal: bool = False
+    scope: str | None = None
+    public: bool = False
+    callers: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if (self.scope is not None) + self.public + bool(self.callers) != 1:
+            raise TypeError(f"{self.name}: say exactly one of scope, public and callers")
+
+    @property
+    def internal(self) -> bool:
+        """Whether only other apps may call it."""
+        return bool(self.callers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from services.kit.errors import ErrorCode, RpcError
 
@@ -15,11 +15,12 @@ TRUSTED_APPS_STATE: Final = "identity_callers"
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
-    """A user, as verified by the edge."""
+    """A user, as verified by the edge; `key_id` where it is an API key that speaks for the user."""
 
     user_id: str
     email: str
     scopes: frozenset[str]
+    key_id: str | None = None
 
 
 def caller_of(request: Request) -> CallerIdentity:
@@ -30,32 +31,37 @@ def caller_of(request: Request) -> CallerIdentity:
             that may not vouch for users.
     """
     trusted: Collection[str] = getattr(request.app.state, TRUSTED_APPS_STATE)
-    if request.headers.get("dapr-caller-app-id") not in trusted:
-        raise _unauthenticated()
+    if calling_app(request) not in trusted:
+        raise unauthenticated()
     user_id = _only(request, "x-user-id")
     if not USER_ID.fullmatch(user_id):
-        raise _unauthenticated()
-    email = request.headers.getlist("x-user-email")
-    scopes = request.headers.getlist("x-scopes")
-    if len(email) > 1 or len(scopes) > 1:
-        raise _unauthenticated()
-    return CallerIdentity(user_id, "".join(email), frozenset("".join(scopes).split()))
+        raise unauthenticated()
+    email, scopes, key_id = (
+        _at_most_one(request, name) for name in ("x-user-email", "x-scopes", "x-key-id")
+    )
+    return CallerIdentity(user_id, email, frozenset(scopes.split()), key_id or None)
 
 
-async def _caller(request: Request) -> CallerIdentity:
-    return caller_of(request)  # a dependency that is not async costs a thread hop
-
-
-Caller = Annotated[CallerIdentity, Depends(_caller)]
-"""A route with this parameter is for signed-in users; one without it is public or internal."""
+def calling_app(request: Request) -> str:
+    """The app whose sidecar made the call; proven where sidecars speak mTLS, else claimed."""
+    values = request.headers.getlist("dapr-caller-app-id")
+    return values[0] if len(values) == 1 else ""
 
 
 def _only(request: Request, name: str) -> str:
     values = request.headers.getlist(name)
     if len(values) != 1 or "," in values[0]:
-        raise _unauthenticated()
+        raise unauthenticated()
     return values[0]
 
 
-def _unauthenticated() -> RpcError:
+def _at_most_one(request: Request, name: str) -> str:
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise unauthenticated()
+    return "".join(values)
+
+
+def unauthenticated() -> RpcError:
+    """The one answer to a call without a valid identity."""
     return RpcError(ErrorCode.UNAUTHENTICATED, "The call carries no valid identity.")

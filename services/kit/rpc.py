@@ -21,6 +21,7 @@ Handler = Callable[..., Any]
 EVENT_STREAM: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 RECORDS_STATE: Final = "idempotency"
+PARSED_STATE: Final = "rpc_message"
 KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}"
 
 
@@ -69,15 +70,27 @@ class RpcRouter(APIRouter):
         return method
 
 
-async def parse(request: Request, message: type[Message]) -> tuple[Message, bytes]:
-    """The request message, from the body or from the query, and its raw bytes."""
+def method_of(request: Request) -> RpcMethod:
+    """The method of the contract that a request calls."""
+    method: RpcMethod = request.scope["endpoint"].rpc_method
+    return method
+
+
+async def message_of(request: Request) -> Message:
+    """The request message, from the body or from the query; parsed once."""
+    known: Message | None = getattr(request.state, PARSED_STATE, None)
+    if known is not None:
+        return known
+    message = method_of(request).request
     try:
         if request.method == "GET":
-            return message.model_validate(_query(request)), request.url.query.encode()
-        body = await request.body()
-        return message.model_validate_json(body or b"{}"), body
+            parsed = message.model_validate(_query(request))
+        else:
+            parsed = message.model_validate_json(await request.body() or b"{}")
     except pydantic.ValidationError as error:
         raise invalid_argument(error) from error
+    setattr(request.state, PARSED_STATE, parsed)
+    return parsed
 
 
 def invalid_argument(error: pydantic.ValidationError) -> RpcError:
@@ -134,26 +147,27 @@ LastEventId = Annotated[int | None, Depends(last_event_id)]
 
 def _unary(method: RpcMethod, handler: Handler) -> Handler:
     async def endpoint(http_request: Request, **dependencies: Any) -> Response:
-        message, body = await parse(http_request, method.request)
+        message = await message_of(http_request)
         call = functools.partial(handler, request=message, **dependencies)
         key = idempotency_key(http_request) if method.idempotent else None
         if key is None:
             return _json((await call()).to_json())
         records: IdempotencyRecords = getattr(http_request.app.state, RECORDS_STATE)
+        body = await http_request.body()
         reply, replayed = await records.run(key, body, functools.partial(_as_reply, call))
         headers = {"idempotent-replayed": "true"} if replayed else None
         return Response(reply.body, reply.status, headers, "application/json")
 
-    return _with_dependencies(endpoint, handler)
+    return _endpoint(endpoint, method, handler)
 
 
 def _stream(method: RpcMethod, handler: Handler) -> Handler:
     async def endpoint(http_request: Request, **dependencies: Any) -> Response:
-        message, _ = await parse(http_request, method.request)
+        message = await message_of(http_request)
         events: AsyncIterator[bytes] = await handler(request=message, **dependencies)
         return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
 
-    return _with_dependencies(endpoint, handler)
+    return _endpoint(endpoint, method, handler)
 
 
 async def _as_reply(call: Callable[[], Awaitable[Message]]) -> StoredReply:
@@ -165,8 +179,8 @@ async def _as_reply(call: Callable[[], Awaitable[Message]]) -> StoredReply:
         return StoredReply(error.status, error.to_body().to_json())
 
 
-def _with_dependencies(endpoint: Handler, handler: Handler) -> Handler:
-    """Give the endpoint the handler's dependencies, so that FastAPI resolves them."""
+def _endpoint(endpoint: Any, method: RpcMethod, handler: Handler) -> Handler:
+    """Give the endpoint its method, and the handler's dependencies, so that FastAPI resolves them."""
     http_request = inspect.Parameter(
         "http_request", inspect.Parameter.KEYWORD_ONLY, annotation=Request
     )
@@ -177,6 +191,7 @@ def _with_dependencies(endpoint: Handler, handler: Handler) -> Handler:
     ]
     endpoint.__signature__ = inspect.Signature([http_request, *taken])
     endpoint.__name__ = handler.__name__
+    endpoint.rpc_method = method
     return endpoint
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.postgres import PostgresKeyStore
+from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.kit.db import Database
 from services.kit.eventlog import EventLog
 from services.kit.signals import Signals

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from services.auth.domain import SigningKey
+from services.auth.domain.signing import SigningKey
 
 KEY_BITS: Final = 2048
 NONCE_BYTES: Final = 12

@@ -21,9 +21,9 @@ from services.contracts.turns import (
     PageOfIdsRequest,
     UpdateConversationCommand,
 )
+from services.kit.authorization import Caller
 from services.kit.contract import Empty
 from services.kit.cursors import decode_cursor, encode_cursor
-from services.kit.identity import Caller
 from services.kit.rpc import CallKey
 from services.llm.rpc.resources import Resources, With, rpc
 

@@ -19,11 +19,11 @@ from services.contracts.conversations import (
 )
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
+from services.kit.authorization import Caller, CallerIdentity
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import StoredEvent
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyKey
-from services.kit.identity import Caller, CallerIdentity
 from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
 from services.llm.domain import ending

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from services.auth.domain import (
+from services.auth.domain.signing import (
     LONGEST_TOKEN,
     PUBLISHED_AHEAD,
     SigningKey,

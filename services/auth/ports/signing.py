@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from services.auth.domain import SigningKey
+from services.auth.domain.signing import SigningKey
 
 
 class KeyStore(Protocol):

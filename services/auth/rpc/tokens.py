@@ -9,15 +9,17 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import Response
 
-from services.auth.domain import (
+from services.auth.domain.signing import (
     SigningKey,
     needs_successor,
     signing_key,
     successor_begins,
     verifying_keys,
 )
-from services.auth.ports import KeyForge, KeyStore
+from services.auth.ports.signing import KeyForge, KeyStore
+from services.contracts.scopes import USER_SCOPES
 from services.contracts.tokens import TOKEN_SERVICE, AccessToken, IssueLocalTokenRequest, Jwks
+from services.kit.authorization import CallingApp
 from services.kit.clock import Clock
 from services.kit.contract import Empty
 from services.kit.errors import ErrorCode, RpcError
@@ -58,7 +60,7 @@ class Issuer:
             "aud": self.audience,
             "sub": request.user_id,
             "email": request.email,
-            "scope": " ".join(request.scopes),
+            "scope": " ".join(request.scopes or USER_SCOPES),
             "iat": int(now.timestamp()),
             "nbf": int(now.timestamp()),
             "exp": int(expires.timestamp()),
@@ -103,13 +105,15 @@ With = Annotated[Issuer, Depends(_issuer)]
 
 
 @rpc.method
-async def issue_local_token(request: IssueLocalTokenRequest, using: With) -> AccessToken:
+async def issue_local_token(
+    request: IssueLocalTokenRequest, _: CallingApp, using: With
+) -> AccessToken:
     """A token for a local user."""
     return await using.issue(request)
 
 
 @rpc.method
-async def rotate_key(request: Empty, using: With) -> Jwks:
+async def rotate_key(request: Empty, _: CallingApp, using: With) -> Jwks:
     """Begin signing with a new key soon; the key set already shows it."""
     del request
     await using.rotate()

@@ -5,7 +5,7 @@ from typing import Final
 
 from sqlalchemy import insert, select, text
 
-from services.auth.domain import SigningKey
+from services.auth.domain.signing import SigningKey
 from services.auth.tables import signing_keys
 from services.kit.db import Database
 

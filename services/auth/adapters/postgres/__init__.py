@@ -1,0 +1,1 @@
+"""What auth keeps in Postgres, schema `auth`."""

@@ -1,0 +1,1 @@
+"""What is allowed, and what follows. Pure: time, chance and ids are passed in."""

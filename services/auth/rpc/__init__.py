@@ -1,0 +1,1 @@
+"""The RPC services of auth: authorize, call, return."""
