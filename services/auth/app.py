@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.rpc import accounts, audit, authorization, keys
 from services.auth.rpc.tokens import JWKS_PATH, Issuer, provide, public, rpc
 from services.auth.settings import AuthSettings
 from services.auth.tables import SCHEMA
@@ -32,7 +33,7 @@ def create_app() -> FastAPI:
     app = create_service(
         "auth",
         settings,
-        routers=[rpc],
+        routers=[rpc, keys.rpc, authorization.rpc, audit.rpc, accounts.rpc],
         lifespan=lifespan,
         document=lambda: app_document("auth"),
         public_paths=[JWKS_PATH],

@@ -18,8 +18,21 @@ from services.auth.domain.signing import (
 )
 from services.auth.ports.signing import KeyForge, KeyStore
 from services.contracts.scopes import USER_SCOPES
-from services.contracts.tokens import TOKEN_SERVICE, AccessToken, IssueLocalTokenRequest, Jwks
-from services.kit.authorization import CallingApp
+from services.contracts.tokens import (
+    TOKEN_SERVICE,
+    AccessToken,
+    CreateSessionCookieRequest,
+    CustomToken,
+    ExchangeTokenRequest,
+    IssueLocalTokenRequest,
+    Jwks,
+    ListRevocationsResponse,
+    RefreshTokenRequest,
+    RevokeTokenRequest,
+    SessionCookie,
+    TokenResponse,
+)
+from services.kit.authorization import Caller, CallingApp, Public
 from services.kit.clock import Clock
 from services.kit.contract import Empty
 from services.kit.errors import ErrorCode, RpcError
@@ -125,3 +138,39 @@ async def jwks(using: With) -> Response:
     """The public keys (RFC 7517)."""
     headers = {"cache-control": JWKS_CACHE}
     return Response((await using.published()).to_json(), 200, headers, "application/json")
+
+
+@rpc.method
+async def exchange_token(request: ExchangeTokenRequest, _: Public) -> TokenResponse:
+    """Trade a key or a sign-in for an access token."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+
+
+@rpc.method
+async def refresh_token(request: RefreshTokenRequest, _: Public) -> TokenResponse:
+    """Trade a refresh token for the next pair."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+
+
+@rpc.method
+async def revoke_token(request: RevokeTokenRequest, _: Public) -> Empty:
+    """Sign out: end the session of a token."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+
+
+@rpc.method
+async def create_session_cookie(request: CreateSessionCookieRequest, _: Public) -> SessionCookie:
+    """Trade a Firebase ID token for a session cookie."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+
+
+@rpc.method
+async def create_custom_token(request: Empty, _: Caller) -> CustomToken:
+    """Make a Firebase custom token for the caller."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+
+
+@rpc.method
+async def list_revocations(request: Empty, _: CallingApp) -> ListRevocationsResponse:
+    """List the tokens that no longer count."""
+    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
