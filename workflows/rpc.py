@@ -9,9 +9,11 @@ from services.contracts.workflows import (
     WORKFLOW_SERVICE,
     GetWorkflowRequest,
     GetWorkflowResponse,
+    PurgeWorkflowsRequest,
     StartWorkflowRequest,
     WorkflowStatus,
 )
+from services.kit.authorization import CallingApp
 from services.kit.contract import Empty
 from services.kit.errors import RpcError
 from services.kit.rpc import RpcRouter
@@ -45,7 +47,7 @@ Hosted = Annotated[Mapping[str, WorkflowRef[Any]], Depends(_hosted)]
 
 @rpc.method
 async def start_workflow(
-    request: StartWorkflowRequest, workflows: Workflows, hosted: Hosted
+    request: StartWorkflowRequest, _: CallingApp, workflows: Workflows, hosted: Hosted
 ) -> Empty:
     """Start it, if it is one of ours."""
     if request.workflow not in hosted:
@@ -55,7 +57,9 @@ async def start_workflow(
 
 
 @rpc.method
-async def get_workflow(request: GetWorkflowRequest, workflows: Workflows) -> GetWorkflowResponse:
+async def get_workflow(
+    request: GetWorkflowRequest, _: CallingApp, workflows: Workflows
+) -> GetWorkflowResponse:
     """Where it stands."""
     state = await workflows.state(request.instance_id)
     if state is None:
@@ -63,3 +67,13 @@ async def get_workflow(request: GetWorkflowRequest, workflows: Workflows) -> Get
     return GetWorkflowResponse(
         status=WorkflowStatus.ACTIVE if state in ACTIVE else WorkflowStatus.ENDED
     )
+
+
+@rpc.method
+async def purge_workflows(
+    request: PurgeWorkflowsRequest, _: CallingApp, workflows: Workflows
+) -> Empty:
+    """Remove their history."""
+    for instance_id in request.instance_ids:
+        await workflows.purge(instance_id)
+    return Empty()

@@ -100,7 +100,7 @@ class ExpandNode(Message):
     operation: str
     subjects: list[str] = Field(default_factory=list)
     computed_from: list[str] = Field(default_factory=list)
-    children: "list[ExpandNode]" = Field(default_factory=lambda: list[ExpandNode]())
+    children: list["ExpandNode"] = Field(default_factory=list["ExpandNode"])
 
 
 class ExpandResponse(Message):

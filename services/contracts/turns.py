@@ -31,27 +31,16 @@ MAX_TURN_TIME: Final = timedelta(minutes=5)
 """The bound on a turn's wall time, from its begin."""
 
 
-class OwnedRequest(BaseModel):
-    """A command in a user's name; an actor answers NOT_FOUND to anybody but the owner."""
+class CreateConversationCommand(BaseModel):
+    """Create this conversation for its owner; one that exists with the same id is answered as it is."""
 
     user_id: str
-
-
-class CreateConversationCommand(OwnedRequest):
-    """Create this conversation; one that exists with the same id is answered as it is."""
-
     conversation_id: str
     position: int = 0
     request: CreateConversationRequest
 
 
-class UpdateConversationCommand(OwnedRequest):
-    """Change the fields that are present."""
-
-    request: UpdateConversationRequest
-
-
-class AppendMessageCommand(OwnedRequest):
+class AppendMessageCommand(BaseModel):
     """Append a message; `repeatable` when the id is derived from a key and may have been stored before."""
 
     message_id: str
@@ -59,27 +48,24 @@ class AppendMessageCommand(OwnedRequest):
     request: AppendMessageRequest
 
 
-class ListMessagesCommand(OwnedRequest):
-    """A page of messages."""
-
-    request: ListMessagesRequest
-
-
-class BeginTurnCommand(OwnedRequest):
+class BeginTurnCommand(BaseModel):
     """Admit a turn; one that exists with the same id and the same request is answered as it is.
 
-    `repeatable` when the id is derived from a key and may have been admitted before.
+    `repeatable` when the id is derived from a key and may have been admitted before. `key_id` names the API key
+    that pays for it.
     """
 
     turn_id: str
+    key_id: str | None = None
     repeatable: bool
     model: str
     request: SendMessageRequest
 
 
-class TurnRef(OwnedRequest):
-    """Names a turn."""
+class TurnRef(BaseModel):
+    """Names a turn, and the user who asked for it."""
 
+    user_id: str
     conversation_id: str
     turn_id: str
 
@@ -96,6 +82,7 @@ class TurnContext(BaseModel):
 
     turn: Turn
     epoch: int
+    key_id: str | None = None
     deadline: Timestamp
     temperature: float | None = None
     max_output_tokens: int | None = None
@@ -138,9 +125,10 @@ class CompletedTurn(BaseModel):
 
 
 class TurnAnswer(BaseModel):
-    """A turn with the message that answers it, where there is one."""
+    """A turn with the message that answers it, where there is one, and the API key that pays for it."""
 
     turn: Turn
+    key_id: str | None = None
     message: ChatMessage | None = None
 
 
@@ -192,7 +180,7 @@ class ConversationManagerActorInterface(ActorInterface):
 
 
 class ConversationActorInterface(ActorInterface):
-    """One conversation; the id is the conversation's."""
+    """One conversation; the id is the conversation's. Who may call has been decided by the route."""
 
     @actormethod(name="Create")
     async def create(self, command: CreateConversationCommand) -> Conversation:
@@ -200,17 +188,17 @@ class ConversationActorInterface(ActorInterface):
         ...
 
     @actormethod(name="Read")
-    async def read(self, request: OwnedRequest) -> Conversation:
+    async def read(self) -> Conversation:
         """Read it."""
         ...
 
     @actormethod(name="Update")
-    async def update(self, command: UpdateConversationCommand) -> Conversation:
+    async def update(self, request: UpdateConversationRequest) -> Conversation:
         """Change it."""
         ...
 
     @actormethod(name="Delete")
-    async def delete(self, request: OwnedRequest) -> DeletedConversation:
+    async def delete(self) -> DeletedConversation:
         """Mark it deleted; a reminder removes what it leaves behind."""
         ...
 
@@ -220,7 +208,7 @@ class ConversationActorInterface(ActorInterface):
         ...
 
     @actormethod(name="ListMessages")
-    async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
+    async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse:
         """A page of messages."""
         ...
 

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from services.kit.contract import Empty, Message, RpcMethod, RpcService
 from services.kit.errors import ErrorCode
@@ -39,6 +39,12 @@ class GetWorkflowResponse(Message):
     status: WorkflowStatus
 
 
+class PurgeWorkflowsRequest(Message):
+    """Names executions that have ended; what is not there is no error."""
+
+    instance_ids: Annotated[list[InstanceId], Field(max_length=500)]
+
+
 WORKFLOW_SERVICE: Final = RpcService(
     "yocaso.workflows.v1.WorkflowService",
     app_id="workflows",
@@ -57,6 +63,14 @@ WORKFLOW_SERVICE: Final = RpcService(
             GetWorkflowRequest,
             GetWorkflowResponse,
             "Read where a workflow stands",
+            raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
+            callers=("llm", "auth"),
+        ),
+        RpcMethod(
+            "PurgeWorkflows",
+            PurgeWorkflowsRequest,
+            Empty,
+            "Remove the history of workflows that have ended",
             raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
             callers=("llm", "auth"),
         ),

@@ -31,6 +31,12 @@ class PlatformSettings(BaseSettings):
         default=SecretStr("postgresql://127.0.0.1:6432/yocaso"),
         validation_alias="YOCASO_DATABASE_URL",
     )
+    user_rate: int = Field(
+        default=1200,
+        validation_alias="YOCASO_RATE_USER",
+        ge=1,
+        description="Calls of one user to this app in any minute.",
+    )
     valkey_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6380/0"), validation_alias="YOCASO_VALKEY_URL"
     )

@@ -187,10 +187,21 @@ class LocalWorkflows:
             raise SidecarError(f"{error.code().name}: {error.details()}") from error
         return state.runtime_status.name if state else None
 
+    async def purge(self, instance_id: str) -> None:
+        """Remove the history of a workflow that has ended; one that is not there is no error."""
+        try:
+            await self._client.purge_workflow(instance_id)
+        except AioRpcError as error:
+            if error.code() is not StatusCode.NOT_FOUND and "no such instance" not in _text(error):
+                raise SidecarError(f"{error.code().name}: {error.details()}") from error
+
+
+def _text(error: AioRpcError) -> str:
+    return (error.details() or "").lower()
+
 
 def _exists(error: AioRpcError) -> bool:
-    text = (error.details() or "").lower()
-    return error.code() == StatusCode.ALREADY_EXISTS or "already exists" in text
+    return error.code() == StatusCode.ALREADY_EXISTS or "already exists" in _text(error)
 
 
 async def _as_coroutine(awaitable: Awaitable[O]) -> O:

@@ -8,15 +8,19 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from services.contracts.access import Access
 from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
+from services.kit.authorization import GUARD_STATE, Decisions, Guard
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.eventlog import EventLog, migrate_event_log
 from services.kit.idempotency import IdempotencyRecords
+from services.kit.limits import RateLimiter
 from services.kit.rpc import RECORDS_STATE
+from services.kit.rpc_client import RpcClient
 from services.kit.settings import load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
@@ -60,12 +64,14 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     stack.push_async_callback(sidecar.close)
     model = await stack.enter_async_context(open_language_model(settings))
     actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(sidecar)
+    access, decisions = await _open_guard(app, stack, settings, signals)
     runner = TurnRunner(
         actors=actors,
         events=events,
         signals=signals,
         model=model,
         workflows=workflows,
+        charges=access,
         clock=utc_now,
         max_output_tokens=settings.max_output_tokens,
     )
@@ -73,6 +79,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         actors=actors,
         events=events,
         workflows=workflows,
+        charges=access,
         idle=timedelta(seconds=settings.idle_seconds),
     )
     records = IdempotencyRecords(database)
@@ -84,11 +91,13 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         default_model=settings.default_model,
         workflows=workflows,
         work=runner,
+        ownership=access,
+        decisions=decisions,
         read_conversations=functools.partial(read_conversations, sidecar),
         is_draining=lambda: app.state.draining,
     )
     provide(app, resources)
-    await _host_actors(sidecar, actors, events)
+    await _host_actors(sidecar, actors, events, workflows, access)
     await _host_turns(stack, runner, timedelta(seconds=settings.drain_seconds))
     await stack.enter_async_context(
         background(every(settings.sweep_seconds, sweep.run, "turn sweep"))
@@ -98,14 +107,37 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     )
 
 
-async def _host_actors(sidecar: Sidecar, actors: Actors, events: EventLog) -> None:
-    streams = LoggedTurnStreams(events)
+async def _open_guard(
+    app: FastAPI, stack: AsyncExitStack, settings: LlmSettings, signals: Signals
+) -> tuple[Access, Decisions]:
+    client = RpcClient()
+    stack.push_async_callback(client.close)
+    access = Access(client)
+    stack.push_async_callback(access.close)
+    decisions = Decisions(access)
+    limiter = RateLimiter(
+        settings.valkey_url.get_secret_value(),
+        name="llm",
+        limit=settings.user_rate,
+        window=timedelta(minutes=1),
+    )
+    setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
+    await stack.enter_async_context(
+        background(asyncio.create_task(decisions.forget_on(signals), name="access changes"))
+    )
+    return access, decisions
+
+
+async def _host_actors(
+    sidecar: Sidecar, actors: Actors, events: EventLog, workflows: WorkflowTurns, access: Access
+) -> None:
+    streams = LoggedTurnStreams(events, workflows)
 
     def conversation(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationActor:
-        return ConversationActor(ctx, actor_id, sidecar, actors, streams, utc_now)
+        return ConversationActor(ctx, actor_id, sidecar, actors, streams, access, utc_now)
 
     def manager(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationManagerActor:
-        return ConversationManagerActor(ctx, actor_id, sidecar, actors)
+        return ConversationManagerActor(ctx, actor_id, sidecar, actors, access)
 
     await register_actor(ConversationActor, sidecar, conversation)
     await register_actor(ConversationManagerActor, sidecar, manager)

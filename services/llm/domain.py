@@ -23,11 +23,18 @@ from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
 from services.kit.contract import Timestamp
 from services.kit.errors import ErrorCode, RpcError, internal_error, not_found
 
+CONVERSATION: Final = "conversation"
+"""The type of a conversation in the facts of access."""
 MAX_QUEUE: Final = 8
 """How many turns may wait in one conversation."""
 CONTEXT_MESSAGES: Final = 40
 CONTEXT_CHARS: Final = 48_000
 """The window of history that the model sees: the newest messages, by count and by text."""
+
+
+def conversation_object(conversation_id: str) -> str:
+    """A conversation as the facts of access name it."""
+    return f"{CONVERSATION}:{conversation_id}"
 
 
 class TurnRecord(BaseModel):
@@ -37,6 +44,7 @@ class TurnRecord(BaseModel):
     epoch: int = 0
     fingerprint: str
     text: str | None = None
+    key_id: str | None = None
     temperature: float | None = None
     max_output_tokens: int | None = None
     began_at: Timestamp | None = None
@@ -88,7 +96,7 @@ class ConversationState(BaseModel):
         )
 
     def require_owner(self, user_id: str) -> None:
-        """NOT_FOUND for anybody but the owner, and for everybody once deleted."""
+        """NOT_FOUND where it was created by somebody else, and for everybody once deleted."""
         if self.deleted or self.owner != user_id:
             raise not_found("conversation")
 

@@ -87,6 +87,26 @@ class TurnWork(Protocol):
         ...
 
 
+class Ownership(Protocol):
+    """The facts of access that follow from objects. UNAVAILABLE where they cannot be written."""
+
+    async def own(self, user_id: str, target: str) -> None:
+        """Make a user the owner of an object; repeatable."""
+        ...
+
+    async def forget(self, target: str) -> None:
+        """Remove every fact about an object that is no more; repeatable."""
+        ...
+
+
+class Charges(Protocol):
+    """The budgets of API keys."""
+
+    async def charge(self, key_id: str, reference: str, amount: float) -> None:
+        """Book a cost in US dollars, once per reference. UNAVAILABLE where it cannot be booked."""
+        ...
+
+
 class TurnStreams(Protocol):
     """The event streams of a conversation's turns."""
 

@@ -34,7 +34,7 @@ from services.kit.telemetry import span_from
 from services.kit.waiting import wait_for
 from services.llm.activities.generation import Generation
 from services.llm.domain import ending
-from services.llm.ports import LanguageModel, Prompt, TurnWorkflows
+from services.llm.ports import Charges, LanguageModel, Prompt, TurnWorkflows
 
 MAX_RETRY_AFTER: Final = timedelta(seconds=60)
 SUPERSEDED_SECONDS: Final = 0.5
@@ -63,6 +63,7 @@ class TurnRunner:
         signals: Signals,
         model: LanguageModel,
         workflows: TurnWorkflows,
+        charges: Charges,
         clock: Clock,
         max_output_tokens: int,
     ) -> None:
@@ -71,6 +72,7 @@ class TurnRunner:
         self._signals = signals
         self._model = model
         self._workflows = workflows
+        self._charges = charges
         self._clock = clock
         self._max_output_tokens = max_output_tokens
         self._begun: set[asyncio.Task[None]] = set()
@@ -164,7 +166,7 @@ class TurnRunner:
         conversation = self._actors.get(ConversationActorInterface, ref.conversation_id)
         try:
             context = known or await conversation.turn_context(ref)
-            turn = context.turn
+            turn, key_id = context.turn, context.key_id
             if not turn.status.is_terminal:
                 answer = await segment.step(
                     "generate", Answer, lambda: self._generate(segment, ref, context)
@@ -179,6 +181,7 @@ class TurnRunner:
             # The conversation was deleted, or another attempt ended the turn under a newer epoch.
             await segment.finish(EventType.RUN_CANCELLED, {})
             return TurnOutcome(status=TurnStatus.CANCELLED)
+        await charge(self._charges, turn, key_id)
         await failpoint("turn.before_terminal")
         await segment.finish(*ending(turn))
         await failpoint("turn.after_terminal")
@@ -212,6 +215,14 @@ class TurnRunner:
     async def _start_next(self, ref: RunTurnInput, completed: CompletedTurn) -> None:
         if completed.next_turn_id is not None:
             await self._workflows.start(ref.model_copy(update={"turn_id": completed.next_turn_id}))
+
+
+async def charge(charges: Charges, turn: Turn, key_id: str | None) -> None:
+    """Book an ended turn on the key that asked for it. The stream stays open until then, so it is not forgotten."""
+    cost = turn.usage.cost if turn.usage else None
+    if key_id and cost:
+        await charges.charge(key_id, turn.turn_id, cost)
+        await failpoint("turn.after_charge")
 
 
 def _opening(segment: Segment, turn: Turn) -> list[NewEvent]:

@@ -20,8 +20,9 @@ from services.contracts.workflows import WorkflowStatus
 from services.kit.actors import Actors
 from services.kit.errors import ErrorCode, RpcError, internal_error
 from services.kit.eventlog import EventLog, StreamHead
+from services.llm.activities.segment import charge
 from services.llm.domain import ending
-from services.llm.ports import TurnWorkflows
+from services.llm.ports import Charges, TurnWorkflows
 
 BATCH: Final = 50
 
@@ -37,11 +38,13 @@ class TurnSweep:
         actors: Actors,
         events: EventLog,
         workflows: TurnWorkflows,
+        charges: Charges,
         idle: timedelta,
     ) -> None:
         self._actors = actors
         self._events = events
         self._workflows = workflows
+        self._charges = charges
         self._idle = idle
 
     async def run(self) -> None:
@@ -55,13 +58,15 @@ class TurnSweep:
     async def _drive(self, head: StreamHead) -> None:
         conversation = self._actors.get(ConversationActorInterface, head.subject)
         try:
-            turn = (await conversation.get_turn(_ref(head))).turn
+            found = await conversation.get_turn(_ref(head))
         except RpcError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
             await self._give_up(head)
             return
+        turn = found.turn
         if turn.status.is_terminal:
+            await charge(self._charges, turn, found.key_id)
             await self._events.close_stream(head.stream_id, *ending(turn))
         elif turn.status is TurnStatus.RUNNING:
             await self._ensure_workflow(head, turn)

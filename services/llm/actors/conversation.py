@@ -16,6 +16,7 @@ from services.contracts.conversations import (
     SortOrder,
     Turn,
     TurnStatus,
+    UpdateConversationRequest,
 )
 from services.contracts.turns import (
     AppendMessageCommand,
@@ -28,13 +29,10 @@ from services.contracts.turns import (
     CreateConversationCommand,
     DeletedConversation,
     IndexEntry,
-    ListMessagesCommand,
-    OwnedRequest,
     PromptMessage,
     TurnAnswer,
     TurnContext,
     TurnRef,
-    UpdateConversationCommand,
 )
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
 from services.kit.clock import Clock
@@ -48,10 +46,11 @@ from services.llm.domain import (
     ConversationState,
     TurnRecord,
     context_window,
+    conversation_object,
     request_cancel,
     require_same,
 )
-from services.llm.ports import TurnStreams
+from services.llm.ports import Ownership, TurnStreams
 
 PAGE_CHARS: Final = 1024 * 1024
 PURGE: Final = "purge"
@@ -75,6 +74,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         sidecar: Sidecar,
         actors: Actors,
         streams: TurnStreams,
+        access: Ownership,
         clock: Clock,
     ) -> None:
         super().__init__(ctx, actor_id)
@@ -82,6 +82,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         self._recent: dict[int, ChatMessage] = {}  # rows never change once written
         self._actors = actors
         self._streams = streams
+        self._access = access
         self._clock = clock
 
     @override
@@ -107,22 +108,22 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return state.view()
 
     @override
-    async def read(self, request: OwnedRequest) -> Conversation:
+    async def read(self) -> Conversation:
         """Read it."""
-        return (await self._owned(request.user_id)).view()
+        return (await self._living()).view()
 
     @override
-    async def update(self, command: UpdateConversationCommand) -> Conversation:
+    async def update(self, request: UpdateConversationRequest) -> Conversation:
         """Change it."""
-        state = await self._owned(command.user_id)
-        state.update(command.request, self._clock())
+        state = await self._living()
+        state.update(request, self._clock())
         await self._state.commit(state)
         return state.view()
 
     @override
-    async def delete(self, request: OwnedRequest) -> DeletedConversation:
+    async def delete(self) -> DeletedConversation:
         """Mark it deleted; the reminder comes first, so that nothing is left behind for ever."""
-        state = await self._owned(request.user_id)
+        state = await self._living()
         await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
         stopping = state.delete(self._clock())
         await self._state.commit(state)
@@ -131,7 +132,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     @override
     async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
         """Append a message without a turn."""
-        state = await self._owned(command.user_id)
+        state = await self._living()
         stored = await self._known_message(state, command)
         if stored is not None:
             return stored
@@ -144,10 +145,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return message
 
     @override
-    async def list_messages(self, command: ListMessagesCommand) -> ListMessagesResponse:
+    async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse:
         """A page of messages."""
-        state = await self._owned(command.user_id)
-        request = command.request
+        state = await self._living()
         scope = f"messages/{self.entity_id}/{request.order}"
         sequence = _page(state.last_seq, request, scope)
         messages: list[ChatMessage] = []
@@ -168,13 +168,14 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     @override
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
         """Append the user message and admit the turn."""
-        state = await self._owned(command.user_id)
+        state = await self._living()
         known = await self._known_turn(state, command)
         if known is not None:
             require_same(known, command.request)
             return BegunTurn(turn=known.turn)
         now = self._clock()
         record = state.admit(command.turn_id, command.model, command.request, now)
+        record.key_id = command.key_id
         rows: dict[str, BaseModel] = {}
         if command.turn_id not in state.queue:
             record, message = state.begin(record, _message_id(command.turn_id, Role.USER), now)
@@ -218,17 +219,18 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     @override
     async def get_turn(self, ref: TurnRef) -> TurnAnswer:
         """Read a turn with its answer."""
-        await self._owned(ref.user_id)
-        turn = (await self._record(ref.turn_id)).turn
+        await self._living()
+        record = await self._record(ref.turn_id)
+        turn = record.turn
         answer = (
             await self._message(turn.assistant_message_seq) if turn.assistant_message_seq else None
         )
-        return TurnAnswer(turn=turn, message=answer)
+        return TurnAnswer(turn=turn, message=answer, key_id=record.key_id)
 
     @override
     async def cancel_turn(self, ref: TurnRef) -> Turn:
         """Ask a turn to stop; a queued one ends at once."""
-        state = await self._owned(ref.user_id)
+        state = await self._living()
         record = await self._record(ref.turn_id)
         turn = record.turn
         if turn.status.is_terminal or turn.cancel is not None:
@@ -263,6 +265,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return TurnContext(
             turn=record.turn,
             epoch=record.epoch,
+            key_id=record.key_id,
             deadline=record.deadline,
             temperature=record.temperature,
             max_output_tokens=record.max_output_tokens,
@@ -307,18 +310,19 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             state.last_seq = first - 1
             await self._state.commit(state, remove=gone)
         elif not left:
-            manager = self._actors.get(ConversationManagerActorInterface, state.owner)
-            await manager.remove(
-                IndexEntry(position=state.position, conversation_id=self.entity_id)
-            )
+            await self._leave(state)
             await self.unregister_reminder(PURGE)
 
-    async def _owned(self, user_id: str) -> ConversationState:
-        state = await self._state.load()
-        if state is None:
-            raise not_found("conversation")
-        state.require_owner(user_id)
-        return state.model_copy()
+    async def _leave(self, state: ConversationState) -> None:
+        """Out of the owner's index, then out of the facts: the owner may have been mending, and made them again."""
+        if not state.owner:
+            return
+        manager = self._actors.get(ConversationManagerActorInterface, state.owner)
+        await manager.remove(IndexEntry(position=state.position, conversation_id=self.entity_id))
+        await failpoint("conversation.before_forget")
+        await self._access.forget(conversation_object(self.entity_id))
+        state.owner = ""
+        await self._state.commit(state)
 
     async def _living(self) -> ConversationState:
         state = await self._state.load()

@@ -20,7 +20,8 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState
-from services.llm.domain import ConversationIndex
+from services.llm.domain import ConversationIndex, conversation_object
+from services.llm.ports import Ownership
 
 MEND: Final = "mend"
 MEND_PERIOD: Final = timedelta(seconds=10)
@@ -38,13 +39,19 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
     """State: the head, `entry/<position>`, `position/<conversation>`, `pending/<conversation>`."""
 
     def __init__(
-        self, ctx: ActorRuntimeContext, actor_id: ActorId, sidecar: Sidecar, actors: Actors
+        self,
+        ctx: ActorRuntimeContext,
+        actor_id: ActorId,
+        sidecar: Sidecar,
+        actors: Actors,
+        access: Ownership,
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(
             sidecar, f"ConversationManagerActor/{self.entity_id}", ConversationIndex
         )
         self._actors = actors
+        self._access = access
 
     @override
     def forget(self) -> None:
@@ -53,7 +60,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
     @override
     async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
-        """Enter a conversation into the index; a reminder creates it if nobody else does."""
+        """Enter a conversation into the index; a reminder creates it, and its owner's access, if nobody else does."""
         index = await self._load()
         known = await self._state.row(f"position/{command.conversation_id}", _Position)
         if known is not None:
@@ -135,8 +142,10 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
                 command
             )
         except RpcError as error:
-            if error.code is not ErrorCode.NOT_FOUND:  # deleted meanwhile: nothing to mend
+            if error.code is not ErrorCode.NOT_FOUND:
                 raise
+            return  # deleted meanwhile: nothing to mend
+        await self._access.own(self.entity_id, conversation_object(command.conversation_id))
 
     async def _load(self) -> ConversationIndex:
         index = await self._state.load()

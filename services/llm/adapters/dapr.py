@@ -1,5 +1,6 @@
 """Turns on Dapr Workflow and on the event log."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -9,6 +10,7 @@ from services.contracts.workflows import (
     WORKFLOW_SERVICE,
     GetWorkflowRequest,
     GetWorkflowResponse,
+    PurgeWorkflowsRequest,
     StartWorkflowRequest,
     WorkflowStatus,
 )
@@ -47,16 +49,21 @@ class WorkflowTurns:
         reply = await self._call("GetWorkflow", GetWorkflowRequest(instance_id=turn_id))
         return GetWorkflowResponse.model_validate_json(reply).status
 
+    async def purge(self, turn_ids: Sequence[str]) -> None:
+        """Remove the history of workflows that have ended; one that is not there is no error."""
+        await self._call("PurgeWorkflows", PurgeWorkflowsRequest(instance_ids=list(turn_ids)))
+
     async def _call(self, method: str, request: Message) -> bytes:
         path = WORKFLOW_SERVICE.path(WORKFLOW_SERVICE[method])
         return await self._sidecar.invoke(WORKFLOW_SERVICE.app_id, path, request.to_json())
 
 
 class LoggedTurnStreams:
-    """`TurnStreams` over the event log."""
+    """`TurnStreams` over the event log; a turn's workflow goes with its stream."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, workflows: WorkflowTurns) -> None:
         self._events = events
+        self._workflows = workflows
 
     async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
         """End what is open; delete what ended a while ago."""
@@ -71,5 +78,6 @@ class LoggedTurnStreams:
             if one.closed_at is not None and one.closed_at < horizon
         ]
         if old:
+            await self._workflows.purge(old)
             await self._events.forget(old)
         return old, len(old) < len(streams)

@@ -16,15 +16,14 @@ from services.contracts.conversations import (
 from services.contracts.turns import (
     AppendMessageCommand,
     CreateConversationCommand,
-    ListMessagesCommand,
-    OwnedRequest,
     PageOfIdsRequest,
-    UpdateConversationCommand,
 )
-from services.kit.authorization import Caller
 from services.kit.contract import Empty
 from services.kit.cursors import decode_cursor, encode_cursor
+from services.kit.failpoints import failpoint
 from services.kit.rpc import CallKey
+from services.llm.domain import conversation_object
+from services.llm.rpc.access import Caller, CanEdit, CanOwn, CanView
 from services.llm.rpc.resources import Resources, With, rpc
 
 
@@ -32,7 +31,7 @@ from services.llm.rpc.resources import Resources, With, rpc
 async def create_conversation(
     request: CreateConversationRequest, caller: Caller, key: CallKey, using: With
 ) -> Conversation:
-    """Enter it into the caller's index, then create it; either may be repeated."""
+    """Enter it into the caller's index, create it, give the caller access; each may be repeated."""
     if request.model:
         using.model.check(request.model)
     conversation_id = f"conv_{key.derive('conversation')}"
@@ -41,17 +40,18 @@ async def create_conversation(
     )
     entry = await using.manager(caller.user_id).begin_create(command)
     placed = command.model_copy(update={"position": entry.position})
-    return await using.conversation(conversation_id).create(placed)
+    conversation = await using.conversation(conversation_id).create(placed)
+    await failpoint("conversation.after_create")
+    await using.ownership.own(caller.user_id, conversation_object(conversation_id))
+    return conversation
 
 
 @rpc.method
 async def get_conversation(
-    request: GetConversationRequest, caller: Caller, using: With
+    request: GetConversationRequest, _: CanView, using: With
 ) -> Conversation:
     """Read it."""
-    return await using.conversation(request.conversation_id).read(
-        OwnedRequest(user_id=caller.user_id)
-    )
+    return await using.conversation(request.conversation_id).read()
 
 
 @rpc.method
@@ -74,45 +74,37 @@ async def list_conversations(
 
 @rpc.method
 async def update_conversation(
-    request: UpdateConversationRequest, caller: Caller, using: With
+    request: UpdateConversationRequest, _: CanEdit, using: With
 ) -> Conversation:
     """Change it."""
     if request.model:
         using.model.check(request.model)
-    command = UpdateConversationCommand(user_id=caller.user_id, request=request)
-    return await using.conversation(request.conversation_id).update(command)
+    return await using.conversation(request.conversation_id).update(request)
 
 
 @rpc.method
-async def delete_conversation(
-    request: DeleteConversationRequest, caller: Caller, using: With
-) -> Empty:
+async def delete_conversation(request: DeleteConversationRequest, _: CanOwn, using: With) -> Empty:
     """Delete it; its running turn is stopped, what is left behind is removed in the background."""
-    deleted = await using.conversation(request.conversation_id).delete(
-        OwnedRequest(user_id=caller.user_id)
-    )
+    deleted = await using.conversation(request.conversation_id).delete()
     await _stop(using, deleted.turn_ids)
     return Empty()
 
 
 @rpc.method
 async def list_messages(
-    request: ListMessagesRequest, caller: Caller, using: With
+    request: ListMessagesRequest, _: CanView, using: With
 ) -> ListMessagesResponse:
     """A page of messages."""
-    command = ListMessagesCommand(user_id=caller.user_id, request=request)
-    return await using.conversation(request.conversation_id).list_messages(command)
+    return await using.conversation(request.conversation_id).list_messages(request)
 
 
 @rpc.method
 async def append_message(
-    request: AppendMessageRequest, caller: Caller, key: CallKey, using: With
+    request: AppendMessageRequest, _: CanEdit, key: CallKey, using: With
 ) -> AppendMessageResponse:
     """Store a message without asking the model."""
     message_id = f"msg_{key.derive('message')}"
-    command = AppendMessageCommand(
-        user_id=caller.user_id, message_id=message_id, repeatable=key.explicit, request=request
-    )
+    command = AppendMessageCommand(message_id=message_id, repeatable=key.explicit, request=request)
     message = await using.conversation(request.conversation_id).append_message(command)
     return AppendMessageResponse(message=message)
 

@@ -9,10 +9,11 @@ from fastapi import Depends, FastAPI, Request
 from services.contracts.conversations import CONVERSATION_SERVICE
 from services.contracts.turns import ConversationActorInterface, ConversationManagerActorInterface
 from services.kit.actors import Actors
+from services.kit.authorization import Decisions
 from services.kit.eventlog import EventLog
 from services.kit.rpc import RpcRouter
 from services.llm.domain import ConversationState
-from services.llm.ports import LanguageModel, TurnWork, TurnWorkflows
+from services.llm.ports import LanguageModel, Ownership, TurnWork, TurnWorkflows
 
 ReadConversations = Callable[[Sequence[str]], Awaitable[list[ConversationState | None]]]
 """Committed heads of several conversations, read without waking their actors."""
@@ -30,6 +31,8 @@ class Resources:
     default_model: str
     workflows: TurnWorkflows
     work: TurnWork
+    ownership: Ownership
+    decisions: Decisions
     read_conversations: ReadConversations
     is_draining: Callable[[], bool]
 

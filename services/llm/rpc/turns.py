@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
 
+from services.contracts.authorization import VIEWER
 from services.contracts.conversations import (
     CancelTurnRequest,
     GetTurnRequest,
@@ -19,14 +20,16 @@ from services.contracts.conversations import (
 )
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
-from services.kit.authorization import Caller, CallerIdentity
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.authorization import Question
+from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import StoredEvent
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyKey
+from services.kit.identity import CallerIdentity
 from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
-from services.llm.domain import ending
+from services.llm.domain import conversation_object, ending
+from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc
 
 SEND_TIMEOUT: Final = timedelta(seconds=130)
@@ -36,7 +39,7 @@ RECEIPT_TIMEOUT: Final = timedelta(seconds=3)
 
 @rpc.method
 async def send_message(
-    request: SendMessageRequest, caller: Caller, key: CallKey, using: With
+    request: SendMessageRequest, caller: CanEdit, key: CallKey, using: With
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     turn_id = await _begin(request, caller, key, using)
@@ -44,6 +47,7 @@ async def send_message(
         raise RpcError(
             ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events."
         )
+    await _require_still(using, caller, request.conversation_id)
     answer = await using.conversation(request.conversation_id).get_turn(
         _ref(caller, request.conversation_id, turn_id)
     )
@@ -55,28 +59,28 @@ async def send_message(
 @rpc.stream
 async def stream_message(
     request: SendMessageRequest,
-    caller: Caller,
+    caller: CanEdit,
     key: CallKey,
     last: LastEventId,
     using: With,
 ) -> AsyncIterator[bytes]:
     """Begin a turn and follow its events; a repeat with the same key follows the same turn."""
     turn_id = await _begin(request, caller, key, using)
-    events = _follow(using, turn_id, last or 0)
+    events = _follow(using, caller, request.conversation_id, turn_id, last or 0)
     if request.on_disconnect is OnDisconnect.CANCEL:
         return _cancel_on_disconnect(events, using, _ref(caller, request.conversation_id, turn_id))
     return events
 
 
 @rpc.method
-async def get_turn(request: GetTurnRequest, caller: Caller, using: With) -> Turn:
+async def get_turn(request: GetTurnRequest, caller: CanView, using: With) -> Turn:
     """Read a turn."""
     ref = _ref(caller, request.conversation_id, request.turn_id)
     return (await using.conversation(request.conversation_id).get_turn(ref)).turn
 
 
 @rpc.method
-async def cancel_turn(request: CancelTurnRequest, caller: Caller, using: With) -> Turn:
+async def cancel_turn(request: CancelTurnRequest, caller: CanEdit, using: With) -> Turn:
     """Ask a turn to stop, and wait a little for the receipt."""
     ref = _ref(caller, request.conversation_id, request.turn_id)
     return await _cancel(using, ref)
@@ -84,7 +88,7 @@ async def cancel_turn(request: CancelTurnRequest, caller: Caller, using: With) -
 
 @rpc.method
 async def list_events(
-    request: ListEventsRequest, caller: Caller, using: With
+    request: ListEventsRequest, caller: CanView, using: With
 ) -> ListEventsResponse:
     """Events after a seq; waits for the first when there is none."""
     await _require_stream(using, caller, request.conversation_id, request.turn_id, request.after)
@@ -92,18 +96,19 @@ async def list_events(
     closed = await _closed(using, request.turn_id, events, request)
     if not events and request.wait_seconds and not closed:
         events = await _first_batch(using, request)
+        await _require_still(using, caller, request.conversation_id)
         closed = await _closed(using, request.turn_id, events, request)
     return ListEventsResponse(events=[_event(event) for event in events], closed=closed)
 
 
 @rpc.stream
 async def stream_events(
-    request: StreamEventsRequest, caller: Caller, last: LastEventId, using: With
+    request: StreamEventsRequest, caller: CanView, last: LastEventId, using: With
 ) -> AsyncIterator[bytes]:
     """Replay after `Last-Event-ID`, else after `after`, then follow until the terminal event."""
     after = request.after if last is None else last
     await _require_stream(using, caller, request.conversation_id, request.turn_id, after)
-    return _follow(using, request.turn_id, after)
+    return _follow(using, caller, request.conversation_id, request.turn_id, after)
 
 
 async def _begin(
@@ -129,8 +134,8 @@ async def _begin(
     try:
         begun = await using.conversation(request.conversation_id).begin_turn(
             BeginTurnCommand(
-                user_id=caller.user_id,
                 turn_id=turn_id,
+                key_id=caller.key_id,
                 repeatable=key.explicit,
                 model=request.model or using.default_model,
                 request=request,
@@ -148,10 +153,30 @@ async def _begin(
     return turn_id
 
 
-def _follow(using: Resources, turn_id: str, after: int) -> AsyncIterator[bytes]:
+def _follow(
+    using: Resources, caller: CallerIdentity, conversation_id: str, turn_id: str, after: int
+) -> AsyncIterator[bytes]:
+    async def permitted() -> bool:
+        return await using.decisions.still_allows(_may_view(caller, conversation_id))
+
     return follow_as_sse(
-        using.events, turn_id, after, is_terminal=_is_terminal, draining=using.is_draining
+        using.events,
+        turn_id,
+        after,
+        is_terminal=_is_terminal,
+        draining=using.is_draining,
+        permitted=permitted,
     )
+
+
+async def _require_still(using: Resources, caller: CallerIdentity, conversation_id: str) -> None:
+    """After a long wait: what was allowed when the call came may have been taken away."""
+    if not await using.decisions.allows(_may_view(caller, conversation_id)):
+        raise not_found("conversation")
+
+
+def _may_view(caller: CallerIdentity, conversation_id: str) -> Question:
+    return Question(caller.user_id, VIEWER, conversation_object(conversation_id))
 
 
 async def _cancel_on_disconnect(
