@@ -1,4 +1,4 @@
-"""Dapr's and the edge's programs: found on this machine, or built once at the pins and cached by version."""
+"""Dapr's, OpenFGA's and the edge's programs: found on this machine, or built once at the pins and cached by version."""
 
 import contextlib
 import fcntl
@@ -19,11 +19,13 @@ from services.cli.stack.errors import StackError
 
 DAPRD_VERSION: Final = "1.18.0"
 CONTROL_VERSION: Final = "1.18.3"
+OPENFGA_VERSION: Final = "1.22.1"
 OLDEST_DAPRD: Final = (1, 18)
 GO_HELP: Final = (
     "Go 1.24 or later is needed to build {}: install it from https://go.dev/dl/ and put it on PATH"
 )
 _MODULE: Final = "github.com/dapr/dapr"
+_OPENFGA: Final = "github.com/openfga/openfga"
 _TICK_SECONDS: Final = 10
 
 Progress = Callable[[str], None]
@@ -49,6 +51,17 @@ class Binaries:
         """The scheduler service at its pin."""
         return self._dapr("scheduler", CONTROL_VERSION)
 
+    def openfga(self) -> Path:
+        """OpenFGA's server at its pin."""
+
+        def build(output: Path) -> None:
+            source = _module(f"{_OPENFGA}@v{OPENFGA_VERSION}", "openfga", self.progress)
+            stamp = f"-s -w -X {_OPENFGA}/internal/build.Version={OPENFGA_VERSION}"
+            flags = ["-ldflags", stamp]
+            _go_build("openfga", source, output, flags, "./cmd/openfga", self.progress)
+
+        return self._cached("openfga", self.cache / f"openfga-{OPENFGA_VERSION}", build)
+
     def edge(self) -> Path:
         """The edge, built from its sources; a change in them makes another build."""
         target = self.cache / f"edge-{source_hash(self.edge_source)}"
@@ -70,6 +83,7 @@ class Binaries:
         wanted = {
             "placement": self.cache / f"placement-{CONTROL_VERSION}",
             "scheduler": self.cache / f"scheduler-{CONTROL_VERSION}",
+            "openfga": self.cache / f"openfga-{OPENFGA_VERSION}",
             "edge": self.cache / f"edge-{source_hash(self.edge_source)}",
         }
         if installed_daprd() is None:
@@ -162,8 +176,7 @@ def _dapr_source(version: str, name: str, progress: Progress) -> Iterator[Path]:
 
     mDNS, the only other resolver there, would join two stacks on one machine, and asks the network.
     """
-    download = _go(name, ["mod", "download", "-json", f"{_MODULE}@v{version}"], progress)
-    source = Path(json.loads(download)["Dir"])
+    source = _module(f"{_MODULE}@v{version}", name, progress)
     if name != "daprd":
         yield source
         return
@@ -176,6 +189,11 @@ def _dapr_source(version: str, name: str, progress: Progress) -> Iterator[Path]:
         tag = "//go:build allcomponents"
         resolver.write_text(resolver.read_text().replace(tag, f"{tag} || stablecomponents", 1))
         yield copy
+
+
+def _module(module: str, name: str, progress: Progress) -> Path:
+    """The verified sources of a module at a version."""
+    return Path(json.loads(_go(name, ["mod", "download", "-json", module], progress))["Dir"])
 
 
 def _go_build(

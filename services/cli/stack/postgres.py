@@ -62,15 +62,27 @@ def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
     )
 
 
-def url(port: int, password: str) -> str:
+def url(port: int, password: str, database: str = DATABASE) -> str:
     """How an app reaches the database."""
-    return f"postgresql://{USER}:{password}@{LOOPBACK}:{port}/{DATABASE}"
+    return f"postgresql://{USER}:{password}@{LOOPBACK}:{port}/{database}"
 
 
 def is_accepting(port: int) -> bool:
     """Whether the server takes sessions, not only connections: after a crash it recovers first."""
     check = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port), "-t", "1"]
     return subprocess.run(check, check=False).returncode == 0
+
+
+def client_env(port: int, password: str) -> dict[str, str]:
+    """What Postgres's own client programs need to find the server and to be let in."""
+    return {
+        "PATH": os.pathsep.join([str(_binaries()), os.environ.get("PATH", os.defpath)]),
+        "PGHOST": LOOPBACK,
+        "PGPORT": str(port),
+        "PGUSER": USER,
+        "PGPASSWORD": password,
+        "PGDATABASE": DATABASE,
+    }
 
 
 def _binaries() -> Path:
