@@ -5,11 +5,13 @@ from datetime import timedelta
 
 from fastapi import FastAPI
 
+from services.contracts.accounts import DELETE_ACCOUNT
 from services.contracts.openapi import app_document
 from services.contracts.turns import GENERATION_WORKFLOW
 from services.kit.app import create_service
 from services.kit.settings import PlatformSettings, load_settings
 from services.kit.workflows import LocalWorkflows, WorkflowHost
+from workflows.deletion.workflow import delete_account
 from workflows.generation.workflow import generation
 from workflows.rpc import provide, rpc
 
@@ -32,7 +34,9 @@ def create_app() -> FastAPI:
 
 async def _open(app: FastAPI, stack: AsyncExitStack, drain: timedelta) -> None:
     host = WorkflowHost()
-    host.add_workflow(GENERATION_WORKFLOW, generation)
-    provide(app, LocalWorkflows(), {GENERATION_WORKFLOW.name: GENERATION_WORKFLOW})
+    hosted = {GENERATION_WORKFLOW: generation, DELETE_ACCOUNT: delete_account}
+    for ref, workflow in hosted.items():
+        host.add_workflow(ref, workflow)
+    provide(app, LocalWorkflows(), {ref.name: ref for ref in hosted})
     await host.start()
     stack.push_async_callback(host.stop, drain)

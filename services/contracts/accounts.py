@@ -44,18 +44,27 @@ class GetAccountDeletionRequest(Message):
     deletion_id: DeletionId
 
 
-class EraseUserInput(BaseModel):
-    """Erase all that an app has of a user; repeatable."""
+class DeleteAccountInput(BaseModel):
+    """Whose account, and under which receipt."""
 
     user_id: str
     deletion_id: str
 
 
+class EraseUserInput(DeleteAccountInput):
+    """Erase all that an app has of a user, or with `survey` only count it; repeatable.
+
+    The survey comes first and is kept by the workflow, so the receipt is right whatever dies in between.
+    """
+
+    survey: bool = False
+
+
 class ErasedUser(BaseModel):
-    """What was removed; `done` is false where some is left, and the workflow comes back."""
+    """`done` is false where some is left, and the workflow comes back; `found` is what a survey counted, by kind."""
 
     done: bool
-    removed: dict[str, int] = Field(default_factory=dict[str, int])
+    found: dict[str, int] = Field(default_factory=dict[str, int])
 
 
 class RecordErasureInput(BaseModel):
@@ -67,15 +76,20 @@ class RecordErasureInput(BaseModel):
 
 
 DELETE_ACCOUNT: Final = WorkflowRef(
-    "DeleteAccountWorkflow", app_id="workflows", input=EraseUserInput
+    "DeleteAccountWorkflow", app_id="workflows", input=DeleteAccountInput
 )
 RECORD_ERASURE: Final = ActivityRef(
-    "RecordErasure", app_id="auth", input=RecordErasureInput, output=BaseModel
+    "RecordErasure", app_id="auth", input=RecordErasureInput, output=AccountDeletion
 )
 
 
 def _eraser(app_id: str) -> "ActivityRef[EraseUserInput, ErasedUser]":
     return ActivityRef("EraseUser", app_id=app_id, input=EraseUserInput, output=ErasedUser)
+
+
+def eraser_of(app_id: str) -> "ActivityRef[EraseUserInput, ErasedUser]":
+    """What an app hosts to take part."""
+    return next(eraser for eraser in ERASERS if eraser.app_id == app_id)
 
 
 ERASERS: Final = (_eraser("llm"), _eraser("auth"))

@@ -22,7 +22,7 @@ RENDERER: Final = "flush"
 """The renderer that the edge registers with Lura: it passes every chunk on at once."""
 JWKS_PATH: Final = "/.well-known/jwks.json"
 LEEWAY: Final = "30s"
-INPUT_HEADERS: Final = (
+PUBLIC_HEADERS: Final = (
     "Accept",
     "Baggage",
     "Content-Length",
@@ -33,10 +33,9 @@ INPUT_HEADERS: Final = (
     "Traceparent",
     "Tracestate",
     "X-Request-Id",
-    "X-Scopes",
-    "X-User-Email",
-    "X-User-Id",
 )
+IDENTITY_HEADERS: Final = ("X-Key-Id", "X-Scopes", "X-User-Email", "X-User-Id")
+"""Set by the edge, from a credential that it has verified; a route without a validator passes none on."""
 VALIDATOR: Final[Json] = {
     "alg": "RS256",
     "jwk_url": "{{ env `EDGE_JWKS_URL` }}",
@@ -48,6 +47,7 @@ VALIDATOR: Final[Json] = {
         ["sub", "x-user-id"],
         ["email", "x-user-email"],
         ["scope", "x-scopes"],
+        ["key_id", "x-key-id"],
     ],
 }
 
@@ -104,14 +104,15 @@ def _rpc_endpoints() -> list[Json]:
 
 def _rpc_endpoint(service: RpcService, method: RpcMethod, verb: str) -> Json:
     backend = f"/v1.0/invoke/{service.app_id}/method{service.path(method)}"
-    extra: Json = {"auth/validator": VALIDATOR}
-    if method.stream:
-        extra[NAMESPACE] = {"stream": True}
+    extra: Json = {} if method.public else {"auth/validator": VALIDATOR}
+    own = {name: True for name in ("stream", "public") if getattr(method, name)}
+    if own:
+        extra[NAMESPACE] = own
     return {
         "endpoint": service.edge_path(method),
         "method": verb,
         "timeout": f"{method.timeout_seconds:g}s",
-        "input_headers": list(INPUT_HEADERS),
+        "input_headers": [*PUBLIC_HEADERS, *(() if method.public else IDENTITY_HEADERS)],
         "input_query_strings": ["*"] if verb == "GET" else [],
         "extra_config": extra,
         "backend": [_backend(verb, backend)],

@@ -178,6 +178,11 @@ class ConversationManagerActorInterface(ActorInterface):
         """Take a deleted conversation out of the index."""
         ...
 
+    @actormethod(name="Forget")
+    async def forget_user(self) -> None:
+        """Remove the index itself, once it is empty."""
+        ...
+
 
 class ConversationActorInterface(ActorInterface):
     """One conversation; the id is the conversation's. Who may call has been decided by the route."""

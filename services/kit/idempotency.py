@@ -44,6 +44,7 @@ RELEASE: Final = """
     DELETE FROM events.idempotency
     WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4 AND status IS NULL
 """
+FORGET: Final = "DELETE FROM events.idempotency WHERE caller = $1"
 PURGE: Final = """
     DELETE FROM events.idempotency
     WHERE created_at < now() - make_interval(secs => $1::double precision)
@@ -109,6 +110,10 @@ class IdempotencyRecords:
     async def purge(self) -> None:
         """Delete records that are past their time."""
         await self._database.fetch(PURGE, KEPT.total_seconds())
+
+    async def forget(self, caller: str) -> None:
+        """Delete every record of a caller."""
+        await self._database.fetch(FORGET, caller)
 
     async def _reserve(
         self, scope: tuple[str, str, str], owner: uuid.UUID, fingerprint: bytes

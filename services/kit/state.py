@@ -81,6 +81,25 @@ class DurableState(Generic[H]):
             # The store names a new ETag at each write; it is read while the reply travels.
             self._etag_read = asyncio.create_task(self._read_etag(commit))
 
+    async def erase(self) -> None:
+        """Remove the head; rows beside it are removed before.
+
+        Raises:
+            StateConflict, SidecarError: as for `commit`.
+        """
+        if await self.load() is None:
+            return
+        etag, self._fresh = self._etag, False
+        write = StateWrite(self._key("head"), None, WriteMode.MATCH, etag)
+        try:
+            await self._sidecar.write([write])
+        except SidecarError as error:
+            stored = await self._sidecar.read(self._key("head"))
+            if stored.data and stored.etag != etag:
+                raise StateConflict from error
+            if stored.data:
+                raise
+
     async def row(self, name: str, row: type[R]) -> R | None:
         """One row beside the head, or None."""
         found = await self._sidecar.read(self._key(name))

@@ -107,7 +107,7 @@ class WorkflowHost:
         self._running: set[Future[Any]] = set()
         self.ready = asyncio.Event()
 
-    def add_workflow(self, ref: WorkflowRef[I], workflow: Workflow) -> None:
+    def add_workflow(self, ref: WorkflowRef[Any], workflow: Workflow) -> None:
         """Host a workflow under its contract's name."""
 
         def run(context: DaprWorkflowContext, value: Any) -> Generator[Any, Any, Any]:

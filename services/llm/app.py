@@ -9,6 +9,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from services.contracts.access import Access
+from services.contracts.accounts import eraser_of
 from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
@@ -25,7 +26,7 @@ from services.kit.settings import load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
 from services.kit.workflows import WorkflowHost
-from services.llm.activities import TurnRunner, TurnSweep
+from services.llm.activities import TurnRunner, TurnSweep, UserErasure
 from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
 from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns
 from services.llm.adapters.openrouter import open_language_model
@@ -97,8 +98,10 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         is_draining=lambda: app.state.draining,
     )
     provide(app, resources)
-    await _host_actors(sidecar, actors, events, workflows, access)
-    await _host_turns(stack, runner, timedelta(seconds=settings.drain_seconds))
+    kept = timedelta(seconds=settings.kept_seconds)
+    await _host_actors(sidecar, actors, events, workflows, access, kept)
+    erasure = UserErasure(actors, events, records)
+    await _host_activities(stack, runner, erasure, timedelta(seconds=settings.drain_seconds))
     await stack.enter_async_context(
         background(every(settings.sweep_seconds, sweep.run, "turn sweep"))
     )
@@ -129,9 +132,14 @@ async def _open_guard(
 
 
 async def _host_actors(
-    sidecar: Sidecar, actors: Actors, events: EventLog, workflows: WorkflowTurns, access: Access
+    sidecar: Sidecar,
+    actors: Actors,
+    events: EventLog,
+    workflows: WorkflowTurns,
+    access: Access,
+    kept: timedelta,
 ) -> None:
-    streams = LoggedTurnStreams(events, workflows)
+    streams = LoggedTurnStreams(events, workflows, kept)
 
     def conversation(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationActor:
         return ConversationActor(ctx, actor_id, sidecar, actors, streams, access, utc_now)
@@ -143,9 +151,12 @@ async def _host_actors(
     await register_actor(ConversationManagerActor, sidecar, manager)
 
 
-async def _host_turns(stack: AsyncExitStack, runner: TurnRunner, drain: timedelta) -> None:
+async def _host_activities(
+    stack: AsyncExitStack, runner: TurnRunner, erasure: UserErasure, drain: timedelta
+) -> None:
     host = WorkflowHost()
     host.add_activity(RUN_TURN, runner.run)
+    host.add_activity(eraser_of("llm"), erasure.run)
     await host.start()
     stack.push_async_callback(_drain, host, runner, drain)
 

@@ -234,6 +234,10 @@ class EventLog:
         """Delete streams with their events and checkpoints."""
         await self._database.fetch(sql.FORGET, list(stream_ids))
 
+    async def disown(self, owner: str) -> None:
+        """Take a user's name off the streams that stay, because they are of somebody else's object."""
+        await self._database.fetch(sql.DISOWN, owner)
+
     async def of_subject(self, subject: str) -> list[StreamHead]:
         """A subject's streams, the oldest 500."""
         rows = await self._database.fetch(sql.OF_SUBJECT, subject)

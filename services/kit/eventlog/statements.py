@@ -117,3 +117,5 @@ FORGET: Final = """
 OF_SUBJECT: Final = (
     f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
 )
+
+DISOWN: Final = "UPDATE events.streams SET owner = '' WHERE owner = $1"

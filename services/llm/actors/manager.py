@@ -91,7 +91,11 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
     @override
     async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
-        """A page of the index; deleted conversations leave holes, which cost a look but no place."""
+        """A page of the index."""
+        return await self._page(request)
+
+    async def _page(self, request: PageOfIdsRequest) -> PageOfIds:
+        """Deleted conversations leave holes, which cost a look but no place."""
         index = await self._load()
         ascending = request.order is SortOrder.ASCENDING
         step = 1 if ascending else -1
@@ -115,6 +119,14 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         index.pending = [one for one in index.pending if one != entry.conversation_id]
         names = (f"{kind}/{entry.conversation_id}" for kind in ("position", "pending"))
         await self._state.commit(index, remove=[f"entry/{entry.position}", *names])
+
+    @override
+    async def forget_user(self) -> None:
+        """Remove the head; FAILED_PRECONDITION while conversations are left."""
+        page = await self._page(PageOfIdsRequest(limit=1))
+        if page.entries:
+            raise RpcError(ErrorCode.FAILED_PRECONDITION, "The user still has conversations.")
+        await self._state.erase()
 
     @override
     async def receive_reminder(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
 
 from services.contracts.events import EventType
 from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput, TurnRef
@@ -18,9 +17,6 @@ from services.kit.contract import Message
 from services.kit.eventlog import EventLog
 from services.kit.sidecar import Sidecar
 from services.kit.telemetry import current_traceparent
-
-KEPT_AFTER_END: Final = timedelta(seconds=60)
-"""Readers of a deleted conversation's last turn still see how it ended."""
 
 
 class WorkflowTurns:
@@ -61,8 +57,9 @@ class WorkflowTurns:
 class LoggedTurnStreams:
     """`TurnStreams` over the event log; a turn's workflow goes with its stream."""
 
-    def __init__(self, events: EventLog, workflows: WorkflowTurns) -> None:
+    def __init__(self, events: EventLog, workflows: WorkflowTurns, kept: timedelta) -> None:
         self._events = events
+        self._kept = kept  # readers of a deleted conversation's last turn still see how it ended
         self._workflows = workflows
 
     async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
@@ -71,7 +68,7 @@ class LoggedTurnStreams:
         for stream in streams:
             if stream.closed_at is None:
                 await self._events.close_stream(stream.stream_id, EventType.RUN_CANCELLED, {})
-        horizon = datetime.now(UTC) - KEPT_AFTER_END
+        horizon = datetime.now(UTC) - self._kept
         old = [
             one.stream_id
             for one in streams

@@ -1,0 +1,69 @@
+"""The right to erasure: removes what this app has of a user."""
+
+from typing import Final
+
+from services.contracts.accounts import ErasedUser, EraseUserInput
+from services.contracts.conversations import SortOrder
+from services.contracts.turns import (
+    ConversationActorInterface,
+    ConversationManagerActorInterface,
+    IndexEntry,
+    PageOfIdsRequest,
+)
+from services.kit.actors import Actors
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.eventlog import EventLog
+from services.kit.failpoints import failpoint
+from services.kit.idempotency import IdempotencyRecords
+
+PAGE: Final = 100
+
+
+class UserErasure:
+    """Hosts the activity `EraseUser`: conversations with their messages, turns and events, and stored replies."""
+
+    def __init__(self, actors: Actors, events: EventLog, records: IdempotencyRecords) -> None:
+        self._actors = actors
+        self._events = events
+        self._records = records
+
+    async def run(self, request: EraseUserInput) -> ErasedUser:
+        """The activity. Conversations remove themselves; until the last has gone, some is left."""
+        if request.survey:
+            return ErasedUser(
+                done=True, found={"conversations": await self._count(request.user_id)}
+            )
+        page = await self._page(request.user_id, 0)
+        for entry in page:
+            await self._delete(entry.conversation_id)
+        await failpoint("erasure.after_delete")
+        if page:
+            return ErasedUser(done=False)
+        await self._records.forget(request.user_id)
+        await self._events.disown(request.user_id)
+        await self._manager(request.user_id).forget_user()
+        return ErasedUser(done=True)
+
+    async def _count(self, user_id: str) -> int:
+        found, after = 0, 0
+        while page := await self._page(user_id, after):
+            found, after = found + len(page), page[-1].position
+        return found
+
+    async def _page(self, user_id: str, after: int) -> list[IndexEntry]:
+        request = PageOfIdsRequest(after=after, limit=PAGE, order=SortOrder.ASCENDING)
+        return (await self._manager(user_id).list_ids(request)).entries
+
+    async def _delete(self, conversation_id: str) -> None:
+        conversation = self._actors.get(ConversationActorInterface, conversation_id)
+        try:
+            deleted = await conversation.delete()
+        except RpcError as error:
+            if error.code is not ErrorCode.NOT_FOUND:  # deleted before
+                raise
+            return
+        for turn_id in deleted.turn_ids:
+            await self._events.request_cancel(turn_id)
+
+    def _manager(self, user_id: str) -> ConversationManagerActorInterface:
+        return self._actors.get(ConversationManagerActorInterface, user_id)
