@@ -11,6 +11,7 @@ ARCHITECTURE: Final = "architecture"
 RELIABILITY: Final = "reliability"
 FEATURES: Final = "features"
 ISSUE: Final = "issue 3"
+ACCESS: Final = "issue 4"
 
 REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     # Conversations
@@ -220,6 +221,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         f"{RELIABILITY} R-ACT-03",
         "A caller that leaves does not let two calls overlap.",
     ),
+    # Access
+    "access:typed-routes": (ACCESS, "Every route names who may call it by a type in its signature."),
+    "access:scopes": (ACCESS, "A token without the method's scope is refused."),
+    "access:keys-never-mint-keys": (ACCESS, "An API key never makes keys."),
     # Gates
     "gates:size": ("style", "No file over 400 lines, no function over 60."),
     "gates:layout": ("style", "Each service folder has the known file names and a README."),

@@ -1,5 +1,6 @@
 """Conversations: `yocaso.llm.v1.ConversationService`."""
 
+import functools
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -292,72 +293,58 @@ _TURN = (
     ErrorCode.QUOTA_EXCEEDED,
 )
 
+_reads = functools.partial(RpcMethod, scope=CONVERSATIONS_READ)
+_writes = functools.partial(RpcMethod, scope=CONVERSATIONS_WRITE)
+
 CONVERSATION_SERVICE: Final = RpcService(
     "yocaso.llm.v1.ConversationService",
     app_id="llm",
     summary="Conversations with durable, resumable, streamed answers.",
     methods=(
-        RpcMethod(
+        _writes(
             "CreateConversation",
             CreateConversationRequest,
             Conversation,
             "Create a conversation",
             raises=(*_COMMON, ErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
-            "GetConversation",
-            GetConversationRequest,
-            Conversation,
-            "Read a conversation",
-            _NAMED,
-            scope=CONVERSATIONS_READ,
+        _reads(
+            "GetConversation", GetConversationRequest, Conversation, "Read a conversation", _NAMED
         ),
-        RpcMethod(
+        _reads(
             "ListConversations",
             ListConversationsRequest,
             ListConversationsResponse,
             "List the caller's conversations",
             _COMMON,
-            scope=CONVERSATIONS_READ,
         ),
-        RpcMethod(
+        _writes(
             "UpdateConversation",
             UpdateConversationRequest,
             Conversation,
             "Change a conversation's title, model, system prompt or metadata",
             raises=(*_NAMED, ErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
+        _writes(
             "DeleteConversation",
             DeleteConversationRequest,
             Empty,
             "Delete a conversation with its messages",
             raises=_NAMED,
             idempotent=True,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
-            "ListMessages",
-            ListMessagesRequest,
-            ListMessagesResponse,
-            "List messages",
-            _NAMED,
-            scope=CONVERSATIONS_READ,
-        ),
-        RpcMethod(
+        _reads("ListMessages", ListMessagesRequest, ListMessagesResponse, "List messages", _NAMED),
+        _writes(
             "AppendMessage",
             AppendMessageRequest,
             AppendMessageResponse,
             "Store a message without asking the model",
             raises=(*_NAMED, ErrorCode.IDEMPOTENCY_KEY_REUSED),
             idempotent=True,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
+        _writes(
             "SendMessage",
             SendMessageRequest,
             SendMessageResponse,
@@ -365,9 +352,8 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_TURN, ErrorCode.DEADLINE_EXCEEDED),
             idempotent=True,
             timeout_seconds=140,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
+        _writes(
             "StreamMessage",
             SendMessageRequest,
             Event,
@@ -376,28 +362,25 @@ CONVERSATION_SERVICE: Final = RpcService(
             stream=True,
             idempotent=True,
             timeout_seconds=160,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod("GetTurn", GetTurnRequest, Turn, "Read a turn", _NAMED, scope=CONVERSATIONS_READ),
-        RpcMethod(
+        _reads("GetTurn", GetTurnRequest, Turn, "Read a turn", _NAMED),
+        _writes(
             "CancelTurn",
             CancelTurnRequest,
             Turn,
             "Cancel a turn; its partial text is kept",
             raises=_NAMED,
             idempotent=True,
-            scope=CONVERSATIONS_WRITE,
         ),
-        RpcMethod(
+        _reads(
             "ListEvents",
             ListEventsRequest,
             ListEventsResponse,
             "List a turn's events, with long poll",
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             timeout_seconds=75,
-            scope=CONVERSATIONS_READ,
         ),
-        RpcMethod(
+        _reads(
             "StreamEvents",
             StreamEventsRequest,
             Event,
@@ -405,7 +388,6 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             stream=True,
             timeout_seconds=160,
-            scope=CONVERSATIONS_READ,
         ),
     ),
 )

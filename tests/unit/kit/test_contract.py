@@ -73,7 +73,7 @@ def test_a_timestamp_keeps_its_instant() -> None:
 
 
 def test_a_service_names_its_paths() -> None:
-    method = RpcMethod("DoIt", Sample, Sample, "Does it")
+    method = RpcMethod("DoIt", Sample, Sample, "Does it", public=True)
     service = RpcService("yocaso.app.v1.ThingService", "app", "Things", (method,))
     assert service.path(service["DoIt"]) == "/yocaso.app.v1.ThingService/DoIt"
     assert service.edge_path(method) == "/api/v1/app/thing/do-it"
