@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import Route
 
 from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
 from services.contracts.services import SERVICES
@@ -23,7 +24,7 @@ SIDECAR = ("/dapr/", "/actors/")
 def apps() -> dict[str, FastAPI]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTH_KEY_SECRET", "a secret of at least thirty-two characters")
-        patch.setenv("AUTH_OPENFGA_TOKEN", "a token")
+        patch.setenv("AUTH_OPENFGA_TOKEN", "a token of at least thirty-two characters")
         from services.auth.app import create_app as auth
         from services.llm.app import create_app as llm
         from workflows.app import create_app as workflows
@@ -31,19 +32,21 @@ def apps() -> dict[str, FastAPI]:
         return {"auth": auth(), "llm": llm(), "workflows": workflows()}
 
 
-def _api_routes(app: FastAPI) -> Iterator[APIRoute]:
+def _routes(app: FastAPI) -> Iterator[Route]:
     yield from _walk(app.routes)
 
 
-def _walk(routes: Any) -> Iterator[APIRoute]:
+def _walk(routes: Any) -> Iterator[Route]:
     for route in routes:
-        if isinstance(route, APIRoute):
+        if isinstance(route, Route):
             yield route
-        else:
-            yield from _walk(getattr(route, "routes", None) or [])
+        else:  # a router that was included: anything else has no such attribute, and fails
+            yield from _walk(route.original_router.routes)
 
 
-def _authorizations(route: APIRoute) -> list[Authorization]:
+def _authorizations(route: Route) -> list[Authorization]:
+    if not isinstance(route, APIRoute):
+        return []
     found: list[Callable[..., Any] | None] = [each.call for each in route.dependant.dependencies]
     return [each for each in found if isinstance(each, Authorization)]
 
@@ -53,7 +56,7 @@ def test_every_route_names_who_may_call_it(apps: dict[str, FastAPI]) -> None:
     silent = {
         f"{name}{route.path}"
         for name, app in apps.items()
-        for route in _api_routes(app)
+        for route in _routes(app)
         if len(_authorizations(route)) != 1
         and route.path not in PUBLIC
         and not route.path.startswith(SIDECAR)
@@ -65,7 +68,7 @@ def test_every_route_names_who_may_call_it(apps: dict[str, FastAPI]) -> None:
 def test_the_type_is_the_one_that_the_contract_asks_for(apps: dict[str, FastAPI]) -> None:
     seen = 0
     for service in SERVICES:
-        routes = {route.path: route for route in _api_routes(apps[service.app_id])}
+        routes = {route.path: route for route in _routes(apps[service.app_id])}
         for method in service.methods:
             [authorization] = _authorizations(routes[service.path(method)])
             assert isinstance(authorization, _wanted(method)), method.name

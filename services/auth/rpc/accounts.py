@@ -1,21 +1,88 @@
 """`yocaso.auth.v1.AccountService`."""
 
-from services.contracts.accounts import ACCOUNT_SERVICE, AccountDeletion, GetAccountDeletionRequest
+import secrets
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from services.auth.ports.audit import AuditLog
+from services.auth.ports.deletions import Credentials, Deletions, ErasureWorkflows
+from services.contracts.accounts import (
+    ACCOUNT_SERVICE,
+    AccountDeletion,
+    DeleteAccountInput,
+    GetAccountDeletionRequest,
+)
+from services.contracts.audit import AuditAction
 from services.kit.authorization import Caller, Public
 from services.kit.contract import Empty
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.failpoints import failpoint
+from services.kit.identity import CallerIdentity
 from services.kit.rpc import RpcRouter
 
 rpc = RpcRouter(ACCOUNT_SERVICE)
 
 
-@rpc.method
-async def delete_account(request: Empty, _: Caller) -> AccountDeletion:
-    """Erase the caller's account and all that belongs to it; cannot be undone."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+@dataclass(frozen=True, slots=True)
+class Eraser:
+    """Begins erasures, and leaves none behind."""
+
+    deletions: Deletions
+    credentials: Credentials
+    workflows: ErasureWorkflows
+    audit: AuditLog
+
+    async def begin(self, caller: CallerIdentity) -> AccountDeletion:
+        """Write the receipt, then lock the door, then start; `drive` goes on where this stops."""
+        user_id = caller.user_id
+        deletion_id = f"deletion_{secrets.token_hex(16)}"
+        deletion = await self.deletions.begin(user_id, deletion_id)
+        await failpoint("erasure.after_receipt")
+        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=user_id, owner=user_id)
+        await self._drive(DeleteAccountInput(user_id=user_id, deletion_id=deletion.deletion_id))
+        return deletion
+
+    async def drive(self) -> None:
+        """See to every erasure that is not complete: its workflow may never have been started."""
+        for account in await self.deletions.unfinished():
+            await self._drive(account)
+
+    async def _drive(self, account: DeleteAccountInput) -> None:
+        await self.credentials.revoke_user(account.user_id)
+        await failpoint("erasure.after_revoke")
+        await self.workflows.start(account)
+
+
+def provide(app: FastAPI, eraser: Eraser) -> None:
+    """Hand the routes what they work with."""
+    app.state.eraser = eraser
+
+
+async def _eraser(request: Request) -> Eraser:
+    eraser: Eraser = request.app.state.eraser
+    return eraser
+
+
+With = Annotated[Eraser, Depends(_eraser)]
 
 
 @rpc.method
-async def get_account_deletion(request: GetAccountDeletionRequest, _: Public) -> AccountDeletion:
-    """Read the receipt of a deletion."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+async def delete_account(request: Empty, caller: Caller, using: With) -> AccountDeletion:
+    """Begin; the reply is the receipt as it stands."""
+    del request
+    if caller.key_id is not None:
+        raise RpcError(ErrorCode.PERMISSION_DENIED, "An API key cannot end an account.")
+    return await using.begin(caller)
+
+
+@rpc.method
+async def get_account_deletion(
+    request: GetAccountDeletionRequest, _: Public, using: With
+) -> AccountDeletion:
+    """The receipt."""
+    deletion = await using.deletions.read(request.deletion_id)
+    if deletion is None:
+        raise not_found("deletion")
+    return deletion
