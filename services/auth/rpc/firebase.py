@@ -1,0 +1,195 @@
+"""Sign-in by Firebase: asks Firebase, lets the user's actor decide, and ends what no longer counts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import Depends, FastAPI, Request
+
+from services.auth.domain.firebase import (
+    FirebaseProject,
+    FirebaseTokenKind,
+    FirebaseUser,
+    is_fresh,
+    refused,
+)
+from services.auth.ports.firebase import FirebaseDirectory, Sessions, SignatureCheck
+from services.contracts.identities import (
+    AdmitFirebaseUserCommand,
+    FirebaseAccount,
+    FirebaseBridgeActorInterface,
+    FirebaseLink,
+    FirebaseVerdict,
+)
+from services.contracts.tokens import CreateSessionCookieRequest, CustomToken, SessionCookie
+from services.kit.actors import Actors
+from services.kit.clock import Clock
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.failpoints import failpoint
+from services.kit.identity import CallerIdentity
+
+REFUSALS: Final = {
+    FirebaseVerdict.REVOKED: "The Firebase sign-in was revoked; sign in again.",
+    FirebaseVerdict.DISABLED: "The Firebase user is disabled.",
+    FirebaseVerdict.DELETED: "The Firebase user was deleted.",
+}
+
+
+class Flights:
+    """One run of some work per key at a time; whoever comes meanwhile shares its outcome."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run, or join; a caller that leaves does not stop the others."""
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.ensure_future(_run(work))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._landed(key, done))
+        await asyncio.shield(task)
+
+    def _landed(self, key: str, done: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if not done.cancelled():
+            done.exception()  # everybody who asked may have left
+
+
+async def _run(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+@dataclass(frozen=True, slots=True)
+class Firebase:
+    """The bridge to one Firebase project. Without a directory nothing is asked of Firebase but its keys."""
+
+    project: FirebaseProject
+    signatures: SignatureCheck
+    directory: FirebaseDirectory | None
+    sessions: Sessions
+    actors: Actors
+    clock: Clock
+    flights: Flights = field(default_factory=Flights)
+
+    async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
+        """Who a token speaks for, if that person may come in."""
+        claims = await self.signatures.claims(kind, token)
+        user = self.project.user_of(kind, claims, self.clock())
+        await self._admit(user)
+        return user
+
+    async def recheck(self, user_id: str, authenticated_at: datetime) -> None:
+        """Refuse a session of somebody whom Firebase no longer lets in; anybody else's passes."""
+        if (link := await self._link(user_id)) is not None:
+            await self._admit(FirebaseUser(user_id, link.uid, link.email, authenticated_at))
+
+    async def session_cookie(self, request: CreateSessionCookieRequest) -> SessionCookie:
+        """A session cookie for somebody who has just signed in."""
+        directory = self._directory()
+        kind = FirebaseTokenKind.ID_TOKEN
+        user = await self.sign_in(kind, request.id_token)
+        if not is_fresh(user, self.clock()):
+            raise refused(kind, "is of an old sign-in; sign in again")
+        ttl = timedelta(seconds=request.ttl_seconds)
+        cookie = await directory.session_cookie(request.id_token, ttl)
+        return SessionCookie(session_cookie=cookie, expires_in=request.ttl_seconds)
+
+    async def custom_token(self, caller: CallerIdentity) -> CustomToken:
+        """A custom token for a caller who came from Firebase; whoever signs in by it may do all that the user may."""
+        directory = self._directory()
+        if caller.key_id is not None:
+            raise RpcError(ErrorCode.PERMISSION_DENIED, "An API key cannot sign in for its owner.")
+        link = await self._link(caller.user_id)
+        if link is None:
+            raise RpcError(ErrorCode.FAILED_PRECONDITION, "The caller is no Firebase user.")
+        await self._admit(
+            FirebaseUser(caller.user_id, link.uid, link.email, authenticated_at=link.last_sign_in)
+        )
+        return CustomToken(custom_token=await directory.custom_token(link.uid))
+
+    async def count(self, user_id: str) -> dict[str, int]:
+        """Whether one of our users is linked, as a survey counts."""
+        return {"firebaseLinks": int(await self._link(user_id) is not None)}
+
+    async def erase(self, user_id: str) -> None:
+        """Delete the Firebase user and forget the link; repeatable."""
+        link = await self._link(user_id)
+        if link is None:
+            return
+        if self.directory is not None:
+            await self.directory.delete(link.uid)
+            await failpoint("firebase.after_delete")
+            # A sign-in that comes before the link is gone must not be let in by an older word.
+            gone = FirebaseAccount(looked_up_at=self.clock(), existing=False)
+            await self._bridge(user_id).record(gone)
+        await self.sessions.end_all(user_id)
+        await self._bridge(user_id).unlink()
+
+    async def _admit(self, user: FirebaseUser) -> None:
+        verdict = await self._judge(user)
+        if verdict is FirebaseVerdict.UNKNOWN:
+            await self.flights.run(user.user_id, lambda: self._ask(user))
+            verdict = await self._judge(user)
+        if verdict is FirebaseVerdict.UNKNOWN:
+            raise RpcError(ErrorCode.UNAVAILABLE, "Firebase cannot be asked just now; try again.")
+        if verdict in REFUSALS:
+            raise RpcError(ErrorCode.UNAUTHENTICATED, REFUSALS[verdict])
+
+    async def _judge(self, user: FirebaseUser) -> FirebaseVerdict:
+        command = AdmitFirebaseUserCommand(
+            project_id=self.project.project_id,
+            uid=user.uid,
+            email=user.email,
+            authenticated_at=user.authenticated_at,
+        )
+        return (await self._bridge(user.user_id).admit(command)).verdict
+
+    async def _ask(self, user: FirebaseUser) -> None:
+        """Ask Firebase, end our sessions of a user who is out, and only then let the actor know."""
+        if await self._judge(user) is not FirebaseVerdict.UNKNOWN:
+            return  # somebody has asked meanwhile
+        account = await self._directory().look_up(user.uid)
+        await failpoint("firebase.after_lookup")
+        if account.disabled or not account.existing:
+            await self.sessions.end_all(user.user_id)
+        await self._bridge(user.user_id).record(account)
+
+    async def _link(self, user_id: str) -> FirebaseLink | None:
+        return (await self._bridge(user_id).read_link()).link
+
+    def _bridge(self, user_id: str) -> FirebaseBridgeActorInterface:
+        return self.actors.get(FirebaseBridgeActorInterface, user_id)
+
+    def _directory(self) -> FirebaseDirectory:
+        if self.directory is None:
+            raise RpcError(
+                ErrorCode.FAILED_PRECONDITION, "Firebase credentials are not configured here."
+            )
+        return self.directory
+
+
+def provide_firebase(app: FastAPI, firebase: Firebase | None) -> None:
+    """Hand the routes the bridge; None where it is off."""
+    app.state.firebase = firebase
+
+
+async def _firebase(request: Request) -> Firebase | None:
+    bridge: Firebase | None = request.app.state.firebase
+    return bridge
+
+
+def require(firebase: Firebase | None) -> Firebase:
+    """The bridge.
+
+    Raises:
+        RpcError: FAILED_PRECONDITION where it is off.
+    """
+    if firebase is None:
+        raise RpcError(ErrorCode.FAILED_PRECONDITION, "Sign-in by Firebase is not configured here.")
+    return firebase
+
+
+WithFirebase = Annotated[Firebase | None, Depends(_firebase)]
