@@ -225,6 +225,11 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:typed-routes": (ACCESS, "Every route names who may call it by a type in its signature."),
     "access:scopes": (ACCESS, "A token without the method's scope is refused."),
     "access:keys-never-mint-keys": (ACCESS, "An API key never makes keys."),
+    "access:decisions": (ACCESS, "A yes is believed for 5 s at most, a no never; a change is seen at once."),
+    "access:fail-closed": (ACCESS, "While nobody can tell, the answer is UNAVAILABLE, never a yes."),
+    "access:foreign-as-missing": (ACCESS, "A foreign object answers as a missing one."),
+    "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
+    "access:erasure": (ACCESS, "DeleteAccount removes a user's data from every store, with a receipt."),
     # Gates
     "gates:size": ("style", "No file over 400 lines, no function over 60."),
     "gates:layout": ("style", "Each service folder has the known file names and a README."),

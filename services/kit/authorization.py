@@ -64,6 +64,7 @@ class Decisions:
         self._clock = clock
         self._allowed: OrderedDict[Question, float] = OrderedDict()
         self._asked: dict[Question, asyncio.Task[bool]] = {}
+        self._changes = 0
 
     async def allows(self, question: Question) -> bool:
         """Whether it is allowed, as far as was known within the last moments."""
@@ -74,7 +75,7 @@ class Decisions:
         if task is None:
             task = asyncio.create_task(self._ask(question))
             self._asked[question] = task
-            task.add_done_callback(lambda _: self._asked.pop(question, None))
+            task.add_done_callback(lambda done: self._answered(question, done))
         return await asyncio.shield(task)
 
     async def still_allows(self, question: Question) -> bool:
@@ -84,6 +85,7 @@ class Decisions:
 
     def forget(self) -> None:
         """Remember nothing; what is asked at this moment is asked again by whoever comes next."""
+        self._changes += 1
         self._allowed.clear()
         self._asked.clear()
 
@@ -96,14 +98,18 @@ class Decisions:
                 self.forget()
 
     async def _ask(self, question: Question) -> bool:
-        began = self._clock()
+        began, changes = self._clock(), self._changes
         [allowed] = await self._judge.judge([question], fresh=True)
-        if allowed:
+        if allowed and changes == self._changes:
             self._allowed[question] = began + REMEMBERED.total_seconds()
             self._allowed.move_to_end(question)
             while len(self._allowed) > MAX_REMEMBERED:
                 self._allowed.popitem(last=False)
         return allowed
+
+    def _answered(self, question: Question, task: asyncio.Task[bool]) -> None:
+        if self._asked.get(question) is task:
+            del self._asked[question]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""The erasure of an account, driven by hand: app by app, counted first, and never given up."""
+
+from collections.abc import Generator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from google.protobuf.wrappers_pb2 import StringValue
+
+from services.contracts.accounts import (
+    ERASERS,
+    AccountDeletion,
+    DeleteAccountInput,
+    DeletionStatus,
+    ErasedUser,
+    EraseUserInput,
+    RecordErasureInput,
+)
+from services.kit.clock import utc_now
+from services.kit.workflows import ActivityFailed, ActivityRef
+from tests.requirements import requirement
+from workflows.deletion.policy import after_failure, before_next_look
+from workflows.deletion.workflow import delete_account
+
+ACCOUNT = DeleteAccountInput(user_id="ada", deletion_id="deletion_1")
+
+
+class Apps:
+    """Stands in for the durable context: answers as apps with so many looks to go would."""
+
+    def __init__(self, looks: int = 0, failures: int = 0) -> None:
+        self.log: list[str] = []
+        self.receipt: dict[str, dict[str, int]] = {}
+        self._looks = dict.fromkeys((eraser.app_id for eraser in ERASERS), looks)
+        self._failures = failures
+        self.slept: list[timedelta] = []
+
+    def call(self, ref: ActivityRef[Any, Any], value: Any) -> Generator[Any, Any, Any]:
+        yield
+        if self._failures:
+            self._failures -= 1
+            details = SimpleNamespace(
+                errorMessage="gone", errorType="Gone", stackTrace=StringValue()
+            )
+            raise ActivityFailed("gone", details)  # type: ignore[arg-type]
+        return self._answer(ref.app_id, value)
+
+    def sleep(self, duration: timedelta) -> Generator[Any, Any, None]:
+        self.slept.append(duration)
+        yield
+
+    def _answer(self, app: str, value: EraseUserInput | RecordErasureInput) -> Any:
+        if isinstance(value, RecordErasureInput):
+            self.log.append(f"record {value.app}")
+            if value.app:
+                self.receipt[value.app] = value.removed
+            return AccountDeletion(
+                deletion_id="deletion_1", status=DeletionStatus.COMPLETED, requested_at=utc_now()
+            )
+        if value.survey:
+            self.log.append(f"survey {app}")
+            return ErasedUser(done=True, found={"things": 3})
+        self.log.append(f"erase {app}")
+        self._looks[app] -= 1
+        return ErasedUser(done=self._looks[app] < 0)
+
+
+def run(apps: Apps) -> AccountDeletion:
+    steps = delete_account(apps, ACCOUNT)  # type: ignore[arg-type]
+    try:
+        while True:
+            next(steps)
+    except StopIteration as ended:
+        return ended.value
+
+
+@requirement("access:erasure")
+def test_each_app_counts_then_erases_then_is_written_down_and_auth_comes_last() -> None:
+    apps = Apps()
+    assert run(apps).status is DeletionStatus.COMPLETED
+    assert apps.log == [
+        *("survey llm", "erase llm", "record llm"),
+        *("survey auth", "erase auth", "record auth"),
+        "record None",
+    ]
+
+
+@requirement("access:erasure")
+def test_what_was_counted_first_is_what_the_receipt_says() -> None:
+    apps = Apps(looks=5)
+    run(apps)
+    assert apps.receipt == {"llm": {"things": 3}, "auth": {"things": 3}}
+    assert apps.log.count("erase llm") == 6
+
+
+def test_a_hundred_failures_do_not_end_it() -> None:
+    apps = Apps(failures=100)
+    assert run(apps).status is DeletionStatus.COMPLETED
+    assert len(apps.slept) == 100
+
+
+def test_waits_grow_to_a_bound() -> None:
+    assert before_next_look(0) == timedelta(seconds=1)
+    assert before_next_look(1000) == timedelta(seconds=30)
+    assert after_failure(0) == timedelta(seconds=1)
+    assert after_failure(10_000) == timedelta(hours=1)
