@@ -23,12 +23,14 @@ class Facts:
         self.holds = set(holds)
         self.asked: list[Question] = []
         self.away = False
+        self.heard = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
         assert fresh
         self.asked += questions
+        self.heard.set()
         await self.gate.wait()
         if self.away:
             raise RpcError(ErrorCode.UNAVAILABLE, "away")
@@ -102,8 +104,7 @@ async def test_one_look_answers_all_who_ask_at_the_same_time() -> None:
     facts.gate.clear()
     decisions = Decisions(facts)
     asking = [asyncio.create_task(decisions.allows(VIEW)) for _ in range(50)]
-    while not facts.asked:
-        await asyncio.sleep(0)
+    await facts.heard.wait()
     facts.gate.set()
     assert await asyncio.gather(*asking) == [True] * 50
     assert facts.asked == [VIEW]
@@ -115,8 +116,7 @@ async def test_an_answer_that_was_under_way_at_a_change_is_not_remembered() -> N
     facts.gate.clear()
     decisions = Decisions(facts)
     asking = asyncio.create_task(decisions.allows(VIEW))
-    while not facts.asked:
-        await asyncio.sleep(0)
+    await facts.heard.wait()
     decisions.forget()
     facts.gate.set()
     await asking
