@@ -229,6 +229,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:fail-closed": (ACCESS, "While nobody can tell, the answer is UNAVAILABLE, never a yes."),
     "access:foreign-as-missing": (ACCESS, "A foreign object answers as a missing one."),
     "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
+    "access:facts-follow-objects": (
+        ACCESS,
+        "An owner's fact comes with the object and goes with it, whatever dies in between.",
+    ),
     "access:erasure": (ACCESS, "DeleteAccount removes a user's data from every store, with a receipt."),
     # Gates
     "gates:size": ("style", "No file over 400 lines, no function over 60."),
