@@ -107,3 +107,25 @@ audit_events: Final = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("reference", Text, unique=True),
 )
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("writes", JSONB, nullable=False),
+    Column("deletes", JSONB, nullable=False),
+    Column("refused_at", DateTime(timezone=True)),
+)
+
+share_links: Final = Table(
+    "share_links",
+    metadata,
+    Column("link_id", Text, primary_key=True),
+    Column("object", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+)

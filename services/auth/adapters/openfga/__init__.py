@@ -1,0 +1,5 @@
+"""Facts in OpenFGA, through its own SDK."""
+
+from services.auth.adapters.openfga.relations import OpenFgaRelations as OpenFgaRelations
+from services.auth.adapters.openfga.store import MODEL as MODEL
+from services.auth.adapters.openfga.store import STORE as STORE
