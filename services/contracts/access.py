@@ -83,7 +83,7 @@ class Access:
         request = RecordAuditEventRequest(
             reference=uuid.uuid4().hex,
             action=AuditAction.ACCESS_DENIED,
-            actor=caller.user_id,
+            actor=f"user:{caller.user_id}",
             object=target[:200],
             key_id=caller.key_id,
             details={"wanted": relation[:256]},

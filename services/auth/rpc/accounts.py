@@ -40,7 +40,8 @@ class Eraser:
         deletion_id = f"deletion_{secrets.token_hex(16)}"
         deletion = await self.deletions.begin(user_id, deletion_id)
         await failpoint("erasure.after_receipt")
-        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=user_id, owner=user_id)
+        me = f"user:{user_id}"
+        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=me, owner=me)
         await self._drive(DeleteAccountInput(user_id=user_id, deletion_id=deletion.deletion_id))
         return deletion
 
