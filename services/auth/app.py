@@ -1,34 +1,68 @@
 """Composition root of the auth app."""
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
 
+from services.auth.actors import FirebaseBridgeActor
+from services.auth.adapters.firebase import (
+    AdminDirectory,
+    Certificates,
+    EmulatedSignatures,
+    GoogleSignatures,
+    open_emulated_admin,
+    open_service_account_admin,
+)
 from services.auth.adapters.jose import JoseKeyForge
+from services.auth.adapters.openfga import OpenFgaRelations
+from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.links import PostgresSharing
+from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
 from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind
+from services.auth.domain.sharing import LinkTokens
+from services.auth.ports.firebase import SignatureCheck
 from services.auth.rpc import accounts, audit, authorization, keys
+from services.auth.rpc.authorization import Access, provide_access
+from services.auth.rpc.firebase import Firebase, provide_firebase
+from services.auth.rpc.guard import OwnDenials, OwnFacts
 from services.auth.rpc.tokens import JWKS_PATH, Issuer, provide, public, rpc
-from services.auth.settings import AuthSettings
+from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
 from services.contracts.openapi import app_document
+from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
+from services.kit.authorization import CHANGED, GUARD_STATE, Decisions, Guard
 from services.kit.clock import utc_now
 from services.kit.db import Database
+from services.kit.errors import RpcError
+from services.kit.limits import RateLimiter
+from services.kit.outbound import OutboundTimeouts, open_outbound
 from services.kit.settings import Environment, load_settings
+from services.kit.sidecar import Sidecar
+from services.kit.signals import Signals
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
+RELAY_SECONDS: Final = 2.0
+CERTIFICATE_TIMEOUTS: Final = OutboundTimeouts(
+    connect=3.0, first_byte=5.0, between_chunks=5.0, total=8.0
+)
+MAX_CERTIFICATES_BYTES: Final = 256 * 1024
 
 
 def create_app() -> FastAPI:
     """The auth app, configured by the environment."""
-    settings = load_settings(AuthSettings)
+    settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
         await _open(app, stack, settings)
+        await _open_firebase(app, stack, firebase)
 
     app = create_service(
         "auth",
@@ -39,6 +73,7 @@ def create_app() -> FastAPI:
         public_paths=[JWKS_PATH],
     )
     app.include_router(public)
+    host_actors(app)
     return app
 
 
@@ -59,3 +94,126 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> 
     provide(app, issuer)
     rotation = every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
     await stack.enter_async_context(background(rotation))
+    facts = await _open_facts(stack, settings, database)
+    await _open_guard(app, stack, settings, facts)
+    await _open_sharing(app, stack, settings, database, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What keeps facts, and what brings them there."""
+
+    relations: OpenFgaRelations
+    outbox: PostgresOutbox
+    audit: PostgresAuditLog
+    signals: Signals
+
+
+async def _open_facts(stack: AsyncExitStack, settings: AuthSettings, database: Database) -> Facts:
+    signals = Signals(settings.valkey_url.get_secret_value())
+    stack.push_async_callback(signals.close)
+    await signals.start()
+    relations = OpenFgaRelations(
+        settings.openfga_url,
+        settings.openfga_token.get_secret_value(),
+        alone=lambda: alone(database, "openfga"),
+        changed=lambda: signals.notify(CHANGED),
+    )
+    stack.push_async_callback(relations.close)
+    with suppress(RpcError):  # else the first call does it
+        await relations.prepare()
+    return Facts(
+        relations, PostgresOutbox(database, relations), PostgresAuditLog(database, utc_now), signals
+    )
+
+
+async def _open_guard(
+    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, facts: Facts
+) -> None:
+    denials = OwnDenials(facts.relations, facts.audit)
+    stack.push_async_callback(denials.close)
+    decisions = Decisions(OwnFacts(facts.relations))
+    limiter = RateLimiter(
+        settings.valkey_url.get_secret_value(),
+        name="auth",
+        limit=settings.user_rate,
+        window=timedelta(minutes=1),
+    )
+    setattr(app.state, GUARD_STATE, Guard(decisions, limiter, denials))
+    forgetting = asyncio.create_task(decisions.forget_on(facts.signals), name="access changes")
+    await stack.enter_async_context(background(forgetting))
+
+
+async def _open_sharing(
+    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, database: Database, facts: Facts
+) -> None:
+    sharing = PostgresSharing(database, facts.outbox, facts.audit)
+    tokens = LinkTokens(settings.key_secret.get_secret_value())
+    provide_access(app, Access(facts.relations, facts.outbox, sharing, tokens, utc_now))
+
+    async def settle() -> None:
+        await facts.outbox.relay()
+        await sharing.end_expired(utc_now())
+
+    await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay facts")))
+
+
+class NoRevocations:
+    """Until sessions are kept there are none to end."""
+
+    async def revoke(self, *, claim: str, value: str) -> None:
+        """Nothing."""
+
+
+async def _open_firebase(app: FastAPI, stack: AsyncExitStack, settings: FirebaseSettings) -> None:
+    sidecar = Sidecar()
+    stack.push_async_callback(sidecar.close)
+    directory = _directory(stack, settings)
+    believed = timedelta(seconds=settings.revocation_seconds) if directory else None
+
+    def bridge(ctx: ActorRuntimeContext, actor_id: ActorId) -> FirebaseBridgeActor:
+        return FirebaseBridgeActor(ctx, actor_id, sidecar, utc_now, believed)
+
+    await register_actor(FirebaseBridgeActor, sidecar, bridge)
+    firebase = None
+    if settings.project_id:
+        skew = timedelta(seconds=settings.clock_skew_seconds)
+        firebase = Firebase(
+            project=FirebaseProject(settings.project_id, skew),
+            signatures=await _signatures(stack, settings),
+            directory=directory,
+            revocations=NoRevocations(),
+            actors=Actors(sidecar),
+            clock=utc_now,
+        )
+    provide_firebase(app, firebase)
+
+
+def _directory(stack: AsyncExitStack, settings: FirebaseSettings) -> AdminDirectory | None:
+    project, account = settings.project_id, settings.service_account()
+    if settings.emulator_host:
+        host = settings.emulator_host
+        directory = AdminDirectory(lambda: open_emulated_admin(project, host), utc_now)
+    elif account is not None:
+        directory = AdminDirectory(
+            lambda: open_service_account_admin(project, account, settings.api_url), utc_now
+        )
+    else:
+        return None
+    stack.callback(directory.close)
+    return directory
+
+
+async def _signatures(stack: AsyncExitStack, settings: FirebaseSettings) -> SignatureCheck:
+    if settings.emulator_host:
+        return EmulatedSignatures()
+    urls = {
+        FirebaseTokenKind.ID_TOKEN: settings.certs_url,
+        FirebaseTokenKind.SESSION_COOKIE: settings.cookie_certs_url,
+    }
+    client = await stack.enter_async_context(
+        open_outbound(
+            CERTIFICATE_TIMEOUTS, trusted=urls.values(), max_body_bytes=MAX_CERTIFICATES_BYTES
+        )
+    )
+    return GoogleSignatures({kind: Certificates(client, url) for kind, url in urls.items()})

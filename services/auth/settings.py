@@ -1,13 +1,16 @@
 """Settings of the auth app."""
 
-from typing import Final, Self
+import json
+from pathlib import Path
+from typing import Any, Final, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import PlatformSettings
+from services.kit.settings import Environment, PlatformSettings
 
 MIN_SECRET_LENGTH: Final = 32
+SERVICE_ACCOUNT: Final = ("type", "project_id", "private_key", "client_email", "token_uri")
 
 
 class AuthSettings(PlatformSettings):
@@ -20,10 +23,94 @@ class AuthSettings(PlatformSettings):
     key_secret: SecretStr = SecretStr("")
     key_max_age_days: int = Field(default=90, ge=1, le=3650)
 
+    openfga_url: str = Field(default="http://127.0.0.1:6070", pattern=r"^https?://[^\s/]+/?$")
+    openfga_token: SecretStr = SecretStr("")
+
     @model_validator(mode="after")
     def _require_secret(self) -> Self:
         if len(self.key_secret.get_secret_value()) < MIN_SECRET_LENGTH:
             raise ValueError(
                 f"AUTH_KEY_SECRET must have at least {MIN_SECRET_LENGTH} characters; `yocaso up` makes one"
             )
+        if len(self.openfga_token.get_secret_value()) < MIN_SECRET_LENGTH:
+            raise ValueError(
+                f"AUTH_OPENFGA_TOKEN must have at least {MIN_SECRET_LENGTH} characters; `yocaso up` makes one"
+            )
         return self
+
+
+class FirebaseSettings(PlatformSettings):
+    """Sign-in by Firebase: off without a project.
+
+    Without credentials nobody can be asked whether a user was disabled or a sign-in revoked, and there are no
+    custom tokens and session cookies.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTH_FIREBASE_", extra="ignore", hide_input_in_errors=True
+    )
+
+    project_id: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{4,29})?$")
+    credentials: SecretStr = SecretStr("")
+    certs_url: str = Field(
+        default="https://www.googleapis.com/robot/v1/metadata/x509/securetoken@system.gserviceaccount.com",
+        pattern=r"^https?://\S+$",
+    )
+    cookie_certs_url: str = Field(
+        default="https://www.googleapis.com/identitytoolkit/v3/relyingparty/publicKeys",
+        pattern=r"^https?://\S+$",
+    )
+    api_url: str = Field(
+        default="https://identitytoolkit.googleapis.com/v1", pattern=r"^https?://\S+[^/\s]$"
+    )
+    clock_skew_seconds: int = Field(default=10, ge=0, le=60)
+    revocation_seconds: int = Field(default=30, ge=1, le=3600)
+    allow_emulator: bool = False
+    emulator_host: str = Field(
+        default="",
+        validation_alias="FIREBASE_AUTH_EMULATOR_HOST",
+        pattern=r"^([a-z0-9.-]+:\d{1,5})?$",
+    )
+
+    def service_account(self) -> dict[str, Any] | None:
+        """The service account, given as JSON or as the path of a file."""
+        given = self.credentials.get_secret_value().strip()
+        return _service_account(given) if given else None
+
+    @field_validator("credentials")
+    @classmethod
+    def _require_readable(cls, value: SecretStr) -> SecretStr:
+        if given := value.get_secret_value().strip():
+            _service_account(given)
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_emulator(self) -> Self:
+        if self.emulator_host and self.environment is Environment.PRODUCTION:
+            raise ValueError(
+                "FIREBASE_AUTH_EMULATOR_HOST: the emulator's tokens are unsigned and never taken in production"
+            )
+        if self.emulator_host and not self.allow_emulator:
+            raise ValueError(
+                "FIREBASE_AUTH_EMULATOR_HOST needs AUTH_FIREBASE_ALLOW_EMULATOR=true: anybody can forge its tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_one_project(self) -> Self:
+        account = self.service_account()
+        if account is not None and account["project_id"] != self.project_id:
+            raise ValueError(
+                "AUTH_FIREBASE_CREDENTIALS must be of the project AUTH_FIREBASE_PROJECT_ID"
+            )
+        return self
+
+
+def _service_account(given: str) -> dict[str, Any]:
+    try:
+        account = json.loads(given if given.startswith("{") else Path(given).read_text())
+    except (OSError, ValueError):
+        raise ValueError("must be a service account as JSON, or the path of its file") from None
+    if not all(isinstance(account.get(name), str) for name in SERVICE_ACCOUNT):
+        raise ValueError(f"must have {', '.join(SERVICE_ACCOUNT)}")
+    return account

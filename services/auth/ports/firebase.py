@@ -40,9 +40,9 @@ class FirebaseDirectory(Protocol):
         ...
 
 
-class Sessions(Protocol):
-    """Our own sessions of a user."""
+class Revocations(Protocol):
+    """Tokens of ours that no longer count."""
 
-    async def end_all(self, user_id: str) -> None:
-        """Revoke every token that the user has; repeatable."""
+    async def revoke(self, *, claim: str, value: str) -> None:
+        """Refuse the tokens with this claim from now on; repeatable."""
         ...

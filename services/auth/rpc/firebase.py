@@ -15,7 +15,7 @@ from services.auth.domain.firebase import (
     is_fresh,
     refused,
 )
-from services.auth.ports.firebase import FirebaseDirectory, Sessions, SignatureCheck
+from services.auth.ports.firebase import FirebaseDirectory, Revocations, SignatureCheck
 from services.contracts.identities import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
@@ -69,7 +69,7 @@ class Firebase:
     project: FirebaseProject
     signatures: SignatureCheck
     directory: FirebaseDirectory | None
-    sessions: Sessions
+    revocations: Revocations
     actors: Actors
     clock: Clock
     flights: Flights = field(default_factory=Flights)
@@ -125,7 +125,7 @@ class Firebase:
             # A sign-in that comes before the link is gone must not be let in by an older word.
             gone = FirebaseAccount(looked_up_at=self.clock(), existing=False)
             await self._bridge(user_id).record(gone)
-        await self.sessions.end_all(user_id)
+        await self.revocations.revoke(claim="sub", value=user_id)
         await self._bridge(user_id).unlink()
 
     async def _admit(self, user: FirebaseUser) -> None:
@@ -154,7 +154,7 @@ class Firebase:
         account = await self._directory().look_up(user.uid)
         await failpoint("firebase.after_lookup")
         if account.disabled or not account.existing:
-            await self.sessions.end_all(user.user_id)
+            await self.revocations.revoke(claim="sub", value=user.user_id)
         await self._bridge(user.user_id).record(account)
 
     async def _link(self, user_id: str) -> FirebaseLink | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import Response
 
+from services.auth.domain.firebase import FirebaseTokenKind
 from services.auth.domain.signing import (
     SigningKey,
     needs_successor,
@@ -17,6 +18,7 @@ from services.auth.domain.signing import (
     verifying_keys,
 )
 from services.auth.ports.signing import KeyForge, KeyStore
+from services.auth.rpc.firebase import WithFirebase, require
 from services.contracts.scopes import USER_SCOPES
 from services.contracts.tokens import (
     TOKEN_SERVICE,
@@ -30,6 +32,7 @@ from services.contracts.tokens import (
     RefreshTokenRequest,
     RevokeTokenRequest,
     SessionCookie,
+    SubjectTokenType,
     TokenResponse,
 )
 from services.kit.authorization import Caller, CallingApp, Public
@@ -40,6 +43,11 @@ from services.kit.rpc import RpcRouter
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_CACHE: Final = "public, max-age=10"
+SHORT: Final = timedelta(minutes=10)
+FIREBASE_TOKENS: Final = {
+    SubjectTokenType.FIREBASE_ID_TOKEN: FirebaseTokenKind.ID_TOKEN,
+    SubjectTokenType.FIREBASE_SESSION_COOKIE: FirebaseTokenKind.SESSION_COOKIE,
+}
 
 rpc = RpcRouter(TOKEN_SERVICE)
 public = APIRouter()
@@ -63,17 +71,30 @@ class Issuer:
             raise RpcError(
                 ErrorCode.PERMISSION_DENIED, "Local tokens are not issued in production."
             )
+        scopes = " ".join(request.scopes or USER_SCOPES)
+        ttl = timedelta(seconds=request.ttl_seconds)
+        return await self._token(request.user_id, request.email, scopes, ttl)
+
+    async def for_user(self, user_id: str, email: str) -> TokenResponse:
+        """A short token for somebody who has signed in."""
+        scope = " ".join(USER_SCOPES)
+        token = await self._token(user_id, email, scope, SHORT)
+        return TokenResponse(
+            access_token=token.access_token, expires_in=int(SHORT.total_seconds()), scope=scope
+        )
+
+    async def _token(self, user_id: str, email: str, scope: str, ttl: timedelta) -> AccessToken:
         now = self.clock()
         key = signing_key(await self.keys.all(), now)
         if key is None:
             raise RpcError(ErrorCode.UNAVAILABLE, "There is no signing key yet; try again.")
-        expires = (now + timedelta(seconds=request.ttl_seconds)).replace(microsecond=0)
+        expires = (now + ttl).replace(microsecond=0)
         claims = {
             "iss": self.issuer,
             "aud": self.audience,
-            "sub": request.user_id,
-            "email": request.email,
-            "scope": " ".join(request.scopes or USER_SCOPES),
+            "sub": user_id,
+            "email": email,
+            "scope": scope,
             "iat": int(now.timestamp()),
             "nbf": int(now.timestamp()),
             "exp": int(expires.timestamp()),
@@ -141,9 +162,15 @@ async def jwks(using: With) -> Response:
 
 
 @rpc.method
-async def exchange_token(request: ExchangeTokenRequest, _: Public) -> TokenResponse:
+async def exchange_token(
+    request: ExchangeTokenRequest, _: Public, using: With, firebase: WithFirebase
+) -> TokenResponse:
     """Trade a key or a sign-in for an access token."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    kind = FIREBASE_TOKENS.get(request.subject_token_type)
+    if kind is None:
+        raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    user = await require(firebase).sign_in(kind, request.subject_token)
+    return await using.for_user(user.user_id, user.email or "")
 
 
 @rpc.method
@@ -159,15 +186,20 @@ async def revoke_token(request: RevokeTokenRequest, _: Public) -> Empty:
 
 
 @rpc.method
-async def create_session_cookie(request: CreateSessionCookieRequest, _: Public) -> SessionCookie:
+async def create_session_cookie(
+    request: CreateSessionCookieRequest, _: Public, firebase: WithFirebase
+) -> SessionCookie:
     """Trade a Firebase ID token for a session cookie."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return await require(firebase).session_cookie(request)
 
 
 @rpc.method
-async def create_custom_token(request: Empty, _: Caller) -> CustomToken:
+async def create_custom_token(
+    request: Empty, caller: Caller, firebase: WithFirebase
+) -> CustomToken:
     """Make a Firebase custom token for the caller."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    del request
+    return await require(firebase).custom_token(caller)
 
 
 @rpc.method

@@ -34,6 +34,10 @@ class _Refused(Exception):
         self.code = code
 
 
+class _Unreachable(Exception):
+    """Firebase, or Google's token endpoint, gave no answer that counts; the text is the kind of failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admin:
     """The parts of the SDK that are used; untyped as the SDK is."""
@@ -116,8 +120,8 @@ class AdminDirectory:
             if error.code != NOT_FOUND:
                 log.warning("firebase.refused", operation=operation, code=error.code)
             raise
-        except (TimeoutError, ConnectionError) as error:
-            log.warning("firebase.unreachable", operation=operation, error=type(error).__name__)
+        except (TimeoutError, _Unreachable) as error:
+            log.warning("firebase.unreachable", operation=operation, error=str(error) or "timeout")
             raise _unavailable() from error
 
     def _work(self, work: Callable[[Admin], T]) -> T:
@@ -130,13 +134,13 @@ class AdminDirectory:
             return work(self._opened())
         except auth.UserNotFoundError:
             raise _Refused(NOT_FOUND) from None
-        except exceptions.UnavailableError:
-            raise ConnectionError from None
+        except exceptions.UnavailableError as error:
+            raise _Unreachable(type(error).__name__) from None
         except exceptions.FirebaseError as error:
             code: Any = error.code
             raise _Refused(str(code)) from None
-        except (GoogleAuthError, RequestException):
-            raise ConnectionError from None
+        except (GoogleAuthError, RequestException) as error:
+            raise _Unreachable(type(error).__name__) from None
 
     def _opened(self) -> Admin:
         with self._opening:

@@ -1,0 +1,6 @@
+"""Firebase as it looks on the wire: certificates, Google's token endpoint, and the Identity Toolkit."""
+
+from tests.support.firebase.server import PROJECT, FirebaseServer, FirebaseUser
+from tests.support.firebase.signing import Signer, forged
+
+__all__ = ["PROJECT", "FirebaseServer", "FirebaseUser", "Signer", "forged"]
