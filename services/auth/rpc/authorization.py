@@ -1,7 +1,31 @@
-"""`yocaso.auth.v1.AuthorizationService`."""
+"""`yocaso.auth.v1.AuthorizationService`: facts, for other apps; sharing, for users."""
 
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from services.auth.domain.sharing import (
+    TOKEN_BYTES,
+    TOKEN_PREFIX,
+    LinkTokens,
+    StoredLink,
+    direct_shares,
+    owners,
+    refuse_owner,
+    refuse_past,
+    role_facts,
+    share_changes,
+)
+from services.auth.ports.outbox import Outbox
+from services.auth.ports.relations import MAX_CHANGES, Relations
+from services.auth.ports.sharing import Sharing, SharingEvent
 from services.contracts.authorization import (
     AUTHORIZATION_SERVICE,
+    OWNER,
+    VIEWER,
     BatchCheckRequest,
     BatchCheckResponse,
     CheckRequest,
@@ -28,99 +52,239 @@ from services.contracts.authorization import (
     UnshareRequest,
     WriteTuplesRequest,
 )
-from services.kit.authorization import Caller, CallingApp
+from services.kit.authorization import Caller, CallingApp, Permitted
+from services.kit.clock import Clock
 from services.kit.contract import Empty
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.errors import not_found
+from services.kit.identity import CallerIdentity
 from services.kit.rpc import RpcRouter
 
 rpc = RpcRouter(AUTHORIZATION_SERVICE)
 
+OwnerOfObject = Annotated[CallerIdentity, Depends(Permitted(OWNER, "object"))]
+"""Whoever shares a thing owns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Facts, and what users do with them."""
+
+    relations: Relations
+    outbox: Outbox
+    sharing: Sharing
+    tokens: LinkTokens
+    clock: Clock
+
+    async def forget(self, target: str) -> None:
+        """Remove every fact about an object, and its links with those who hold them; repeatable."""
+        await self.outbox.deliver()  # or what waits there would come back after
+        links = [link.link_id for link in await self.sharing.links(target)]
+        for each in (target, *(f"share_link:{link_id}" for link_id in links)):
+            facts = await self.relations.read(each)
+            for start in range(0, len(facts), MAX_CHANGES):
+                await self.relations.write([], facts[start : start + MAX_CHANGES])
+        await self.sharing.forget(target)
+
+    async def share(self, request: ShareRequest, caller: CallerIdentity) -> Share:
+        """Give a role directly, in place of the one that the subject had."""
+        known = owners(await self.relations.read(request.object))
+        refuse_owner(request.subject, known, caller.user_id)
+        writes, deletes = share_changes(request.object, request.subject, request.role)
+        details = {"change": "shared", "subject": request.subject, "role": request.role.value}
+        await self.sharing.change(_event(caller, request.object, details), writes, deletes)
+        return Share(subject=request.subject, role=request.role)
+
+    async def unshare(self, request: UnshareRequest, caller: CallerIdentity) -> None:
+        """Take every direct role away."""
+        details = {"change": "unshared", "subject": request.subject}
+        event = _event(caller, request.object, details)
+        await self.sharing.change(event, [], role_facts(request.object, request.subject))
+
+    async def create_link(
+        self, request: CreateShareLinkRequest, caller: CallerIdentity
+    ) -> ShareLink:
+        """Make a link; its token is not kept."""
+        now = self.clock()
+        refuse_past(request.expires_at, now)
+        link = StoredLink(
+            link_id=f"link_{uuid.uuid4().hex}",
+            object=request.object,
+            role=request.role,
+            created_by=caller.user_id,
+            created_at=now,
+            expires_at=request.expires_at,
+        )
+        token = TOKEN_PREFIX + secrets.token_hex(TOKEN_BYTES)
+        details = {"change": "link created", "link": link.link_id, "role": link.role.value}
+        event = _event(caller, request.object, details)
+        await self.sharing.create(event, link, self.tokens.digest(token))
+        return link.shown(token)
+
+    async def revoke_link(self, request: RevokeShareLinkRequest, caller: CallerIdentity) -> None:
+        """End a link of this object."""
+        details = {"change": "link revoked", "link": request.link_id}
+        event = _event(caller, request.object, details)
+        if not await self.sharing.end(event, request.link_id, self.clock()):
+            raise not_found("link")
+
+    async def open_link(self, token: str, caller: CallerIdentity) -> StoredLink:
+        """Make the caller one of those who hold the link; what does not work is as if it never was."""
+        link = await self.sharing.find(self.tokens.digest(token))
+        if link is None or not link.works_at(self.clock()):
+            raise not_found("link")
+        details = {"change": "link opened", "link": link.link_id, "role": link.role.value}
+        event = _event(caller, link.object, details, owner=link.created_by)
+        await self.sharing.change(event, [link.held_by(caller.user_id)], [])
+        return link
+
+    async def shared_with(self, user_id: str, kind: str) -> list[str]:
+        """What a user sees and does not own."""
+        subject = f"user:{user_id}"
+        seen = await self.relations.objects(subject, VIEWER, kind, fresh=True)
+        own = set(await self.relations.objects(subject, OWNER, kind, fresh=True))
+        return [each for each in seen if each not in own]
+
+
+def provide_access(app: FastAPI, access: Access) -> None:
+    """Hand the routes what they work with."""
+    app.state.access = access
+
+
+async def _access(request: Request) -> Access:
+    access: Access = request.app.state.access
+    return access
+
+
+With = Annotated[Access, Depends(_access)]
+
 
 @rpc.method
-async def check(request: CheckRequest, _: CallingApp) -> CheckResponse:
+async def check(request: CheckRequest, _: CallingApp, using: With) -> CheckResponse:
     """Say whether a fact follows."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    [allowed] = await using.relations.check([request], fresh=request.fresh)
+    return CheckResponse(allowed=allowed)
 
 
 @rpc.method
-async def batch_check(request: BatchCheckRequest, _: CallingApp) -> BatchCheckResponse:
+async def batch_check(request: BatchCheckRequest, _: CallingApp, using: With) -> BatchCheckResponse:
     """Answer several checks."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    allowed = await using.relations.check(request.checks, fresh=request.fresh)
+    return BatchCheckResponse(allowed=allowed)
 
 
 @rpc.method
-async def list_objects(request: ListObjectsRequest, _: CallingApp) -> ListObjectsResponse:
+async def list_objects(
+    request: ListObjectsRequest, _: CallingApp, using: With
+) -> ListObjectsResponse:
     """List a subject's objects."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    objects = await using.relations.objects(
+        request.subject, request.relation, request.type, fresh=request.fresh
+    )
+    return ListObjectsResponse(objects=objects)
 
 
 @rpc.method
-async def list_users(request: ListUsersRequest, _: CallingApp) -> ListUsersResponse:
+async def list_users(request: ListUsersRequest, _: CallingApp, using: With) -> ListUsersResponse:
     """List an object's users."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    users = await using.relations.users(request.relation, request.object, fresh=request.fresh)
+    return ListUsersResponse(subjects=users)
 
 
 @rpc.method
-async def expand(request: ExpandRequest, _: CallingApp) -> ExpandResponse:
+async def expand(request: ExpandRequest, _: CallingApp, using: With) -> ExpandResponse:
     """Explain a relation."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return ExpandResponse(root=await using.relations.expand(request.relation, request.object))
 
 
 @rpc.method
-async def write_tuples(request: WriteTuplesRequest, _: CallingApp) -> Empty:
+async def write_tuples(request: WriteTuplesRequest, _: CallingApp, using: With) -> Empty:
     """Write and delete facts."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    await using.relations.write(request.writes, request.deletes)
+    return Empty()
 
 
 @rpc.method
-async def forget_object(request: ForgetObjectRequest, _: CallingApp) -> Empty:
+async def forget_object(request: ForgetObjectRequest, _: CallingApp, using: With) -> Empty:
     """Delete every fact about an object."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    await using.forget(request.object)
+    return Empty()
 
 
 @rpc.method
-async def read_changes(request: ReadChangesRequest, _: CallingApp) -> ReadChangesResponse:
+async def read_changes(
+    request: ReadChangesRequest, _: CallingApp, using: With
+) -> ReadChangesResponse:
     """Read the history of facts."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return await using.relations.changes(request.type, request.limit, request.cursor)
 
 
 @rpc.method
-async def share(request: ShareRequest, _: Caller) -> Share:
+async def share(request: ShareRequest, caller: OwnerOfObject, using: With) -> Share:
     """Share an object."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return await using.share(request, caller)
 
 
 @rpc.method
-async def unshare(request: UnshareRequest, _: Caller) -> Empty:
+async def unshare(request: UnshareRequest, caller: OwnerOfObject, using: With) -> Empty:
     """Stop sharing an object."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    await using.unshare(request, caller)
+    return Empty()
 
 
 @rpc.method
-async def list_shares(request: SharedObjectRequest, _: Caller) -> ListSharesResponse:
+async def list_shares(
+    request: SharedObjectRequest, _: OwnerOfObject, using: With
+) -> ListSharesResponse:
     """List who has an object."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    shares = direct_shares(await using.relations.read(request.object))
+    links = await using.sharing.links(request.object)
+    now = using.clock()
+    return ListSharesResponse(
+        shares=shares, links=[link.shown() for link in links if link.works_at(now)]
+    )
 
 
 @rpc.method
-async def create_share_link(request: CreateShareLinkRequest, _: Caller) -> ShareLink:
+async def create_share_link(
+    request: CreateShareLinkRequest, caller: OwnerOfObject, using: With
+) -> ShareLink:
     """Make a link that shares an object."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return await using.create_link(request, caller)
 
 
 @rpc.method
-async def revoke_share_link(request: RevokeShareLinkRequest, _: Caller) -> Empty:
+async def revoke_share_link(
+    request: RevokeShareLinkRequest, caller: OwnerOfObject, using: With
+) -> Empty:
     """End a link and what it gave."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    await using.revoke_link(request, caller)
+    return Empty()
 
 
 @rpc.method
-async def open_share_link(request: OpenShareLinkRequest, _: Caller) -> OpenShareLinkResponse:
+async def open_share_link(
+    request: OpenShareLinkRequest, caller: Caller, using: With
+) -> OpenShareLinkResponse:
     """Open a link."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    link = await using.open_link(request.token, caller)
+    return OpenShareLinkResponse(object=link.object, role=link.role)
 
 
 @rpc.method
-async def list_shared_with_me(request: ListSharedWithMeRequest, _: Caller) -> ListObjectsResponse:
+async def list_shared_with_me(
+    request: ListSharedWithMeRequest, caller: Caller, using: With
+) -> ListObjectsResponse:
     """List what others share with the caller."""
-    raise RpcError(ErrorCode.UNIMPLEMENTED, "Not yet.")
+    return ListObjectsResponse(objects=await using.shared_with(caller.user_id, request.type))
+
+
+def _event(
+    caller: CallerIdentity, target: str, details: dict[str, str], owner: str | None = None
+) -> SharingEvent:
+    return SharingEvent(
+        actor=caller.user_id,
+        owner=f"user:{owner or caller.user_id}",
+        object=target,
+        key_id=caller.key_id,
+        details=details,
+    )

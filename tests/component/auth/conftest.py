@@ -11,11 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from services.cli.stack import Stack
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[3]
 OFFSET = 9_000
 TOKEN = "a-sidecar-token"
+BY_AUTH = {"dapr-api-token": TOKEN, "dapr-caller-app-id": "auth"}
 
 
 @dataclass
@@ -31,10 +33,15 @@ class AuthApp:
         return f"http://127.0.0.1:{self.port}"
 
     async def call(self, method: str, **body: Any) -> tuple[int, Any]:
-        path = f"{self.url}/yocaso.auth.v1.TokenService/{method}"
+        return await self.ask("TokenService", method, body)
+
+    async def ask(
+        self, service: str, method: str, body: Any, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        path = f"{self.url}/yocaso.auth.v1.{service}/{method}"
         async with (
             aiohttp.ClientSession() as session,
-            session.post(path, json=body, headers={"dapr-api-token": TOKEN}) as reply,
+            session.post(path, json=body, headers={**BY_AUTH, **(headers or {})}) as reply,
         ):
             return reply.status, await reply.json()
 
@@ -68,8 +75,8 @@ class AuthApp:
 class AuthApps:
     """Starts auth apps on one database; stops them all."""
 
-    def __init__(self, database_url: str, folder: Path) -> None:
-        self._database_url = database_url
+    def __init__(self, servers: Mapping[str, str], folder: Path) -> None:
+        self._servers = servers
         self._folder = folder
         self._running: list[AuthApp] = []
 
@@ -80,7 +87,7 @@ class AuthApps:
             **os.environ,
             "APP_PORT": str(port),
             "APP_API_TOKEN": TOKEN,
-            "YOCASO_DATABASE_URL": self._database_url,
+            **self._servers,
             "AUTH_KEY_SECRET": "a secret of at least thirty-two characters",
             **(env or {}),
         }
@@ -102,8 +109,8 @@ class AuthApps:
 
 
 @pytest.fixture
-def auth_apps(database_url: str, tmp_path: Path) -> Iterator[AuthApps]:
+def auth_apps(servers: Stack, tmp_path: Path) -> Iterator[AuthApps]:
     """Starts auth apps; they end with the test."""
-    apps = AuthApps(database_url, tmp_path)
+    apps = AuthApps(servers.environment.for_app("auth"), tmp_path)
     yield apps
     apps.stop()

@@ -17,7 +17,7 @@ from services.kit.sidecar import unavailable
 MODEL: Final = Path(__file__).parents[2] / "model" / "authorization.json"
 STORE: Final = "yocaso"
 
-Alone = Callable[[], AbstractAsyncContextManager[None]]
+Alone = Callable[[], AbstractAsyncContextManager[object]]
 """Within it, no other replica looks for the store or makes it."""
 
 log = structlog.get_logger()
