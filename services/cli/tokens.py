@@ -34,7 +34,9 @@ def issue_token(
         "scopes": list(scopes),
         "ttlSeconds": ttl_seconds,
     }
-    answer = post(running.auth_sidecar_url + _METHOD, body, {"dapr-api-token": secret})
+    # A sidecar names the caller to other apps only; with its token this command speaks as its app.
+    headers = {"dapr-api-token": secret, "dapr-caller-app-id": "auth"}
+    answer = post(running.auth_sidecar_url + _METHOD, body, headers)
     return str(answer["accessToken"])
 
 
