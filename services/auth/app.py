@@ -18,11 +18,15 @@ from services.auth.adapters.firebase import (
     open_emulated_admin,
     open_service_account_admin,
 )
+from services.auth.adapters.hashing import API_KEYS, REFRESH_TOKENS, KeyedHash, random_base62
 from services.auth.adapters.jose import JoseKeyForge
+from services.auth.adapters.limits import ValkeyCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.keys import PostgresApiKeys
 from services.auth.adapters.postgres.links import PostgresSharing
 from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind
 from services.auth.domain.sharing import LinkTokens
@@ -31,7 +35,9 @@ from services.auth.rpc import accounts, audit, authorization, keys
 from services.auth.rpc.authorization import Access, provide_access
 from services.auth.rpc.firebase import Firebase, provide_firebase
 from services.auth.rpc.guard import OwnDenials, OwnFacts
-from services.auth.rpc.tokens import JWKS_PATH, Issuer, provide, public, rpc
+from services.auth.rpc.issuer import Issuer
+from services.auth.rpc.sessions import SignIns
+from services.auth.rpc.tokens import JWKS_PATH, provide, public, rpc
 from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
 from services.contracts.openapi import app_document
@@ -50,6 +56,7 @@ from services.kit.signals import Signals
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
 RELAY_SECONDS: Final = 2.0
+PURGE_SECONDS: Final = 3600.0
 CERTIFICATE_TIMEOUTS: Final = OutboundTimeouts(
     connect=3.0, first_byte=5.0, between_chunks=5.0, total=8.0
 )
@@ -61,8 +68,8 @@ def create_app() -> FastAPI:
     settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        await _open(app, stack, settings)
-        await _open_firebase(app, stack, firebase)
+        revocations = await _open(app, stack, settings)
+        await _open_firebase(app, stack, firebase, revocations)
 
     app = create_service(
         "auth",
@@ -77,7 +84,7 @@ def create_app() -> FastAPI:
     return app
 
 
-async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> None:
+async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> PostgresRevocations:
     database = Database(settings.database_url.get_secret_value())
     stack.push_async_callback(database.close)
     await database.migrate(SCHEMA, MIGRATIONS)
@@ -91,12 +98,14 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> 
         issues_local_tokens=settings.environment is not Environment.PRODUCTION,
     )
     await issuer.rotate_when_due()
-    provide(app, issuer)
     rotation = every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
     await stack.enter_async_context(background(rotation))
     facts = await _open_facts(stack, settings, database)
     await _open_guard(app, stack, settings, facts)
     await _open_sharing(app, stack, settings, database, facts)
+    revocations = PostgresRevocations(database, utc_now)
+    await _open_tokens(app, stack, settings, database, facts, revocations, issuer)
+    return revocations
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +167,55 @@ async def _open_sharing(
     await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay facts")))
 
 
-class NoRevocations:
-    """Until sessions are kept there are none to end."""
+async def _open_tokens(
+    app: FastAPI,
+    stack: AsyncExitStack,
+    settings: AuthSettings,
+    database: Database,
+    facts: Facts,
+    revocations: PostgresRevocations,
+    issuer: Issuer,
+) -> None:
+    secret = settings.key_secret.get_secret_value()
+    stored = PostgresApiKeys(database, facts.outbox, facts.audit, revocations)
+    using = keys.Keys(
+        keys=stored,
+        counter=ValkeyCallCounter(settings.valkey_url.get_secret_value()),
+        digest=KeyedHash(secret, API_KEYS),
+        draw=random_base62,
+        clock=utc_now,
+    )
+    stack.push_async_callback(using.close)
+    keys.provide(app, using)
+    sessions = PostgresSessions(database, revocations, facts.audit, utc_now)
+    sign_ins = SignIns(
+        sessions=sessions,
+        revocations=revocations,
+        audit=facts.audit,
+        keys=using,
+        issuer=issuer,
+        digest=KeyedHash(secret, REFRESH_TOKENS),
+        draw=random_base62,
+        clock=utc_now,
+        access_token_life=timedelta(seconds=settings.access_token_seconds),
+    )
+    provide(app, issuer, sign_ins)
+    audit.provide(app, audit.Audit(facts.audit, facts.relations))
 
-    async def revoke(self, *, claim: str, value: str) -> None:
-        """Nothing."""
+    async def purge() -> None:
+        await stored.purge(utc_now())
+        await sessions.purge()
+        await facts.audit.purge(utc_now() - timedelta(days=settings.audit_days))
+
+    await stack.enter_async_context(background(every(PURGE_SECONDS, purge, "purge")))
 
 
-async def _open_firebase(app: FastAPI, stack: AsyncExitStack, settings: FirebaseSettings) -> None:
+async def _open_firebase(
+    app: FastAPI,
+    stack: AsyncExitStack,
+    settings: FirebaseSettings,
+    revocations: PostgresRevocations,
+) -> None:
     sidecar = Sidecar()
     stack.push_async_callback(sidecar.close)
     directory = _directory(stack, settings)
@@ -182,7 +232,7 @@ async def _open_firebase(app: FastAPI, stack: AsyncExitStack, settings: Firebase
             project=FirebaseProject(settings.project_id, skew),
             signatures=await _signatures(stack, settings),
             directory=directory,
-            revocations=NoRevocations(),
+            revocations=revocations,
             actors=Actors(sidecar),
             clock=utc_now,
         )

@@ -22,6 +22,8 @@ class AuthSettings(PlatformSettings):
     audience: str = Field(default="yocaso", min_length=1)
     key_secret: SecretStr = SecretStr("")
     key_max_age_days: int = Field(default=90, ge=1, le=3650)
+    access_token_seconds: int = Field(default=600, ge=60, le=3600)
+    audit_days: int = Field(default=400, ge=1, le=3650)
 
     openfga_url: str = Field(default="http://127.0.0.1:6070", pattern=r"^https?://[^\s/]+/?$")
     openfga_token: SecretStr = SecretStr("")
@@ -113,4 +115,6 @@ def _service_account(given: str) -> dict[str, Any]:
         raise ValueError("must be a service account as JSON, or the path of its file") from None
     if not all(isinstance(account.get(name), str) for name in SERVICE_ACCOUNT):
         raise ValueError(f"must have {', '.join(SERVICE_ACCOUNT)}")
+    if account["type"] != "service_account":
+        raise ValueError("must be of a service account")
     return account

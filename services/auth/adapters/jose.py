@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, RSAKey
 
 from services.auth.domain.signing import SigningKey
 
@@ -40,3 +42,11 @@ class JoseKeyForge:
         nonce, body = key.sealed[:NONCE_BYTES], key.sealed[NONCE_BYTES:]
         private = RSAKey.import_key(json.loads(self._cipher.decrypt(nonce, body, key.kid.encode())))
         return jwt.encode({"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}, claims, private)
+
+    def verify(self, keys: Sequence[SigningKey], token: str) -> dict[str, Any] | None:
+        """What a token says that one of these keys signed."""
+        ours = KeySet([RSAKey.import_key(key.public) for key in keys])
+        try:
+            return dict(jwt.decode(token, ours, algorithms=[ALGORITHM]).claims)
+        except (JoseError, ValueError):
+            return None

@@ -29,3 +29,7 @@ class KeyForge(Protocol):
     def sign(self, key: SigningKey, claims: dict[str, Any]) -> str:
         """A signed token."""
         ...
+
+    def verify(self, keys: Sequence[SigningKey], token: str) -> dict[str, Any] | None:
+        """What a token says that one of these keys signed, whether or not it is over; None for any other."""
+        ...

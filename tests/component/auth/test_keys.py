@@ -16,7 +16,7 @@ from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.auth.app import MIGRATIONS
 from services.auth.domain.signing import LONGEST_TOKEN, PUBLISHED_AHEAD, SigningKey
-from services.auth.rpc.tokens import Issuer
+from services.auth.rpc.issuer import Issuer
 from services.auth.tables import SCHEMA
 from services.contracts.tokens import IssueLocalTokenRequest
 from services.kit.db import Database
