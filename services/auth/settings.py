@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -110,11 +110,13 @@ class FirebaseSettings(PlatformSettings):
 
 def _service_account(given: str) -> dict[str, Any]:
     try:
-        account = json.loads(given if given.startswith("{") else Path(given).read_text())
+        account: Any = json.loads(given if given.startswith("{") else Path(given).read_text())
     except (OSError, ValueError):
         raise ValueError("must be a service account as JSON, or the path of its file") from None
-    if not all(isinstance(account.get(name), str) for name in SERVICE_ACCOUNT):
+    if not isinstance(account, dict) or not all(
+        isinstance(account.get(name), str) for name in SERVICE_ACCOUNT
+    ):
         raise ValueError(f"must have {', '.join(SERVICE_ACCOUNT)}")
     if account["type"] != "service_account":
         raise ValueError("must be of a service account")
-    return account
+    return cast(dict[str, Any], account)

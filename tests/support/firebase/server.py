@@ -60,6 +60,7 @@ class FirebaseServer:
     calls: Counter[str] = field(default_factory=Counter)
     down: set[str] = field(default_factory=set)
     cache_control: str = "public, max-age=21600, must-revalidate, no-transform"
+    certificates_body: bytes | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -169,6 +170,8 @@ class FirebaseServer:
         return counted
 
     async def _certificates(self, _: web.Request) -> web.Response:
+        if self.certificates_body is not None:
+            return web.Response(body=self.certificates_body)
         return self._set(self.signers)
 
     async def _cookie_certificates(self, _: web.Request) -> web.Response:
