@@ -132,6 +132,35 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "auth:rotation": (ISSUE, "After a rotation, old tokens verify until they are over."),
     "auth:jwks": (ISSUE, "The key set shows public parts only."),
+    # Sign-in by Firebase
+    "access:firebase:forgeries": (
+        f"{RELIABILITY} S-JWT-01",
+        "Only what Firebase signed for the project is taken; any other byte is refused.",
+    ),
+    "access:firebase:keys": (
+        f"{RELIABILITY} S-JWT-01",
+        "Certificates are kept while they count, and unknown key ids cost a fetch a minute.",
+    ),
+    "access:firebase:standing": (
+        ACCESS,
+        "Revoked, disabled and deleted users are refused; Firebase is asked once for many sign-ins.",
+    ),
+    "access:firebase:fail-closed": (
+        ACCESS,
+        "Nobody comes in on an old word of Firebase: UNAVAILABLE until it can be asked.",
+    ),
+    "access:firebase:minting": (
+        f"{FEATURES} A25",
+        "Session cookies and custom tokens are made for those who may have them.",
+    ),
+    "access:firebase:link": (
+        ACCESS,
+        "A Firebase user is one of ours, always the same; the link survives restarts, and erasure ends it.",
+    ),
+    "access:firebase:settings": (
+        ACCESS,
+        "The emulator is refused in production, and locally unless it is asked for.",
+    ),
     # The stack
     "stack:up-ready": (ISSUE, "`up` is ready only when a probe turn has been answered."),
     "stack:stop-clean": (ISSUE, "Ctrl-C or SIGTERM ends all within 10 s and leaves no process."),
@@ -222,18 +251,30 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "A caller that leaves does not let two calls overlap.",
     ),
     # Access
-    "access:typed-routes": (ACCESS, "Every route names who may call it by a type in its signature."),
+    "access:typed-routes": (
+        ACCESS,
+        "Every route names who may call it by a type in its signature.",
+    ),
     "access:scopes": (ACCESS, "A token without the method's scope is refused."),
     "access:keys-never-mint-keys": (ACCESS, "An API key never makes keys."),
-    "access:decisions": (ACCESS, "A yes is believed for 5 s at most, a no never; a change is seen at once."),
-    "access:fail-closed": (ACCESS, "While nobody can tell, the answer is UNAVAILABLE, never a yes."),
+    "access:decisions": (
+        ACCESS,
+        "A yes is believed for 5 s at most, a no never; a change is seen at once.",
+    ),
+    "access:fail-closed": (
+        ACCESS,
+        "While nobody can tell, the answer is UNAVAILABLE, never a yes.",
+    ),
     "access:foreign-as-missing": (ACCESS, "A foreign object answers as a missing one."),
     "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
     "access:facts-follow-objects": (
         ACCESS,
         "An owner's fact comes with the object and goes with it, whatever dies in between.",
     ),
-    "access:erasure": (ACCESS, "DeleteAccount removes a user's data from every store, with a receipt."),
+    "access:erasure": (
+        ACCESS,
+        "DeleteAccount removes a user's data from every store, with a receipt.",
+    ),
     # Gates
     "gates:size": ("style", "No file over 400 lines, no function over 60."),
     "gates:layout": ("style", "Each service folder has the known file names and a README."),
