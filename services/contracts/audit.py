@@ -37,7 +37,11 @@ Details = Annotated[
 
 
 class AuditEvent(Message):
-    """One event. `actor` did it, `owner` is whose log it is in, `object` is what it was done to. Never a secret."""
+    """One event. `actor`, a user id, did it; `object`, such as `api_key:key_…`, is what it was done to. Never a secret.
+
+    `owner` is whose log it is in: `user:<user id>` or `organization:<id>`. `keyId` is the API key that spoke or was
+    traded.
+    """
 
     event_id: str
     action: AuditAction
@@ -68,7 +72,7 @@ class ListAuditEventsResponse(Message):
 class RecordAuditEventRequest(Message):
     """Adds an event of another app, such as a denied access; a repeated `reference` is recorded once.
 
-    `owner` absent: the log of whoever owns the object, or of the actor where nobody does.
+    `owner`, `user:<user id>` or `organization:<id>`, absent: whoever owns the object, or the actor where nobody does.
     """
 
     reference: Annotated[str, StringConstraints(min_length=1, max_length=128)]

@@ -108,7 +108,8 @@ class Jwks(Message):
 class Revocation(Message):
     """Tokens that no longer count: those with this claim (`sid`, `key_id` or `sub`) issued up to `issuedUntil`.
 
-    It can be forgotten at `expiresAt`, when the last such token is over.
+    It can be forgotten at `expiresAt`, when the last such token is over. Tokens say their second of issue: one that
+    was issued later in that same second is over too.
     """
 
     claim: Annotated[str, StringConstraints(pattern=r"^(sid|key_id|sub)$")]
@@ -141,7 +142,7 @@ TOKEN_SERVICE: Final = RpcService(
             ExchangeTokenRequest,
             TokenResponse,
             "Trade a key or a sign-in for an access token",
-            raises=_SIGN_IN,
+            raises=(*_SIGN_IN, ErrorCode.FAILED_PRECONDITION, ErrorCode.BUDGET_EXCEEDED),
             public=True,
         ),
         RpcMethod(
