@@ -9,6 +9,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from services.auth.activities import UserErasure
 from services.auth.actors import FirebaseBridgeActor
 from services.auth.adapters.firebase import (
     AdminDirectory,
@@ -23,11 +24,14 @@ from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.limits import ValkeyCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.deletions import PostgresDeletions
+from services.auth.adapters.postgres.erasure import PostgresUserData, UserFacts
 from services.auth.adapters.postgres.keys import PostgresApiKeys
 from services.auth.adapters.postgres.links import PostgresSharing
 from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.adapters.workflows import WorkflowErasures
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind
 from services.auth.domain.sharing import LinkTokens
 from services.auth.ports.firebase import SignatureCheck
@@ -40,6 +44,7 @@ from services.auth.rpc.sessions import SignIns
 from services.auth.rpc.tokens import JWKS_PATH, provide, public, rpc
 from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
+from services.contracts.accounts import RECORD_ERASURE, eraser_of
 from services.contracts.openapi import app_document
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
@@ -49,14 +54,17 @@ from services.kit.db import Database
 from services.kit.errors import RpcError
 from services.kit.limits import RateLimiter
 from services.kit.outbound import OutboundTimeouts, open_outbound
+from services.kit.rpc_client import RpcClient
 from services.kit.settings import Environment, load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
+from services.kit.workflows import WorkflowHost
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
 RELAY_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 3600.0
+ERASURE_SECONDS: Final = 10.0
 CERTIFICATE_TIMEOUTS: Final = OutboundTimeouts(
     connect=3.0, first_byte=5.0, between_chunks=5.0, total=8.0
 )
@@ -68,8 +76,9 @@ def create_app() -> FastAPI:
     settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        revocations = await _open(app, stack, settings)
-        await _open_firebase(app, stack, firebase, revocations)
+        facts, revocations = await _open(app, stack, settings)
+        bridge = await _open_firebase(app, stack, firebase, revocations)
+        await _open_erasure(app, stack, settings, facts, revocations, bridge)
 
     app = create_service(
         "auth",
@@ -84,7 +93,9 @@ def create_app() -> FastAPI:
     return app
 
 
-async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> PostgresRevocations:
+async def _open(
+    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings
+) -> tuple["Facts", PostgresRevocations]:
     database = Database(settings.database_url.get_secret_value())
     stack.push_async_callback(database.close)
     await database.migrate(SCHEMA, MIGRATIONS)
@@ -105,13 +116,14 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: AuthSettings) -> 
     await _open_sharing(app, stack, settings, database, facts)
     revocations = PostgresRevocations(database, utc_now)
     await _open_tokens(app, stack, settings, database, facts, revocations, issuer)
-    return revocations
+    return facts, revocations
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What keeps facts, and what brings them there."""
 
+    database: Database
     relations: OpenFgaRelations
     outbox: PostgresOutbox
     audit: PostgresAuditLog
@@ -131,9 +143,8 @@ async def _open_facts(stack: AsyncExitStack, settings: AuthSettings, database: D
     stack.push_async_callback(relations.close)
     with suppress(RpcError):  # else the first call does it
         await relations.prepare()
-    return Facts(
-        relations, PostgresOutbox(database, relations), PostgresAuditLog(database, utc_now), signals
-    )
+    outbox, log = PostgresOutbox(database, relations), PostgresAuditLog(database, utc_now)
+    return Facts(database, relations, outbox, log, signals)
 
 
 async def _open_guard(
@@ -215,7 +226,7 @@ async def _open_firebase(
     stack: AsyncExitStack,
     settings: FirebaseSettings,
     revocations: PostgresRevocations,
-) -> None:
+) -> Firebase | None:
     sidecar = Sidecar()
     stack.push_async_callback(sidecar.close)
     directory = _directory(stack, settings)
@@ -237,6 +248,32 @@ async def _open_firebase(
             clock=utc_now,
         )
     provide_firebase(app, firebase)
+    return firebase
+
+
+async def _open_erasure(
+    app: FastAPI,
+    stack: AsyncExitStack,
+    settings: AuthSettings,
+    facts: Facts,
+    revocations: PostgresRevocations,
+    firebase: Firebase | None,
+) -> None:
+    client = RpcClient()
+    stack.push_async_callback(client.close)
+    deletions = PostgresDeletions(facts.database)
+    own = PostgresUserData(facts.database, facts.relations, facts.outbox, revocations)
+    eraser = accounts.Eraser(deletions, own, WorkflowErasures(client), facts.audit)
+    accounts.provide(app, eraser)
+    given = UserFacts(facts.relations)
+    erasure = UserErasure(deletions, [own, given, *([firebase] if firebase else [])])
+    host = WorkflowHost()
+    host.add_activity(eraser_of("auth"), erasure.run)
+    host.add_activity(RECORD_ERASURE, erasure.record)
+    await host.start()
+    stack.push_async_callback(host.stop, timedelta(seconds=settings.drain_seconds))
+    driving = every(ERASURE_SECONDS, eraser.drive, "erasures")
+    await stack.enter_async_context(background(driving))
 
 
 def _directory(stack: AsyncExitStack, settings: FirebaseSettings) -> AdminDirectory | None:

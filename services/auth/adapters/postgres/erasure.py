@@ -43,9 +43,12 @@ UNNAME: Final = """
 class PostgresUserData:
     """`UserData` and `Credentials` in the schema `auth`; the facts about keys go with the keys."""
 
-    def __init__(self, database: Database, relations: Relations, revocations: Revocations) -> None:
+    def __init__(
+        self, database: Database, relations: Relations, outbox: Outbox, revocations: Revocations
+    ) -> None:
         self._database = database
         self._relations = relations
+        self._outbox = outbox
         self._revocations = revocations
 
     async def revoke_user(self, user_id: str) -> None:
@@ -59,7 +62,8 @@ class PostgresUserData:
         return dict(zip(("apiKeys", "sessions", "auditEvents"), row, strict=True))
 
     async def erase(self, user_id: str) -> None:
-        """Remove them. The revocation of the user's tokens stays until the last of them is over."""
+        """Remove them; what is on its way to the facts comes first, else it would come after. The revocation of the user's tokens stays until the last of them is over."""
+        await self._outbox.deliver()
         for row in await self._database.fetch(KEYS, user_id):
             key_id: str = row["key_id"]
             await self._relations.write([], await self._relations.read(f"api_key:{key_id}"))
