@@ -257,6 +257,38 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "access:scopes": (ACCESS, "A token without the method's scope is refused."),
     "access:keys-never-mint-keys": (ACCESS, "An API key never makes keys."),
+    "access:keys:secret": (ACCESS, "Keys have 160 random bits, a prefix and a checksum."),
+    "access:keys:hidden": (
+        f"{RELIABILITY} S-KEY-01",
+        "A secret is shown once: neither the database nor the log has it.",
+    ),
+    "access:keys:timing": (
+        f"{RELIABILITY} S-KEY-01",
+        "An unknown key costs as much as a wrong secret.",
+    ),
+    "access:keys:scopes": (ACCESS, "A key gets no more than keys may have and its maker has."),
+    "access:keys:verify": (ACCESS, "One call says whether a key is good and what is left of it."),
+    "access:keys:limits": (ACCESS, "A key's rate and budget hold over replicas."),
+    "access:keys:charges": (ACCESS, "A cost is booked on a key once per reference."),
+    "access:keys:rotate": (ACCESS, "Both secrets work during the grace, the old one not after."),
+    "access:keys:revoke": (
+        f"{RELIABILITY} S-KEY-01",
+        "A revoked key is refused by every replica, and so are its tokens.",
+    ),
+    "access:keys:ownership": (
+        ACCESS,
+        "Whoever makes a key manages it, also where the process dies before it has said so.",
+    ),
+    "access:keys:organization": (ACCESS, "Only admins of an organization manage its keys."),
+    "access:tokens:exchange": (ACCESS, "A key is traded for a short token with no more scopes."),
+    "access:tokens:refresh": (ACCESS, "A refresh token works once and brings the next."),
+    "access:tokens:reuse": (
+        ACCESS,
+        "Reuse ends the session, but for the token before, once within 10 s.",
+    ),
+    "access:tokens:revoke": (ACCESS, "Sign-out ends the session and lists its tokens as revoked."),
+    "access:audit:own": (ACCESS, "Security events are read by whose log they are in, only."),
+    "access:audit:once": (ACCESS, "An event with a reference is recorded once."),
     "access:decisions": (
         ACCESS,
         "A yes is believed for 5 s at most, a no never; a change is seen at once.",
@@ -266,6 +298,34 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "While nobody can tell, the answer is UNAVAILABLE, never a yes.",
     ),
     "access:foreign-as-missing": (ACCESS, "A foreign object answers as a missing one."),
+    "access:openfga": (
+        ACCESS,
+        "`yocaso up` runs a real OpenFGA: own database, made on older state folders too; no call without its key.",
+    ),
+    "access:model": (
+        ACCESS,
+        "The model is a DSL file, and gives each role to whom its table says.",
+    ),
+    "access:model-mutation": (ACCESS, "Without any part of any line of the model a test fails."),
+    "access:model-pinned": (
+        ACCESS,
+        "Replicas that start together make one store and one model; a new model is written at start, and pinned.",
+    ),
+    "access:relations": (ACCESS, "Facts are written all or none, repeatably, for ids of any user."),
+    "access:revoked-at-once": (ACCESS, "The first fresh check after a revocation says no."),
+    "access:outbox": (
+        ACCESS,
+        "Facts committed with an object are delivered, also when the process dies in between.",
+    ),
+    "access:sharing": (
+        ACCESS,
+        "An owner shares by user, group and organization, and stops; nobody else does.",
+    ),
+    "access:share-links": (
+        ACCESS,
+        "A link gives its role to who opens it, until it ends; its token is kept as a keyed hash only.",
+    ),
+    "access:forget": (ACCESS, "A deleted object leaves no fact and no link."),
     "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
     "access:facts-follow-objects": (
         ACCESS,

@@ -87,13 +87,9 @@ def checksum(text: str) -> str:
 def period_began(period: BudgetPeriod, at: datetime) -> date:
     """The first UTC day that counts."""
     today = at.astimezone(UTC).date()
-    match period:
-        case BudgetPeriod.DAY:
-            return today
-        case BudgetPeriod.MONTH:
-            return today.replace(day=1)
-        case BudgetPeriod.TOTAL:
-            return date.min
+    if period is BudgetPeriod.TOTAL:
+        return date.min
+    return today if period is BudgetPeriod.DAY else today.replace(day=1)
 
 
 def granted(wanted: Sequence[str], own: Collection[str]) -> list[str]:

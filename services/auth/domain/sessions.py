@@ -2,7 +2,6 @@
 
 import hmac
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
@@ -132,8 +131,3 @@ def session_of(token: str, digest: Digest) -> str | None:
 def life_of(claim: str) -> timedelta:
     """How long after its revocation the last token with this claim may live."""
     return LONGEST_TOKEN if claim == "sub" else LONGEST_ACCESS_TOKEN
-
-
-def earliest(at: datetime, others: Sequence[datetime | None]) -> datetime:
-    """The first of several ends, of which some may not be."""
-    return min([at, *(other for other in others if other is not None)])
