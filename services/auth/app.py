@@ -37,7 +37,7 @@ from services.auth.domain.sharing import LinkTokens
 from services.auth.ports.firebase import SignatureCheck
 from services.auth.rpc import accounts, audit, authorization, keys
 from services.auth.rpc.authorization import Access, provide_access
-from services.auth.rpc.firebase import Firebase, provide_firebase
+from services.auth.rpc.firebase import Firebase, FirebaseLinks, provide_firebase
 from services.auth.rpc.guard import OwnDenials, OwnFacts
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.sessions import SignIns
@@ -77,8 +77,8 @@ def create_app() -> FastAPI:
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
         facts, revocations = await _open(app, stack, settings)
-        bridge = await _open_firebase(app, stack, firebase, revocations)
-        await _open_erasure(app, stack, settings, facts, revocations, bridge)
+        links = await _open_firebase(app, stack, firebase, revocations)
+        await _open_erasure(app, stack, settings, facts, revocations, links)
 
     app = create_service(
         "auth",
@@ -226,10 +226,10 @@ async def _open_firebase(
     stack: AsyncExitStack,
     settings: FirebaseSettings,
     revocations: PostgresRevocations,
-) -> Firebase | None:
+) -> FirebaseLinks:
     sidecar = Sidecar()
     stack.push_async_callback(sidecar.close)
-    directory = _directory(stack, settings)
+    actors, directory = Actors(sidecar), _directory(stack, settings)
     believed = timedelta(seconds=settings.revocation_seconds) if directory else None
 
     def bridge(ctx: ActorRuntimeContext, actor_id: ActorId) -> FirebaseBridgeActor:
@@ -244,11 +244,11 @@ async def _open_firebase(
             signatures=await _signatures(stack, settings),
             directory=directory,
             revocations=revocations,
-            actors=Actors(sidecar),
+            actors=actors,
             clock=utc_now,
         )
     provide_firebase(app, firebase)
-    return firebase
+    return FirebaseLinks(directory, revocations, actors, utc_now)
 
 
 async def _open_erasure(
@@ -257,7 +257,7 @@ async def _open_erasure(
     settings: AuthSettings,
     facts: Facts,
     revocations: PostgresRevocations,
-    firebase: Firebase | None,
+    links: FirebaseLinks,
 ) -> None:
     client = RpcClient()
     stack.push_async_callback(client.close)
@@ -266,7 +266,8 @@ async def _open_erasure(
     eraser = accounts.Eraser(deletions, own, WorkflowErasures(client), facts.audit)
     accounts.provide(app, eraser)
     given = UserFacts(facts.relations)
-    erasure = UserErasure(deletions, [own, given, *([firebase] if firebase else [])])
+    # The link goes first: who signs in anew while the rest is erased would leave something behind.
+    erasure = UserErasure(deletions, [links, own, given])
     host = WorkflowHost()
     host.add_activity(eraser_of("auth"), erasure.run)
     host.add_activity(RECORD_ERASURE, erasure.record)

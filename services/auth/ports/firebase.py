@@ -38,11 +38,3 @@ class FirebaseDirectory(Protocol):
     async def delete(self, uid: str) -> None:
         """Delete a user; one that is not there is no error."""
         ...
-
-
-class Revocations(Protocol):
-    """Tokens of ours that no longer count."""
-
-    async def revoke(self, *, claim: str, value: str) -> None:
-        """Refuse the tokens with this claim from now on; repeatable."""
-        ...

@@ -15,7 +15,8 @@ from services.auth.domain.firebase import (
     is_fresh,
     refused,
 )
-from services.auth.ports.firebase import FirebaseDirectory, Revocations, SignatureCheck
+from services.auth.ports.firebase import FirebaseDirectory, SignatureCheck
+from services.auth.ports.sessions import Revocations
 from services.contracts.identities import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
@@ -83,8 +84,12 @@ class Firebase:
 
     async def recheck(self, user_id: str, authenticated_at: datetime) -> None:
         """Refuse a session of somebody whom Firebase no longer lets in; anybody else's passes."""
-        if (link := await self._link(user_id)) is not None:
-            await self._admit(FirebaseUser(user_id, link.uid, link.email, authenticated_at))
+        link = await link_of(self.actors, user_id)
+        if link is None:
+            return
+        if link.project_id != self.project.project_id:
+            raise RpcError(ErrorCode.UNAUTHENTICATED, "The Firebase project is served no more.")
+        await self._admit(FirebaseUser(user_id, link.uid, link.email, authenticated_at))
 
     async def session_cookie(self, request: CreateSessionCookieRequest) -> SessionCookie:
         """A session cookie for somebody who has just signed in."""
@@ -102,31 +107,13 @@ class Firebase:
         directory = self._directory()
         if caller.key_id is not None:
             raise RpcError(ErrorCode.PERMISSION_DENIED, "An API key cannot sign in for its owner.")
-        link = await self._link(caller.user_id)
-        if link is None:
+        link = await link_of(self.actors, caller.user_id)
+        if link is None or link.project_id != self.project.project_id:
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "The caller is no Firebase user.")
         await self._admit(
             FirebaseUser(caller.user_id, link.uid, link.email, authenticated_at=link.last_sign_in)
         )
         return CustomToken(custom_token=await directory.custom_token(link.uid))
-
-    async def count(self, user_id: str) -> dict[str, int]:
-        """Whether one of our users is linked, as a survey counts."""
-        return {"firebaseLinks": int(await self._link(user_id) is not None)}
-
-    async def erase(self, user_id: str) -> None:
-        """Delete the Firebase user and forget the link; repeatable."""
-        link = await self._link(user_id)
-        if link is None:
-            return
-        if self.directory is not None:
-            await self.directory.delete(link.uid)
-            await failpoint("firebase.after_delete")
-            # A sign-in that comes before the link is gone must not be let in by an older word.
-            gone = FirebaseAccount(looked_up_at=self.clock(), existing=False)
-            await self._bridge(user_id).record(gone)
-        await self.revocations.revoke(claim="sub", value=user_id)
-        await self._bridge(user_id).unlink()
 
     async def _admit(self, user: FirebaseUser) -> None:
         verdict = await self._judge(user)
@@ -145,7 +132,7 @@ class Firebase:
             email=user.email,
             authenticated_at=user.authenticated_at,
         )
-        return (await self._bridge(user.user_id).admit(command)).verdict
+        return (await _bridge(self.actors, user.user_id).admit(command)).verdict
 
     async def _ask(self, user: FirebaseUser) -> None:
         """Ask Firebase, end our sessions of a user who is out, and only then let the actor know."""
@@ -154,14 +141,8 @@ class Firebase:
         account = await self._directory().look_up(user.uid)
         await failpoint("firebase.after_lookup")
         if account.disabled or not account.existing:
-            await self.revocations.revoke(claim="sub", value=user.user_id)
-        await self._bridge(user.user_id).record(account)
-
-    async def _link(self, user_id: str) -> FirebaseLink | None:
-        return (await self._bridge(user_id).read_link()).link
-
-    def _bridge(self, user_id: str) -> FirebaseBridgeActorInterface:
-        return self.actors.get(FirebaseBridgeActorInterface, user_id)
+            await self.revocations.revoke("sub", user.user_id)
+        await _bridge(self.actors, user.user_id).record(account)
 
     def _directory(self) -> FirebaseDirectory:
         if self.directory is None:
@@ -169,6 +150,43 @@ class Firebase:
                 ErrorCode.FAILED_PRECONDITION, "Firebase credentials are not configured here."
             )
         return self.directory
+
+
+@dataclass(frozen=True, slots=True)
+class FirebaseLinks:
+    """What is kept of users who came from Firebase, also while sign-in by it is off."""
+
+    directory: FirebaseDirectory | None
+    revocations: Revocations
+    actors: Actors
+    clock: Clock
+
+    async def count(self, user_id: str) -> dict[str, int]:
+        """Whether the user is linked."""
+        return {"firebaseLinks": int(await link_of(self.actors, user_id) is not None)}
+
+    async def erase(self, user_id: str) -> None:
+        """Delete the Firebase user, as far as we may, and forget the link; repeatable."""
+        link = await link_of(self.actors, user_id)
+        if link is None:
+            return
+        bridge = _bridge(self.actors, user_id)
+        if self.directory is not None:
+            await self.directory.delete(link.uid)
+            await failpoint("firebase.after_delete")
+            # A sign-in that comes before the link is gone must not be let in by an older word.
+            await bridge.record(FirebaseAccount(looked_up_at=self.clock(), existing=False))
+        await self.revocations.revoke("sub", user_id)
+        await bridge.unlink()
+
+
+async def link_of(actors: Actors, user_id: str) -> FirebaseLink | None:
+    """The Firebase user that one of ours is, if any."""
+    return (await _bridge(actors, user_id).read_link()).link
+
+
+def _bridge(actors: Actors, user_id: str) -> FirebaseBridgeActorInterface:
+    return actors.get(FirebaseBridgeActorInterface, user_id)
 
 
 def provide_firebase(app: FastAPI, firebase: Firebase | None) -> None:
