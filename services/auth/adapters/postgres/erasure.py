@@ -3,6 +3,7 @@
 from typing import Final
 
 from services.auth.domain.keys import log_of
+from services.auth.ports.outbox import Outbox
 from services.auth.ports.relations import Relations
 from services.auth.ports.sessions import Revocations
 from services.kit.db import Database
@@ -62,8 +63,8 @@ class PostgresUserData:
         return dict(zip(("apiKeys", "sessions", "auditEvents"), row, strict=True))
 
     async def erase(self, user_id: str) -> None:
-        """Remove them; what is on its way to the facts comes first, else it would come after. The revocation of the user's tokens stays until the last of them is over."""
-        await self._outbox.deliver()
+        """Remove them. The revocation of the user's tokens stays until the last of them is over."""
+        await self._outbox.deliver()  # what is on its way to the facts would come back after
         for row in await self._database.fetch(KEYS, user_id):
             key_id: str = row["key_id"]
             await self._relations.write([], await self._relations.read(f"api_key:{key_id}"))
