@@ -21,6 +21,7 @@ PARTS = {
     "adapters",
     "tables",
     "migrations",
+    "model",  # of authorization, which only auth has
 }
 DRAWERS = {"utils", "helpers", "common", "manager_utils", "misc", "shared"}
 DEVELOPER_PATH = re.compile(r"(?<![\w.$}])/(?:work|root|home/\w+|Users/\w+|tmp/w)/")

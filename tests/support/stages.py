@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 ROOT: Final = Path(__file__).parents[2]
 EDGE: Final = "services/edge"
+MODEL: Final = "services/auth/model/emit"
 PYTHON: Final = sys.executable
 GRACE_SECONDS: Final = 60
 WHOLE_PERCENT: Final = "80"
@@ -57,6 +58,7 @@ CHECKS: Final = (
     Stage("imports", ("lint-imports", "--no-logo")),
     Stage("openapi", (PYTHON, "-m", "services.contracts.openapi", "--check")),
     Stage("edge configuration", (PYTHON, "-m", "services.contracts.edge", "--check")),
+    Stage("authorization model", ("go", "run", "-C", MODEL, ".", "-check")),
 )
 MEASURED: Final = (
     _pytest("unit", 5, measured=True),
@@ -81,6 +83,7 @@ COVERAGE: Final = (
 STAGES: Final = (
     *CHECKS,
     Stage("edge vet", ("go", "vet", "-C", EDGE, "./..."), 10),
+    Stage("model vet", ("go", "vet", "-C", MODEL, "./..."), 10),
     Stage("edge tests", ("go", "test", "-C", EDGE, "./..."), 10),
     *MEASURED,
     *COVERAGE,

@@ -1,0 +1,43 @@
+"""The authorization model that OpenFGA is given is the one that people read."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.contracts import authorization
+from tests.contract.sources import ROOT
+from tests.requirements import requirement
+
+MODEL = ROOT / "services" / "auth" / "model"
+
+
+def emit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["go", "run", "-C", str(folder / "emit"), ".", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@requirement("access:model")
+@pytest.mark.timeout(300)  # the transformer is compiled once
+def test_the_committed_json_is_what_the_dsl_says(tmp_path: Path) -> None:
+    assert emit(MODEL, "-check").stderr == ""
+
+
+@pytest.mark.timeout(300)
+def test_a_line_of_the_dsl_that_is_not_in_the_json_is_found(tmp_path: Path) -> None:
+    for path in (*MODEL.glob("authorization.*"), *MODEL.glob("emit/*")):
+        copy = tmp_path / path.relative_to(MODEL)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    dsl = tmp_path / "authorization.fga"
+    dsl.write_text(dsl.read_text().replace("define manager: owner or", "define manager:"))
+    assert "run `poe emit`" in emit(tmp_path, "-check").stderr
+    assert emit(tmp_path).returncode == 0
+    assert emit(tmp_path, "-check").returncode == 0
+
+
+def test_the_model_knows_the_relations_of_the_contract() -> None:
+    text = (MODEL / "authorization.fga").read_text()
+    names = (authorization.OWNER, authorization.EDITOR, authorization.VIEWER)
+    for relation in (*names, authorization.ADMIN, authorization.MEMBER):
+        assert f"define {relation}:" in text
