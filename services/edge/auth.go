@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -17,17 +16,13 @@ import (
 )
 
 var (
-	errNoToken   = errors.New("the call carries no bearer token")
 	errBadClaims = errors.New("the token's claims are incomplete")
 
 	subjectPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$`)
 	claimPattern   = regexp.MustCompile(`^[\x20-\x7e]*$`)
 )
 
-const (
-	userHeader    = "X-User-Id"
-	maxClaimBytes = 4096
-)
+const maxClaimBytes = 4096
 
 // authenticated lets a call through to an endpoint that has a validator only with a good token, and then with
 // the identity that the token gives. It reads krakend-jose's configuration and uses its validator; the answer
@@ -37,7 +32,7 @@ func (e *edge) authenticated(next luragin.HandlerFactory) luragin.HandlerFactory
 		handler := next(endpoint, prxy)
 		signature, err := krakendjose.GetSignatureConfig(endpoint)
 		if errors.Is(err, krakendjose.ErrNoValidatorCfg) {
-			return handler
+			return e.unauthenticated(endpoint, handler)
 		}
 		validator, err := e.validator(signature, err)
 		if err != nil {
@@ -45,12 +40,18 @@ func (e *edge) authenticated(next luragin.HandlerFactory) luragin.HandlerFactory
 			return nil
 		}
 		return func(c *gin.Context) {
-			if err := e.identify(c.Request, validator, signature.PropagateClaimsToHeader); err != nil {
+			who, err := e.identify(c.Request, validator)
+			if err == nil {
+				err = setIdentity(c.Request.Header, who.claims, signature.PropagateClaimsToHeader)
+			}
+			if err != nil {
 				e.refuse(c, err)
 				return
 			}
-			callOf(c.Request.Context()).user = c.Request.Header.Get(userHeader)
-			handler(c)
+			callOf(c.Request.Context()).who = who
+			if e.perCaller(c, who) {
+				handler(c)
+			}
 		}
 	}
 }
@@ -71,41 +72,69 @@ func (e *edge) validator(signature *krakendjose.SignatureConfig, err error) (*au
 	return auth0.NewValidatorWithLeeway(expected, nil, leeway), nil
 }
 
-// identify verifies the token of a request and sets the identity headers that it proves.
-func (e *edge) identify(r *http.Request, validator *auth0.JWTValidator, propagate [][]string) error {
-	raw, err := bearer(r.Header)
+// caller is who a credential proves to be. The claims become the identity headers.
+type caller struct {
+	claims  map[string]any
+	user    string
+	keyID   string
+	session string
+	isToken bool
+	issued  int64     // of a token, by auth's clock
+	asked   time.Time // of an API key: when auth was asked about it
+	rate    *keyRate
+}
+
+// identify verifies the credential of a request.
+func (e *edge) identify(r *http.Request, validator *auth0.JWTValidator) (caller, error) {
+	given, err := credentialOf(r)
 	if err != nil {
-		return err
+		return caller{}, err
 	}
+	var who caller
+	if given.isKey {
+		who, err = e.apiKeys.identify(r.Context(), given.secret)
+	} else {
+		who, err = ofToken(given.secret, validator)
+	}
+	if err != nil {
+		return caller{}, err
+	}
+	refused, err := e.revocations.refuses(who)
+	if err == nil && refused {
+		err = errRevoked
+	}
+	return who, err
+}
+
+func ofToken(raw string, validator *auth0.JWTValidator) (caller, error) {
 	token, err := jwt.ParseSigned(raw)
 	if err != nil {
-		return err
+		return caller{}, err
 	}
 	if _, err := validator.ValidateToken(token); err != nil {
-		return err
+		return caller{}, err
 	}
 	claims := map[string]any{}
 	if err := token.UnsafeClaimsWithoutVerification(&claims); err != nil {
-		return err
+		return caller{}, err
 	}
-	return setIdentity(r.Header, claims, propagate)
-}
-
-func bearer(header http.Header) (string, error) {
-	values := header.Values("Authorization")
-	if len(values) != 1 {
-		return "", errNoToken
+	who := caller{claims: claims, isToken: true}
+	who.user, _ = claims["sub"].(string)
+	who.keyID, _ = claims["key_id"].(string)
+	who.session, _ = claims["sid"].(string)
+	issued, _ := claims["iat"].(float64)
+	who.issued = int64(issued)
+	_, expires := claims["exp"]
+	_, oddKey := claims["key_id"]
+	_, oddSession := claims["sid"]
+	if !expires || oddKey && !keyIDPattern.MatchString(who.keyID) || oddSession && who.session == "" {
+		return caller{}, errBadClaims
 	}
-	scheme, token, found := strings.Cut(values[0], " ")
-	if !found || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", errNoToken
-	}
-	return token, nil
+	return who, nil
 }
 
 func setIdentity(header http.Header, claims map[string]any, propagate [][]string) error {
-	subject, _ := claims["sub"].(string)
-	if _, expires := claims["exp"]; !expires || !subjectPattern.MatchString(subject) {
+	if subject, _ := claims["sub"].(string); !subjectPattern.MatchString(subject) {
 		return errBadClaims
 	}
 	for _, pair := range propagate {
@@ -128,10 +157,18 @@ func setIdentity(header http.Header, claims map[string]any, propagate [][]string
 	return nil
 }
 
+// badCredential is the one answer to whatever is wrong with a credential.
+const badCredential = "The access token or API key is missing or not valid."
+
 func (e *edge) refuse(c *gin.Context, err error) {
-	answer := e.catalogue.fail(codeUnauthenticated, "The bearer token is missing or not valid.")
-	if errors.Is(err, errNoKeys) {
-		answer = e.catalogue.fail(codeUnavailable, "Tokens cannot be verified at the moment.")
+	switch {
+	case errors.Is(err, errNoKeys), errors.Is(err, errAuthAway):
+		e.abort(c, e.catalogue.fail(codeUnavailable, "Credentials cannot be verified at the moment."))
+	case errors.Is(err, errKeyBudget):
+		e.abort(c, e.catalogue.fail(codeBudgetExceeded, "The API key has spent its budget."))
+	case errors.Is(err, errKeyLimited):
+		e.abort(c, e.catalogue.fail(codeRateLimited, "The API key is past its rate limit."))
+	default:
+		e.abort(c, e.catalogue.fail(codeUnauthenticated, badCredential))
 	}
-	e.abort(c, answer)
 }

@@ -80,4 +80,5 @@ func ownConfig[T any](extra config.ExtraConfig) (T, error) {
 
 type endpointOptions struct {
 	Stream bool `json:"stream"`
+	Public bool `json:"public"`
 }

@@ -35,8 +35,15 @@ type edge struct {
 	log       *slog.Logger
 	catalogue catalogue
 	keys      *keySet
-	handler   http.Handler
-	server    *http.Server
+	apiKeys   *apiKeys
+
+	revocations *revocations
+	streams     liveStreams
+
+	addressCalls, publicCalls, userCalls, keyCalls *limiter
+
+	handler http.Handler
+	server  *http.Server
 
 	draining     context.Context
 	drain        context.CancelFunc
@@ -51,7 +58,8 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{settings: s, log: log}
+	e := &edge{settings: s, log: log, addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
+		userCalls: newLimiter("user"), keyCalls: newLimiter("key")}
 	if e.catalogue, err = ownConfig[catalogue](cfg.ExtraConfig); err != nil {
 		return nil, err
 	}
@@ -60,7 +68,11 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	}
 	e.draining, e.drain = context.WithCancel(context.Background())
 	e.keys = newKeySet(s, &http.Client{Timeout: 5 * time.Second})
-	engine := e.routes(cfg)
+	sidecar := newTransport(cfg)
+	auth := newIssuer(s, sidecar)
+	e.revocations = newRevocations(s, auth, log, e.streams.endRevoked)
+	e.apiKeys = newAPIKeys(s, auth, e.revocations)
+	engine := e.routes(cfg, sidecar)
 	if len(e.configFaults) > 0 {
 		return nil, fmt.Errorf("EDGE_CONFIG: %w", errors.Join(e.configFaults...))
 	}
@@ -76,10 +88,10 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 }
 
 // routes lets Lura register the endpoints of the configuration; the few pages beside them are ours.
-func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
+func (e *edge) routes(cfg config.ServiceConfig, sidecar *http.Client) *gin.Engine {
 	logger := luraLog{Logger: logging.NoOp, log: e.log}
 	engine := luragin.NewEngine(cfg, luragin.EngineOptions{Logger: logger})
-	engine.Use(e.observed, e.recovered, e.sized)
+	engine.Use(e.observed, e.recovered, e.perAddress, e.sized)
 	engine.NoRoute(func(c *gin.Context) { e.abort(c, e.catalogue.fail(codeNotFound, "No such path.")) })
 	engine.NoMethod(e.wrongMethod)
 	engine.GET(healthPath, e.health)
@@ -87,7 +99,7 @@ func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 	engine.GET("/docs", page("text/html; charset=utf-8", docsPage,
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
-	backends := proxy.NewDefaultFactory(e.sidecarBackend(newTransport(cfg)), logging.NoOp)
+	backends := proxy.NewDefaultFactory(e.sidecarBackend(sidecar), logging.NoOp)
 	luragin.NewFactory(luragin.Config{
 		Engine:         engine,
 		ProxyFactory:   e.translated(backends),
@@ -103,6 +115,7 @@ func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 func (e *edge) serve(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- e.server.Serve(listener) }()
+	go e.revocations.follow(e.draining, e.streams.any)
 	select {
 	case err := <-failed:
 		return err
@@ -194,8 +207,9 @@ func crossOrigin(origins []string, next http.Handler) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodPost},
 		AllowedHeaders: []string{"Accept", "Authorization", "Baggage", "Content-Type", "Idempotency-Key",
-			"Last-Event-ID", "Traceparent", "Tracestate", "X-Request-Id"},
-		ExposedHeaders: []string{"Idempotent-Replayed", "Retry-After", "Traceparent", "X-Request-Id"},
-		MaxAge:         600,
+			"Last-Event-ID", "Traceparent", "Tracestate", "X-Api-Key", "X-Request-Id"},
+		ExposedHeaders: []string{"Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "Traceparent",
+			"X-Request-Id"},
+		MaxAge: 600,
 	}).Handler(next)
 }

@@ -14,6 +14,7 @@ const (
 	codeNotFound         = "NOT_FOUND"
 	codePayloadTooLarge  = "PAYLOAD_TOO_LARGE"
 	codeRateLimited      = "RATE_LIMITED"
+	codeBudgetExceeded   = "BUDGET_EXCEEDED"
 	codeCancelled        = "CANCELLED"
 	codeDeadlineExceeded = "DEADLINE_EXCEEDED"
 	codeUnavailable      = "UNAVAILABLE"
@@ -39,15 +40,17 @@ type failure struct {
 }
 
 // fail makes the RpcError of a code; what a client may simply try again says when.
-func (c catalogue) fail(code, message string) failure {
+func (c catalogue) fail(code, message string) failure { return c.failAfter(code, message, 1) }
+
+func (c catalogue) failAfter(code, message string, seconds int64) failure {
 	row := c.Errors[code]
 	details := map[string]any{
 		"helpLink": map[string]string{"url": c.HelpURL + "/" + strings.ReplaceAll(strings.ToLower(code), "_", "-")},
 	}
 	header := http.Header{"Content-Type": {"application/json"}, "Cache-Control": {"no-store"}}
 	if code == codeUnavailable || code == codeRateLimited {
-		details["retryInfo"] = map[string]string{"retryAfter": "1s"}
-		header.Set("Retry-After", "1")
+		details["retryInfo"] = map[string]string{"retryAfter": fmt.Sprintf("%ds", seconds)}
+		header.Set("Retry-After", fmt.Sprint(seconds))
 	}
 	if code == codeUnauthenticated {
 		header.Set("WWW-Authenticate", "Bearer")
@@ -70,7 +73,7 @@ func (f failure) write(w http.ResponseWriter) {
 // check refuses a configuration in which a code of ours has no row.
 func (c catalogue) check() error {
 	for _, code := range []string{codeInvalidArgument, codeUnauthenticated, codeNotFound, codePayloadTooLarge,
-		codeRateLimited, codeCancelled, codeDeadlineExceeded, codeUnavailable, codeUnimplemented, codeInternal} {
+		codeRateLimited, codeBudgetExceeded, codeCancelled, codeDeadlineExceeded, codeUnavailable, codeUnimplemented, codeInternal} {
 		if c.Errors[code].Status == 0 {
 			return fmt.Errorf("EDGE_CONFIG: %s.errors has no row for %s", namespace, code)
 		}

@@ -9,6 +9,7 @@ require (
 	github.com/krakend/krakend-jose/v2 v2.12.3
 	github.com/luraproject/lura/v2 v2.11.0
 	github.com/rs/cors v1.11.1
+	golang.org/x/sync v0.24.0
 )
 
 require (
@@ -106,7 +107,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/oauth2 v0.34.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.14.0 // indirect

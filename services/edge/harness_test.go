@@ -28,8 +28,11 @@ const (
 	unaryPath    = "/api/v1/llm/conversation/send-message"
 	streamPath   = "/api/v1/llm/conversation/stream-events"
 	quickPath    = "/api/v1/llm/conversation/get-turn"
+	publicPath   = "/api/v1/auth/token/refresh-token"
 	sidecarToken = "sidecar-secret-canary"
 	invokeKeys   = "/v1.0/invoke/auth/method/.well-known/jwks.json"
+	invokeVerify = "/v1.0/invoke/auth/method/yocaso.auth.v1.ApiKeyService/VerifyApiKey"
+	invokeList   = "/v1.0/invoke/auth/method/yocaso.auth.v1.TokenService/ListRevocations"
 )
 
 // Keys are made once: each costs a second on a slow machine.
@@ -48,6 +51,11 @@ type fakeSidecar struct {
 	keys    atomic.Pointer[jose.JSONWebKeySet]
 	fetches atomic.Int64
 	keysOut atomic.Bool
+
+	authOut     atomic.Bool
+	verify      atomic.Pointer[func(secret string) any]
+	verifies    atomic.Int64
+	revocations atomic.Pointer[[]map[string]any]
 }
 
 func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
@@ -61,10 +69,49 @@ func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
 }
 
 func (s *fakeSidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != invokeKeys {
+	switch r.URL.Path {
+	case invokeKeys:
+		s.serveKeys(w, r)
+	case invokeVerify:
+		s.serveVerify(w, r)
+	case invokeList:
+		revocations := []map[string]any{}
+		if listed := s.revocations.Load(); listed != nil {
+			revocations = *listed
+		}
+		s.answer(w, r, map[string]any{"revocations": revocations})
+	default:
 		(*s.handle.Load())(w, r)
+	}
+}
+
+func (s *fakeSidecar) serveVerify(w http.ResponseWriter, r *http.Request) {
+	s.verifies.Add(1)
+	var question struct {
+		Secret string
+		Cost   *int
+	}
+	if json.NewDecoder(r.Body).Decode(&question) != nil || question.Cost == nil || *question.Cost != 0 {
+		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
+	var answer any = map[string]any{"valid": false, "code": "NOT_FOUND"}
+	if verify := s.verify.Load(); verify != nil {
+		answer = (*verify)(question.Secret)
+	}
+	s.answer(w, r, answer)
+}
+
+func (s *fakeSidecar) answer(w http.ResponseWriter, r *http.Request, body any) {
+	if s.authOut.Load() || r.Method != http.MethodPost || r.Header.Get("dapr-api-token") != sidecarToken {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(body)
+}
+
+func (s *fakeSidecar) serveKeys(w http.ResponseWriter, r *http.Request) {
 	s.fetches.Add(1)
 	if s.keysOut.Load() || r.Header.Get("dapr-api-token") != sidecarToken {
 		w.WriteHeader(http.StatusInternalServerError)

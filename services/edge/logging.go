@@ -29,8 +29,11 @@ func logFields(method string, c *call, traceID string) []slog.Attr {
 	if c.truncated {
 		fields = append(fields, slog.Bool("cut", true))
 	}
-	if c.user != "" {
-		fields = append(fields, slog.String("user", userHash(c.user)))
+	if c.who.user != "" {
+		fields = append(fields, slog.String("user", userHash(c.who.user)))
+	}
+	if c.who.keyID != "" {
+		fields = append(fields, slog.String("keyId", c.who.keyID))
 	}
 	return fields
 }

@@ -28,7 +28,7 @@ var privateHeaders = map[string]bool{
 	"X-Request-Id": true, "X-Content-Type-Options": true,
 }
 
-var privatePrefixes = []string{"Dapr-", "Access-Control-", "X-Krakend", "X-User-", "Grpc-"}
+var privatePrefixes = []string{"Dapr-", "Access-Control-", "X-Krakend", "X-User-", "X-Key-Id", "X-Api-Key", "Grpc-"}
 
 // flushRender passes status, headers and body on as they come; KrakenD's own no-op renderer never flushes.
 // Only events are worth a packet each: the sidecar gives every answer in chunks, also a small one.
@@ -56,7 +56,11 @@ func copyHeaders(to http.Header, from map[string][]string) {
 	closing := connectionNames(from["Connection"])
 	for name, values := range from {
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		if !privateHeaders[name] && !closing[name] && !hasPrivatePrefix(name) {
+		switch {
+		case privateHeaders[name] || closing[name] || hasPrivatePrefix(name):
+		case name == "Ratelimit" || name == "Ratelimit-Policy": // the app's limits beside the edge's
+			addToList(to, name, values...)
+		default:
 			to[name] = values
 		}
 	}

@@ -24,7 +24,8 @@ type call struct {
 	began     time.Time
 	requestID string
 	route     string
-	user      string
+	who       caller
+	address   string
 	status    int
 	truncated bool
 	bodyFault atomic.Pointer[error]
@@ -44,6 +45,7 @@ func callOf(ctx context.Context) *call {
 func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{began: time.Now(), status: http.StatusNoContent, route: "preflight"}
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	c.address = e.addressOf(r)
 	stripHeaders(r.Header)
 	c.requestID = ensureRequestID(r.Header)
 	traceID := ensureTrace(r.Header)
@@ -69,7 +71,7 @@ func stripHeaders(header http.Header) {
 	for name := range header {
 		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 		switch {
-		case plain == "x-user-id", plain == "x-user-email", plain == "x-scopes",
+		case plain == "x-user-id", plain == "x-user-email", plain == "x-scopes", plain == "x-key-id",
 			plain == "forwarded", plain != strings.ToLower(name),
 			strings.HasPrefix(plain, "dapr-"), strings.HasPrefix(plain, "x-forwarded-"):
 			delete(header, name)

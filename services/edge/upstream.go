@@ -65,7 +65,7 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
 			r.Headers["Accept"] = accept
 			if options.Stream {
-				ctx = e.endedByDrain(ctx)
+				ctx = e.opened(ctx)
 			}
 			response, err := inner(ctx, r)
 			if err != nil || response == nil {
@@ -79,16 +79,6 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 	})
 }
 
-// endedByDrain ends a stream when the edge stops: its client resumes elsewhere by Last-Event-ID.
-func (e *edge) endedByDrain(ctx context.Context) context.Context {
-	stream, end := context.WithCancelCause(ctx)
-	release := context.AfterFunc(e.draining, func() { end(errDraining) })
-	context.AfterFunc(stream, func() { release() })
-	return stream
-}
-
-var errDraining = errors.New("the edge is stopping")
-
 func (e *edge) upstreamFailure(ctx context.Context, err error) failure {
 	if c := callOf(ctx); c != nil {
 		if found, broken := e.bodyFailure(c); broken {
@@ -98,6 +88,8 @@ func (e *edge) upstreamFailure(ctx context.Context, err error) failure {
 	switch {
 	case errors.Is(context.Cause(ctx), errDraining):
 		return e.catalogue.fail(codeUnavailable, "The server is stopping; connect again.")
+	case errors.Is(context.Cause(ctx), errRevoked):
+		return e.catalogue.fail(codeUnauthenticated, badCredential)
 	case errors.Is(err, context.DeadlineExceeded):
 		return e.catalogue.fail(codeDeadlineExceeded, "The service did not answer in time.")
 	case errors.Is(err, context.Canceled):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.contracts.edge import FILE, INPUT_HEADERS, configuration, main
+from services.contracts.edge import FILE, IDENTITY_HEADERS, configuration, main
 from services.contracts.services import SERVICES
 from services.kit.contract import RpcMethod, RpcService
 from tests.requirements import requirement
@@ -62,13 +62,31 @@ def test_a_route_calls_its_method_through_the_sidecar_within_the_method_s_time()
 
 
 @requirement("edge:jwt")
-def test_every_route_but_the_key_set_verifies_a_token() -> None:
-    unverified = [r for r, e in ROUTES.items() if "auth/validator" not in e.get("extra_config", {})]
-    assert unverified == [JWKS]
+def test_every_route_but_the_key_set_and_the_public_methods_verifies_a_credential() -> None:
+    unverified = {r for r, e in ROUTES.items() if "auth/validator" not in e.get("extra_config", {})}
+    public = {
+        ("POST", service.edge_path(method))
+        for service, method in _methods(internal=False)
+        if method.public
+    }
+    assert public
+    assert unverified == public | {JWKS}
+
+
+@requirement("edge:identity-headers")
+def test_a_route_without_a_validator_passes_no_identity_on() -> None:
+    names = {name.lower() for name in IDENTITY_HEADERS}
+    for endpoint in ENDPOINTS:
+        extra = endpoint.get("extra_config", {})
+        passed = {name.lower() for name in endpoint["input_headers"]} & names
+        assert passed == (names if "auth/validator" in extra else set())
+        assert extra.get("yocaso/edge", {}).get("public", False) is (
+            "auth/validator" not in extra and endpoint["endpoint"] != JWKS[1]
+        )
 
 
 @requirement("edge:identity-headers")
 def test_no_credential_and_no_header_of_the_sidecar_is_passed_on() -> None:
-    names = {name.lower() for name in INPUT_HEADERS}
-    assert not {"authorization", "cookie", "*"} & names
+    names = {name.lower() for endpoint in ENDPOINTS for name in endpoint["input_headers"]}
+    assert not {"authorization", "x-api-key", "cookie", "*"} & names
     assert not [name for name in names if name.startswith("dapr-")]
