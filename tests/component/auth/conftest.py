@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from services.cli.stack import Stack
+from services.contracts.scopes import USER_SCOPES
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -75,13 +76,16 @@ class AuthApp:
 class AuthApps:
     """Starts auth apps on one database; stops them all."""
 
-    def __init__(self, servers: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, servers: Mapping[str, str], folder: Path, first_port: int = 7101 + OFFSET
+    ) -> None:
         self._servers = servers
         self._folder = folder
+        self._first_port = first_port
         self._running: list[AuthApp] = []
 
     def start(self, env: Mapping[str, str] | None = None) -> AuthApp:
-        port = 7101 + OFFSET + 10 * len(self._running)
+        port = self._first_port + 10 * len(self._running)
         log = self._folder / f"auth-{port}.log"
         variables = {
             **os.environ,
@@ -114,3 +118,70 @@ def auth_apps(servers: Stack, tmp_path: Path) -> Iterator[AuthApps]:
     apps = AuthApps(servers.environment.for_app("auth"), tmp_path)
     yield apps
     apps.stop()
+
+
+@pytest.fixture(scope="session")
+async def replicas(
+    servers: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[AuthApp]]:
+    """Two auth apps that stay up; nothing is between them but the stores."""
+    folder = tmp_path_factory.mktemp("replicas")
+    apps = AuthApps(servers.environment.for_app("auth"), folder, 7201 + OFFSET)
+    started = [apps.start(), apps.start()]
+    for app in started:
+        await app.until_ready()
+    yield started
+    apps.stop()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is signed in, as the edge vouches."""
+
+    app: AuthApp
+    user_id: str
+    scopes: tuple[str, ...] = USER_SCOPES
+    key_id: str = ""
+
+    async def call(self, service: str, method: str, **body: Any) -> tuple[int, Any]:
+        headers = {
+            "dapr-caller-app-id": "edge",
+            "x-user-id": self.user_id,
+            "x-user-email": f"{self.user_id}@example.com",
+            "x-scopes": " ".join(self.scopes),
+            **({"x-key-id": self.key_id} if self.key_id else {}),
+        }
+        return await self.app.ask(service, method, body, headers)
+
+    async def key(self, **fields: Any) -> dict[str, Any]:
+        """A new key of this person."""
+        body = {"name": "ci", "scopes": ["conversations:read", "conversations:write"], **fields}
+        status, made = await self.call("ApiKeyService", "CreateApiKey", **body)
+        assert status == 200, made
+        return made
+
+
+async def by_app(
+    app: AuthApp, caller: str, service: str, method: str, **body: Any
+) -> tuple[int, Any]:
+    """A call of another app."""
+    return await app.ask(service, method, body, {"dapr-caller-app-id": caller})
+
+
+async def verify(app: AuthApp, secret: str, **fields: Any) -> dict[str, Any]:
+    """What the edge is told of a key."""
+    body = {"secret": secret, "cost": 0, **fields}
+    status, answer = await by_app(app, "edge", "ApiKeyService", "VerifyApiKey", **body)
+    assert status == 200, answer
+    return answer
+
+
+async def administer(app: AuthApp, user_id: str, organization_id: str) -> None:
+    """Make somebody an admin of an organization."""
+    fact = {
+        "subject": f"user:{user_id}",
+        "relation": "admin",
+        "object": f"organization:{organization_id}",
+    }
+    status, answer = await by_app(app, "llm", "AuthorizationService", "WriteTuples", writes=[fact])
+    assert status == 200, answer
