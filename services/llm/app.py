@@ -100,7 +100,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     provide(app, resources)
     kept = timedelta(seconds=settings.kept_seconds)
     await _host_actors(sidecar, actors, events, workflows, access, kept)
-    erasure = UserErasure(actors, events, records)
+    erasure = UserErasure(actors, events, workflows, records)
     await _host_activities(stack, runner, erasure, timedelta(seconds=settings.drain_seconds))
     await stack.enter_async_context(
         background(every(settings.sweep_seconds, sweep.run, "turn sweep"))

@@ -1,6 +1,6 @@
 """What this app needs of the outside world."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,6 +72,10 @@ class TurnWorkflows(Protocol):
 
     async def status(self, turn_id: str) -> WorkflowStatus:
         """Where the turn's workflow stands."""
+        ...
+
+    async def purge(self, turn_ids: Sequence[str]) -> None:
+        """Remove the history of turns that have ended; one that is not there is no error."""
         ...
 
 

@@ -1,7 +1,11 @@
 """Erasures on Dapr Workflow."""
 
 from services.contracts.accounts import DELETE_ACCOUNT, DeleteAccountInput
-from services.contracts.workflows import WORKFLOW_SERVICE, StartWorkflowRequest
+from services.contracts.workflows import (
+    WORKFLOW_SERVICE,
+    PurgeWorkflowsRequest,
+    StartWorkflowRequest,
+)
 from services.kit.contract import Empty
 from services.kit.rpc_client import RpcClient
 
@@ -20,3 +24,8 @@ class WorkflowErasures:
             input=account.model_dump(mode="json"),
         )
         await self._client.call(WORKFLOW_SERVICE, "StartWorkflow", request, Empty)
+
+    async def purge(self, deletion_id: str) -> None:
+        """Remove its history."""
+        request = PurgeWorkflowsRequest(instance_ids=[deletion_id])
+        await self._client.call(WORKFLOW_SERVICE, "PurgeWorkflows", request, Empty)

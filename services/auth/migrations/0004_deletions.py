@@ -20,6 +20,7 @@ def upgrade() -> None:
             "requested_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
         ),
         sa.Column("completed_at", sa.DateTime(timezone=True)),
+        sa.Column("workflow_kept", sa.Boolean, nullable=False, server_default=sa.true()),
         schema="auth",
     )
 

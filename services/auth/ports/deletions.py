@@ -27,6 +27,14 @@ class Deletions(Protocol):
         """Complete it, and take the user's name off; repeatable."""
         ...
 
+    async def finished(self) -> Sequence[str]:
+        """Those that are complete, and whose workflow still has its history."""
+        ...
+
+    async def forget_workflow(self, deletion_id: str) -> None:
+        """The workflow's history is gone."""
+        ...
+
     async def unfinished(self) -> Sequence[DeleteAccountInput]:
         """What is being worked on."""
         ...
@@ -45,6 +53,10 @@ class ErasureWorkflows(Protocol):
 
     async def start(self, account: DeleteAccountInput) -> None:
         """Start it; harmless when it runs already. UNAVAILABLE where it cannot be started."""
+        ...
+
+    async def purge(self, deletion_id: str) -> None:
+        """Remove the history of one that has ended, which names the user; repeatable."""
         ...
 
 

@@ -49,6 +49,9 @@ class Eraser:
         """See to every erasure that is not complete: its workflow may never have been started."""
         for account in await self.deletions.unfinished():
             await self._drive(account)
+        for deletion_id in await self.deletions.finished():
+            await self.workflows.purge(deletion_id)
+            await self.deletions.forget_workflow(deletion_id)
 
     async def _drive(self, account: DeleteAccountInput) -> None:
         await self.credentials.revoke_user(account.user_id)

@@ -234,9 +234,14 @@ class EventLog:
         """Delete streams with their events and checkpoints."""
         await self._database.fetch(sql.FORGET, list(stream_ids))
 
-    async def disown(self, owner: str) -> None:
-        """Take a user's name off the streams that stay, because they are of somebody else's object."""
-        await self._database.fetch(sql.DISOWN, owner)
+    async def of_owner(self, owner: str) -> list[StreamHead]:
+        """Streams that a user began, the oldest 500."""
+        rows = await self._database.fetch(sql.OF_OWNER, owner)
+        return [StreamHead(*row) for row in rows]
+
+    async def disown(self, stream_ids: Sequence[str]) -> None:
+        """Take the user's name off streams that stay, because they are of somebody else's object."""
+        await self._database.fetch(sql.DISOWN, list(stream_ids))
 
     async def of_subject(self, subject: str) -> list[StreamHead]:
         """A subject's streams, the oldest 500."""

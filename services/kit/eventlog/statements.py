@@ -118,4 +118,8 @@ OF_SUBJECT: Final = (
     f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
 )
 
-DISOWN: Final = "UPDATE events.streams SET owner = '' WHERE owner = $1"
+OF_OWNER: Final = (
+    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE owner = $1 ORDER BY created_at LIMIT 500"
+)
+
+DISOWN: Final = "UPDATE events.streams SET owner = '' WHERE id = ANY($1)"

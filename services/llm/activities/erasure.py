@@ -15,6 +15,7 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import EventLog
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyRecords
+from services.llm.ports import TurnWorkflows
 
 PAGE: Final = 100
 
@@ -22,9 +23,16 @@ PAGE: Final = 100
 class UserErasure:
     """Hosts the activity `EraseUser`: conversations with their messages, turns and events, and stored replies."""
 
-    def __init__(self, actors: Actors, events: EventLog, records: IdempotencyRecords) -> None:
+    def __init__(
+        self,
+        actors: Actors,
+        events: EventLog,
+        workflows: TurnWorkflows,
+        records: IdempotencyRecords,
+    ) -> None:
         self._actors = actors
         self._events = events
+        self._workflows = workflows
         self._records = records
 
     async def run(self, request: EraseUserInput) -> ErasedUser:
@@ -37,12 +45,23 @@ class UserErasure:
         for entry in page:
             await self._delete(entry.conversation_id)
         await failpoint("erasure.after_delete")
-        if page:
+        if page or not await self._leave_others(request.user_id):
             return ErasedUser(done=False)
         await self._records.forget(request.user_id)
-        await self._events.disown(request.user_id)
         await self._manager(request.user_id).forget_user()
         return ErasedUser(done=True)
+
+    async def _leave_others(self, user_id: str) -> bool:
+        """Turns in other people's conversations stay, without the name; whether that was all."""
+        streams = await self._events.of_owner(user_id)
+        ended = [stream.stream_id for stream in streams if stream.closed_at is not None]
+        if ended:
+            await self._workflows.purge(ended)
+            await self._events.disown(ended)
+        for stream in streams:
+            if stream.closed_at is None:
+                await self._events.request_cancel(stream.stream_id)
+        return not streams
 
     async def _count(self, user_id: str) -> int:
         found, after = 0, 0

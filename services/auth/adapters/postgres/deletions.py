@@ -29,6 +29,11 @@ COMPLETE: Final = f"""
     SET status = 'COMPLETED', user_id = NULL, completed_at = COALESCE(completed_at, now())
     WHERE id = $1 RETURNING {_COLUMNS}
 """
+FINISHED: Final = """
+    SELECT id FROM auth.deletions
+    WHERE completed_at IS NOT NULL AND workflow_kept ORDER BY requested_at LIMIT 100
+"""
+FORGET_WORKFLOW: Final = "UPDATE auth.deletions SET workflow_kept = false WHERE id = $1"
 UNFINISHED: Final = """
     SELECT id, user_id FROM auth.deletions WHERE user_id IS NOT NULL ORDER BY requested_at LIMIT 100
 """
@@ -58,6 +63,14 @@ class PostgresDeletions:
     async def complete(self, deletion_id: str) -> AccountDeletion:
         """Complete it, and take the user's name off."""
         return await self._change(COMPLETE, deletion_id)
+
+    async def finished(self) -> Sequence[str]:
+        """Those whose workflow still has its history."""
+        return [row["id"] for row in await self._database.fetch(FINISHED)]
+
+    async def forget_workflow(self, deletion_id: str) -> None:
+        """The workflow's history is gone."""
+        await self._database.fetch(FORGET_WORKFLOW, deletion_id)
 
     async def unfinished(self) -> Sequence[DeleteAccountInput]:
         """What is being worked on."""

@@ -1,0 +1,132 @@
+"""DeleteAccount removes all that the platform has of a user, and says so on a receipt."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.authorization import AUTHORIZATION_SERVICE
+from services.contracts.keys import API_KEY_SERVICE
+from services.kit.contract import RpcService
+from tests.e2e.talk import ask, user_of
+from tests.requirements import requirement
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+
+async def call(client: Client, service: RpcService, method: str, **body: Any) -> tuple[int, Any]:
+    """Call any service through the edge."""
+    path = client.url + service.edge_path(service[method])
+    async with client.session.post(path, json=body, headers=client.headers()) as reply:
+        return reply.status, await reply.json()
+
+
+async def must(client: Client, service: RpcService, method: str, **body: Any) -> Any:
+    """Call what has to succeed."""
+    status, answer = await call(client, service, method, **body)
+    assert status == 200, answer
+    return answer
+
+
+async def receipt(client: Client, deletion_id: str) -> Any:
+    """The receipt once it is complete."""
+
+    async def complete() -> Any:
+        found = await must(client, ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=deletion_id)
+        return found if found["status"] == "COMPLETED" else None
+
+    return await wait_until(complete, 90, "the erasure to be complete", every=0.25)
+
+
+@pytest.fixture
+async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
+    """Both databases: ours with Dapr's, and OpenFGA's."""
+    url = platform.stack.database_url()
+    opened = [await asyncpg.connect(url), await asyncpg.connect(url, database="openfga")]
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
+async def rows_that_name(stores: list[asyncpg.Connection], text: str) -> dict[str, int]:
+    """How many rows of each table hold a text anywhere, in keys, values and bytes alike."""
+    found: dict[str, int] = {}
+    for connection in stores:
+        tables = await connection.fetch(
+            "SELECT format('%I.%I', table_schema, table_name) AS name FROM information_schema.tables "
+            "WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('pg_catalog', 'information_schema')"
+        )
+        for table in tables:
+            query = f"SELECT * FROM {table['name']}"
+            held = sum(text in _readable(row) for row in await connection.fetch(query))
+            if held:
+                found[table["name"]] = held
+    return found
+
+
+def _readable(row: asyncpg.Record) -> str:
+    return " ".join(
+        value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        for value in row.values()
+    )
+
+
+@requirement("access:erasure")
+async def test_nothing_that_names_the_user_is_left_but_the_lock(
+    alice: Client, bob: Client, stores: list[asyncpg.Connection]
+) -> None:
+    user = user_of(alice)
+    conversation = await alice.conversation(title="a private title")
+    await ask(alice, conversation, "a private question")
+    await must(alice, API_KEY_SERVICE, "CreateApiKey", name="a key", scopes=["conversations:read"])
+    shared = await bob.conversation(title="bob's")
+    await must(
+        bob,
+        AUTHORIZATION_SERVICE,
+        "Share",
+        object=f"conversation:{shared}",
+        subject=f"user:{user}",
+        role="EDITOR",
+    )
+    await ask(alice, shared, "said in a conversation of bob's")
+
+    begun = await must(alice, ACCOUNT_SERVICE, "DeleteAccount")
+    done = await receipt(bob, begun["deletionId"])
+
+    removed = {part["app"]: part["removed"] for part in done["parts"]}
+    assert removed["llm"] == {"conversations": "1"}
+    assert removed["auth"]["apiKeys"] == "1"
+    assert int(removed["auth"]["facts"]) >= 1
+    assert user not in json.dumps(done)
+    # What refuses her old tokens stays until the last of them is over, by design; OpenFGA's own history of changes
+    # cannot be cut by its API.
+    kept = {"auth.revocations", "public.changelog"}
+
+    async def nothing_left() -> bool:  # the workflow's own history goes last
+        return set(await rows_that_name(stores, user)) <= kept
+
+    await wait_until(nothing_left, 30, "the last trace to be gone")
+    assert (await rows_that_name(stores, "a private")) == {}
+    said = await bob.must("ListMessages", conversationId=shared)
+    assert "said in a conversation of bob's" in [each["text"] for each in said["messages"]]
+
+
+@requirement("access:erasure")
+async def test_whoever_left_is_locked_out_within_five_seconds(alice: Client, bob: Client) -> None:
+    begun = await must(alice, ACCOUNT_SERVICE, "DeleteAccount")
+
+    async def locked_out() -> bool:
+        return (await alice.call("ListConversations")).code == "UNAUTHENTICATED"
+
+    await wait_until(locked_out, 5, "the user to be locked out")
+    await receipt(bob, begun["deletionId"])
+
+
+async def test_a_receipt_that_is_nobody_s_is_not_found(bob: Client) -> None:
+    status, answer = await call(
+        bob, ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=f"deletion_{'0' * 32}"
+    )
+    assert (status, answer["error"]["code"]) == (404, "NOT_FOUND")
