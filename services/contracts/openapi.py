@@ -21,6 +21,15 @@ from pydantic.json_schema import (
 from pydantic_core import core_schema
 from typing_extensions import override
 
+from services.contracts.openapi_parts import (
+    EVENT_STREAM_EXAMPLE,
+    EXAMPLES,
+    IDEMPOTENCY_KEY,
+    LAST_EVENT_ID,
+    RATE_HEADERS,
+    SECURITY_SCHEMES,
+)
+from services.contracts.scopes import KEY_SCOPES
 from services.contracts.services import SERVICES
 from services.kit.contract import RpcMethod, RpcService
 from services.kit.errors import CATALOGUE, CLIENT_CLOSED_REQUEST, ErrorBody, ErrorCode, RpcError
@@ -33,67 +42,22 @@ VERSION: Final = "0.1.0"
 REF: Final = "#/components/schemas/{model}"
 EVERY_CALL: Final = (
     ErrorCode.INVALID_ARGUMENT,
-    ErrorCode.UNAUTHENTICATED,
     ErrorCode.PAYLOAD_TOO_LARGE,
     ErrorCode.INTERNAL,
     ErrorCode.UNAVAILABLE,
 )
-EVERY_EDGE_CALL: Final = (ErrorCode.UPSTREAM_ERROR, ErrorCode.DEADLINE_EXCEEDED)
-EVERY_IDEMPOTENT_CALL: Final = (ErrorCode.ABORTED, ErrorCode.IDEMPOTENCY_KEY_REUSED)
-
-IDEMPOTENCY_KEY: Final[Json] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": (
-        "Makes the call safe to repeat for 24 hours: the same key and body give the stored reply, the same key "
-        "with another body gives 422, and 409 with Retry-After while the first call is in progress."
-    ),
-    "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
-    "example": "6f1c2c1e-5d0f-4a7b-9a55-0d7c1f0b7f11",
-}
-LAST_EVENT_ID: Final[Json] = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": "The `id` of the last event that was seen; the stream goes on after it.",
-    "schema": {"type": "string", "pattern": r"^\d{1,18}$"},
-    "example": "17",
-}
-SECURITY_SCHEMES: Final[Json] = {
-    "bearer": {
-        "type": "http",
-        "scheme": "bearer",
-        "bearerFormat": "JWT",
-        "description": "An access token: `yocaso token --user U --email E` prints one on a laptop.",
-    },
-    "sidecar": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "dapr-api-token",
-        "description": "Added by the app's own sidecar; reach the app by Dapr service invocation.",
-    },
-    "identity": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "x-user-id",
-        "description": "Whom the call is for; believed only from the apps that the access policy names.",
-    },
-}
-EXAMPLES: Final[Json] = {
-    "conversationId": "conv_01k9x2m4q7r8s5t6v0w1y2z3a4",
-    "turnId": "turn_01k9x2m4q7r8s5t6v0w1y2z3b5",
-    "title": "Trip to Lisbon",
-    "text": "Which museums are open on Monday?",
-    "userId": "ada",
-    "email": "ada@example.com",
-    "limit": 20,
-    "after": "0",
-}
-EVENT_STREAM_EXAMPLE: Final = (
-    'id: 1\nevent: run.started\ndata: {"seq":"1","type":"run.started","attempt":1,"data":{},'
-    '"createdAt":"2026-11-21T08:00:00Z"}\n\n'
-    'id: 2\nevent: text.delta\ndata: {"seq":"2","type":"text.delta","attempt":1,"data":{"text":"The "},'
-    '"createdAt":"2026-11-21T08:00:00.1Z"}\n\n'
+EVERY_EDGE_CALL: Final = (
+    ErrorCode.RATE_LIMITED,
+    ErrorCode.UPSTREAM_ERROR,
+    ErrorCode.DEADLINE_EXCEEDED,
 )
+EVERY_SIGNED_IN_CALL: Final = (
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED,
+    ErrorCode.RATE_LIMITED,
+)
+EVERY_INTERNAL_CALL: Final = (ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
+EVERY_IDEMPOTENT_CALL: Final = (ErrorCode.ABORTED, ErrorCode.IDEMPOTENCY_KEY_REUSED)
 
 
 class WireSchema(GenerateJsonSchema):
@@ -131,9 +95,7 @@ def app_document(app_id: str) -> Json:
         for service in services
         for method in service.methods
     }
-    return _document(
-        f"Yocaso {app_id}", services, paths, security=[{"sidecar": [], "identity": []}]
-    )
+    return _document(f"Yocaso {app_id}", services, paths, schemes=("sidecar", "identity"))
 
 
 @functools.cache
@@ -146,7 +108,9 @@ def edge_document() -> Json:
         if not method.internal
     }
     services = [s for s in SERVICES if any(not method.internal for method in s.methods)]
-    return _document("Yocaso", services, paths, security=[{"bearer": []}])
+    document = _document("Yocaso", services, paths, schemes=("bearer", "apiKey"))
+    document["components"]["headers"] = RATE_HEADERS
+    return document
 
 
 def documents() -> dict[str, Json]:
@@ -156,7 +120,7 @@ def documents() -> dict[str, Json]:
 
 
 def _document(
-    title: str, services: Iterable[RpcService], paths: Json, security: list[Json]
+    title: str, services: Iterable[RpcService], paths: Json, schemes: tuple[str, ...]
 ) -> Json:
     services = list(services)
     return {
@@ -169,13 +133,10 @@ def _document(
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": _short(s), "description": s.summary} for s in services],
-        "security": security,
         "paths": paths,
         "components": {
             "schemas": _schemas(services),
-            "securitySchemes": {
-                name: scheme for name, scheme in SECURITY_SCHEMES.items() if name in security[0]
-            },
+            "securitySchemes": {name: SECURITY_SCHEMES[name] for name in schemes},
         },
     }
 
@@ -208,6 +169,7 @@ def _operation(service: RpcService, method: RpcMethod, *, inside: bool) -> Json:
         "tags": [_short(service)],
         "summary": method.summary,
         "description": _described(method),
+        "security": _security(method, inside=inside),
     }
     if headers := _headers(method):
         operation["parameters"] = headers
@@ -217,6 +179,16 @@ def _operation(service: RpcService, method: RpcMethod, *, inside: bool) -> Json:
     }
     operation["responses"] = _responses(method, inside=inside)
     return operation
+
+
+def _security(method: RpcMethod, *, inside: bool) -> list[Json]:
+    """By which credentials it can be called, each with the scope that it needs (a role, in OpenAPI's words)."""
+    if inside:
+        return [{"sidecar": []} if method.scope is None else {"sidecar": [], "identity": []}]
+    if method.scope is None:
+        return []
+    schemes = ("bearer", "apiKey") if method.scope in KEY_SCOPES else ("bearer",)
+    return [{scheme: [method.scope]} for scheme in schemes]
 
 
 def _get_operation(service: RpcService, method: RpcMethod, *, inside: bool) -> Json:
@@ -257,25 +229,43 @@ def _without_null(schema: Json) -> Json:
 def _body(method: RpcMethod) -> Json:
     schema = _request_schema(method)
     required = set(schema.get("required", []))
+    named = ((name, f"{method.request.__name__}.{name}") for name in schema.get("properties", {}))
     example = {
-        name: EXAMPLES[name]
-        for name in schema.get("properties", {})
-        if name in required and name in EXAMPLES
+        name: EXAMPLES.get(full, EXAMPLES.get(name))
+        for name, full in named
+        if name in required and (full in EXAMPLES or name in EXAMPLES)
     }
     return {"schema": _ref(method.request), "example": example}
 
 
 def _responses(method: RpcMethod, *, inside: bool) -> Json:
-    codes = [*method.raises, *EVERY_CALL]
-    codes += EVERY_IDEMPOTENT_CALL if method.idempotent else ()
-    codes += () if inside else EVERY_EDGE_CALL
     by_status: dict[int, list[ErrorCode]] = {}
-    for code in sorted(set(codes), key=list(ErrorCode).index):
+    for code in sorted(_codes(method, inside=inside), key=list(ErrorCode).index):
         by_status.setdefault(int(CATALOGUE[code].status), []).append(code)
     responses: Json = {"200": _success(method)}
     for status in sorted(by_status):
         responses[str(status)] = _failure(status, by_status[status])
+    if not inside:
+        for status in ("200", str(int(HTTPStatus.TOO_MANY_REQUESTS))):
+            responses[status].setdefault("headers", {}).update(
+                {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_HEADERS}
+            )
     return responses
+
+
+def _codes(method: RpcMethod, *, inside: bool) -> set[ErrorCode]:
+    codes = {*method.raises, *EVERY_CALL}
+    if method.scope is not None:
+        codes.update(EVERY_SIGNED_IN_CALL)
+    elif inside:
+        codes.update(EVERY_INTERNAL_CALL)
+    if method.idempotent:
+        codes.update(EVERY_IDEMPOTENT_CALL)
+    if not inside:
+        codes.update(EVERY_EDGE_CALL)
+        if method.scope in KEY_SCOPES:
+            codes.add(ErrorCode.BUDGET_EXCEEDED)
+    return codes
 
 
 def _success(method: RpcMethod) -> Json:
@@ -329,7 +319,12 @@ def _phrase(status: int) -> str:
 
 
 def _described(method: RpcMethod) -> str:
-    note = "Not reachable through the edge." if method.internal else ""
+    if method.internal:
+        note = "Not reachable through the edge."
+    elif method.public:
+        note = "Needs no sign-in."
+    else:
+        note = f"Needs the scope `{method.scope}`."
     return " ".join(part for part in (_first_line(method.request), note) if part)
 
 

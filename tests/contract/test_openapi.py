@@ -6,6 +6,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.contracts.openapi import documents, edge_document, main
+from services.contracts.scopes import KEY_SCOPES
 from services.contracts.services import SERVICES
 from services.kit.contract import RpcMethod
 from services.kit.errors import CATALOGUE
@@ -72,3 +73,33 @@ def test_requests_refuse_unknown_fields_and_are_lower_camel_case() -> None:
         schema = schemas[method.request.__name__]
         assert schema["additionalProperties"] is False
         assert not [name for name in schema.get("properties", {}) if "_" in name]
+
+
+@pytest.mark.parametrize("method", [m for _, m in EDGE_METHODS], ids=lambda m: m.name)
+def test_an_operation_says_which_credential_and_scope_it_needs(method: RpcMethod) -> None:
+    wanted: list[dict[str, list[str]]] = []
+    if method.scope:
+        wanted = [{"bearer": [method.scope]}]
+        wanted += [{"apiKey": [method.scope]}] if method.scope in KEY_SCOPES else []
+    for operation in _edge_operations(method):
+        assert operation["security"] == wanted
+        assert ("403" in operation["responses"]) >= bool(method.scope)
+        assert ("401" in operation["responses"]) >= bool(method.scope)
+
+
+def test_every_operation_of_the_edge_may_answer_429_and_shows_its_limits() -> None:
+    for _, method in EDGE_METHODS:
+        for operation in _edge_operations(method):
+            for status in ("200", "429"):
+                assert {"RateLimit", "RateLimit-Policy"} <= set(
+                    operation["responses"][status]["headers"]
+                )
+            assert "Retry-After" in operation["responses"]["429"]["headers"]
+
+
+def test_inside_a_call_needs_the_sidecar_and_where_it_has_a_scope_an_identity() -> None:
+    for service in SERVICES:
+        for method in service.methods:
+            wanted = {"sidecar": [], "identity": []} if method.scope else {"sidecar": []}
+            for operation in DOCUMENTS[service.app_id]["paths"][service.path(method)].values():
+                assert operation["security"] == [wanted]
