@@ -1,6 +1,7 @@
 """The auth app as its own process, on a real Postgres."""
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
 from services.contracts.scopes import USER_SCOPES
@@ -185,3 +188,14 @@ async def administer(app: AuthApp, user_id: str, organization_id: str) -> None:
     }
     status, answer = await by_app(app, "llm", "AuthorizationService", "WriteTuples", writes=[fact])
     assert status == 200, answer
+
+
+@pytest.fixture
+async def empty_database_url(database_url: str) -> AsyncIterator[str]:
+    """A database in which auth has never started."""
+    name = f"auth_{secrets.token_hex(4)}"
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()

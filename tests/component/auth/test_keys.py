@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +9,6 @@ import asyncpg
 import pytest
 from cryptography.exceptions import InvalidTag
 from joserfc import jws
-from sqlalchemy.engine import make_url
 
 from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
@@ -43,17 +41,6 @@ class MovedClock:
 @pytest.fixture
 def clock() -> MovedClock:
     return MovedClock()
-
-
-@pytest.fixture
-async def empty_database_url(database_url: str) -> AsyncIterator[str]:
-    """A database in which auth has never started."""
-    name = f"auth_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
 
 
 @pytest.fixture
