@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v3"
+	krakendjose "github.com/krakend/krakend-jose/v2"
 )
 
 func TestForgedAndStaleTokensAreUnauthenticated(t *testing.T) {
@@ -49,6 +50,9 @@ func TestForgedAndStaleTokensAreUnauthenticated(t *testing.T) {
 		"x5u":                signWith(t, attacker, map[jose.HeaderKey]any{"kid": "k1", "x5u": "http://127.0.0.1:1/cert"}, goodClaims()),
 		"embedded jwk":       signWith(t, attacker, map[jose.HeaderKey]any{"kid": "k1", "jwk": jose.JSONWebKey{Key: &testKeys()[2].PublicKey}}, goodClaims()),
 		"embedded jwk alone": signWith(t, attacker, map[jose.HeaderKey]any{"jwk": jose.JSONWebKey{Key: &testKeys()[2].PublicKey}}, goodClaims()),
+		"x5c":                signWith(t, attacker, map[jose.HeaderKey]any{"kid": "k1", "x5c": []string{b64([]byte("no certificate"))}}, goodClaims()),
+		"unknown extension":  signWith(t, jose.SigningKey{Algorithm: jose.RS256, Key: testKeys()[0]}, map[jose.HeaderKey]any{"kid": "k1", "crit": []string{"x"}, "x": true}, goodClaims()),
+		"empty subject":      claims(map[string]any{"sub": ""}),
 		"wrong audience":     claims(map[string]any{"aud": "other"}),
 		"no audience":        claims(map[string]any{"aud": nil}),
 		"wrong issuer":       claims(map[string]any{"iss": "other"}),
@@ -118,6 +122,50 @@ func TestNoFlippedCharacterOfATokenIsAccepted(t *testing.T) {
 		if got := post(t, edge, unaryPath, forged); got.status != 401 {
 			t.Fatalf("character %d: got %d", at, got.status)
 		}
+	}
+}
+
+// Every bit of every byte: only another spelling of the same bytes (a part's last character has unused bits) may pass.
+func TestNoFlippedBitOfATokenIsAccepted(t *testing.T) {
+	handle, _ := recorded()
+	keys := newKeySet(settings{JWKSURL: newFakeSidecar(t, handle).URL + invokeKeys}, http.DefaultClient)
+	keys.token = sidecarToken
+	e := &edge{keys: keys}
+	validator, err := e.validator(&krakendjose.SignatureConfig{Alg: "RS256", Issuer: "yocaso", Audience: []string{"yocaso"}, Leeway: "30s"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := goodToken(t)
+	if _, err := ofToken(token, validator); err != nil {
+		t.Fatal(err)
+	}
+	decoded := func(text string) string {
+		var parts []string
+		for _, part := range strings.Split(text, ".") {
+			raw, err := base64.RawURLEncoding.DecodeString(part)
+			if err != nil {
+				return "?" + text
+			}
+			parts = append(parts, string(raw))
+		}
+		return strings.Join(parts, ".")
+	}
+	refused := 0
+	for at := range token {
+		for bit := range 8 {
+			flipped := []byte(token)
+			flipped[at] ^= 1 << bit
+			_, err := ofToken(string(flipped), validator)
+			if err == nil && decoded(string(flipped)) != decoded(token) {
+				t.Fatalf("byte %d, bit %d was accepted", at, bit)
+			}
+			if err != nil {
+				refused++
+			}
+		}
+	}
+	if refused < len(token)*8-12 {
+		t.Errorf("only %d of %d were refused", refused, len(token)*8)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -231,6 +232,50 @@ func signWith(t testing.TB, key jose.SigningKey, headers map[jose.HeaderKey]any,
 		t.Fatal(err)
 	}
 	return token
+}
+
+const keyID = "key_01k9x2m4q7r8s5t6v0w1y2z3c6"
+
+// newKey makes a key as auth writes them.
+func newKey() string {
+	body := "yk_test_"
+	for range 38 {
+		body += string(base62[mrand.IntN(len(base62))])
+	}
+	return body + checksum(body)
+}
+
+func validKey() map[string]any {
+	return map[string]any{"valid": true, "code": "VALID", "keyId": keyID, "userId": "user-1", "email": "one@example.org",
+		"scopes": []string{"chat", "read"}}
+}
+
+// knows makes auth answer about one key; it knows no other.
+func (s *fakeSidecar) knows(key string, answer map[string]any) {
+	verify := func(secret string) any {
+		if secret == key {
+			return answer
+		}
+		return map[string]any{"valid": false, "code": "NOT_FOUND"}
+	}
+	s.verify.Store(&verify)
+}
+
+// revoke lists a claim's value, for what was issued until now.
+func (s *fakeSidecar) revoke(claim, value string, until time.Time) {
+	listed := []map[string]any{{"claim": claim, "value": value,
+		"issuedUntil": until.UTC().Format(time.RFC3339Nano), "expiresAt": until.Add(time.Hour).UTC().Format(time.RFC3339Nano)}}
+	s.revocations.Store(&listed)
+}
+
+// eventually waits for a condition with a bound.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out: %s", what)
+		}
+	}
 }
 
 func kid(id string) map[jose.HeaderKey]any { return map[jose.HeaderKey]any{"kid": id} }

@@ -15,15 +15,15 @@ func TestIdentityIsTheTokensWhateverTheClientSends(t *testing.T) {
 	token := goodToken(t)
 	for name, headers := range map[string][]string{
 		"none":              {},
-		"plain":             {"X-User-Id", "root", "X-User-Email", "root@example.org", "X-Scopes", "admin"},
-		"lower case":        {"x-user-id", "root", "x-scopes", "admin"},
-		"mixed case":        {"X-uSeR-iD", "root", "x-USER-email", "root@example.org"},
-		"underscores":       {"X_User_Id", "root", "x_user_email", "root@example.org", "X_SCOPES", "admin"},
-		"mixed separators":  {"X_User-Id", "root", "X-User_Id", "root"},
+		"plain":             {"X-User-Id", "root", "X-User-Email", "root@example.org", "X-Scopes", "admin", "X-Key-Id", "key_root"},
+		"lower case":        {"x-user-id", "root", "x-scopes", "admin", "x-key-id", "key_root"},
+		"mixed case":        {"X-uSeR-iD", "root", "x-USER-email", "root@example.org", "X-KEY-iD", "key_root"},
+		"underscores":       {"X_User_Id", "root", "x_user_email", "root@example.org", "X_SCOPES", "admin", "x_key_id", "key_root"},
+		"mixed separators":  {"X_User-Id", "root", "X-User_Id", "root", "X-Key_Id", "key_root", "X_Api-Key", "yk_live_x"},
 		"duplicates":        {"X-User-Id", "root", "X-User-Id", "user-1"},
 		"empty":             {"X-User-Id", "", "X-User-Email", ""},
 		"comma list":        {"X-User-Id", "root,user-1"},
-		"hop by hop":        {"Connection", "x-user-id, x-user-email, x-scopes", "X-User-Id", "root"},
+		"hop by hop":        {"Connection", "x-user-id, x-user-email, x-scopes, x-key-id", "X-User-Id", "root"},
 		"sidecar's own":     {"Dapr-Api-Token", "guess", "dapr-caller-app-id", "auth", "Dapr_Caller_App_Id", "auth"},
 		"another's address": {"X-Forwarded-For", "10.0.0.1", "Forwarded", "for=10.0.0.1", "X-Forwarded-Host", "evil"},
 	} {
@@ -40,7 +40,8 @@ func TestIdentityIsTheTokensWhateverTheClientSends(t *testing.T) {
 					t.Errorf("%s: want %q, got %q", header, want, got)
 				}
 			}
-			for _, gone := range []string{"Authorization", "Dapr-Caller-App-Id", "Forwarded", "X-Forwarded-Host", "Connection"} {
+			for _, gone := range []string{"Authorization", "X-Api-Key", "X-Key-Id", "Dapr-Caller-App-Id", "Forwarded",
+				"X-Forwarded-Host", "Connection"} {
 				if got := r.Header.Values(gone); len(got) != 0 {
 					t.Errorf("%s passed on: %q", gone, got)
 				}
@@ -51,6 +52,59 @@ func TestIdentityIsTheTokensWhateverTheClientSends(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestATokenOfAKeyNamesTheKey(t *testing.T) {
+	handle, seen := recorded()
+	edge := startEdge(t, newFakeSidecar(t, handle).URL, nil)
+	token := sign(t, 0, kid("k1"), claimsWith(map[string]any{"key_id": keyID}))
+	post(t, edge, unaryPath, token, "X-Key-Id", "key_other", "x_key_id", "key_other")
+	if got := receive(t, seen, "the call").Header.Values("X-Key-Id"); len(got) != 1 || got[0] != keyID {
+		t.Errorf("X-Key-Id: %q", got)
+	}
+}
+
+func TestAPublicMethodNeedsNoTokenAndCarriesNoIdentity(t *testing.T) {
+	handle, seen := recorded()
+	sidecar := newFakeSidecar(t, handle)
+	edge := startEdge(t, sidecar.URL, nil)
+	for name, headers := range map[string][]string{
+		"nothing":     {},
+		"a token":     {"Authorization", "Bearer " + goodToken(t)},
+		"a bad token": {"Authorization", "Bearer nonsense"},
+		"a key":       {"X-Api-Key", newKey()},
+		"an identity": {"X-User-Id", "root", "X_User_Id", "root", "X-Scopes", "admin", "x-key-id", keyID, "X-User-Email", "root@example.org"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := post(t, edge, publicPath, "", headers...); got.status != 200 {
+				t.Fatalf("got %d %s", got.status, got.body)
+			}
+			r := receive(t, seen, "the call at the sidecar")
+			if want := "/v1.0/invoke/auth/method/yocaso.auth.v1.TokenService/RefreshToken"; r.URL.Path != want {
+				t.Errorf("path: %s", r.URL.Path)
+			}
+			for _, gone := range []string{"Authorization", "X-Api-Key", "X-Key-Id", "X-User-Id", "X-User-Email", "X-Scopes"} {
+				if got := r.Header.Values(gone); len(got) != 0 {
+					t.Errorf("%s passed on: %q", gone, got)
+				}
+			}
+		})
+	}
+	if got := sidecar.verifies.Load(); got != 0 {
+		t.Errorf("auth was asked %d times about a credential that is ignored", got)
+	}
+}
+
+func TestAnInternalMethodHasNoRoute(t *testing.T) {
+	handle, seen := recorded()
+	edge := startEdge(t, newFakeSidecar(t, handle).URL, nil)
+	for _, path := range []string{"/api/v1/auth/api-key/verify-api-key", "/api/v1/auth/token/issue-local-token",
+		"/api/v1/auth/token/list-revocations", "/api/v1/auth/authorization/write-tuples"} {
+		post(t, edge, path, goodToken(t)).wants(t, 404, codeNotFound)
+	}
+	if len(seen) != 0 {
+		t.Error("an internal method was reached")
 	}
 }
 
@@ -83,6 +137,10 @@ func TestClaimsThatDoNotFitAHeaderAreRefused(t *testing.T) {
 		"line break in scopes":    {"scope": "chat\nadmin"},
 		"scopes are a list":       {"scope": []string{"admin"}},
 		"email is an object":      {"email": map[string]any{"a": 1}},
+		"key id is not one":       {"key_id": "key_1,key_2"},
+		"key id is a list":        {"key_id": []string{keyID}},
+		"key id is empty":         {"key_id": ""},
+		"session is a number":     {"sid": 7},
 	} {
 		t.Run(name, func(t *testing.T) {
 			post(t, edge, unaryPath, sign(t, 0, kid("k1"), claimsWith(change))).wants(t, 401, codeUnauthenticated)
