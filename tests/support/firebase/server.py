@@ -60,6 +60,7 @@ class FirebaseServer:
     calls: Counter[str] = field(default_factory=Counter)
     down: set[str] = field(default_factory=set)
     cache_control: str = "public, max-age=21600, must-revalidate, no-transform"
+    cookie_error: str | None = None
     certificates_body: bytes | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -153,6 +154,14 @@ class FirebaseServer:
         self.users[uid] = FirebaseUser(uid, **fields)
         return self.users[uid]
 
+    def reset(self) -> None:
+        """No users, no counts, all well."""
+        self.users.clear()
+        self.calls.clear()
+        self.down = set()
+        self.cookie_error = self.certificates_body = None
+        self.gate.set()
+
     def rotate(self, *, overlap: bool = True) -> Signer:
         """A new key; without overlap the old ones leave."""
         self.signers = [*(self.signers if overlap else []), Signer()]
@@ -225,6 +234,8 @@ class FirebaseServer:
     async def _cookie(self, request: web.Request) -> web.Response:
         if refused := _unauthorized(request):
             return refused
+        if self.cookie_error:
+            return _error(self.cookie_error)
         body = await request.json()
         claims = self._own(body["idToken"])
         if claims is None:
