@@ -1,8 +1,10 @@
 """Where sessions and revocations are kept."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Protocol
 
+from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.sessions import Session, TokenUse
 from services.contracts.tokens import Revocation
 
@@ -48,4 +50,16 @@ class Sessions(Protocol):
 
     async def purge(self) -> None:
         """Forget sessions and revocations that are over."""
+        ...
+
+
+class SignIn(Protocol):
+    """Somebody else who knows our users."""
+
+    async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
+        """Who a token speaks for; UNAUTHENTICATED where that person may not come in."""
+        ...
+
+    async def recheck(self, user_id: str, authenticated_at: datetime) -> None:
+        """UNAUTHENTICATED where a person who came in then may no longer stay."""
         ...

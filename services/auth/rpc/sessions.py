@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from services.auth.domain.firebase import FirebaseTokenKind
+from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.keys import Digest, Draw, is_reserved, log_of
 from services.auth.domain.sessions import (
     SESSION_LIFE,
@@ -16,8 +16,7 @@ from services.auth.domain.sessions import (
     session_of,
 )
 from services.auth.ports.audit import AuditLog
-from services.auth.ports.sessions import Revocations, Sessions
-from services.auth.rpc.firebase import Firebase, require
+from services.auth.ports.sessions import Revocations, Sessions, SignIn
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.keys import Keys
 from services.contracts.audit import AuditAction
@@ -41,7 +40,7 @@ FIREBASE_TOKENS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SignIns:
-    """Trades credentials for tokens. `firebase` is None where sign-in by Firebase is off."""
+    """Trades credentials for tokens; `firebase` is None where sign-in by it is off."""
 
     sessions: Sessions
     revocations: Revocations
@@ -54,20 +53,26 @@ class SignIns:
     access_token_life: timedelta
 
     async def exchange(
-        self, request: ExchangeTokenRequest, firebase: Firebase | None
+        self, request: ExchangeTokenRequest, firebase: SignIn | None
     ) -> TokenResponse:
         """A first token."""
         kind = FIREBASE_TOKENS.get(request.subject_token_type)
         if kind is None:
             return await self._exchange_key(request)
-        user = await require(firebase).sign_in(kind, request.subject_token)
+        if firebase is None:
+            raise RpcError(ErrorCode.FAILED_PRECONDITION, "Firebase is not configured.")
+        return await self._exchange_sign_in(
+            await firebase.sign_in(kind, request.subject_token), request.scope
+        )
+
+    async def _exchange_sign_in(self, user: FirebaseUser, scope: str | None) -> TokenResponse:
         if is_reserved(user.user_id):
             raise _refused("The sign-in is of nobody.")
         now, sid = self.clock(), self.draw(SID_LENGTH)
         token = new_refresh_token(sid, self.draw, self.digest)
         subject = Subject(
             user_id=user.user_id, email=user.email or "", scopes=list(USER_SCOPES), sid=sid
-        ).narrowed(request.scope)
+        ).narrowed(scope)
         session = Session(
             sid=sid,
             user_id=subject.user_id,
@@ -81,7 +86,7 @@ class SignIns:
         await self.sessions.begin(session)
         return await self._answer(subject, token)
 
-    async def refresh(self, token: str, firebase: Firebase | None) -> TokenResponse:
+    async def refresh(self, token: str, firebase: SignIn | None) -> TokenResponse:
         """The next pair of tokens."""
         sid = session_of(token, self.digest)
         found = await self.sessions.get(sid) if sid else None

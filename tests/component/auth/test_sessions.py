@@ -1,0 +1,480 @@
+"""Exchange, refresh and revocation of tokens on two replicas of the real app, and at a time of the test's own."""
+
+import asyncio
+import base64
+import hmac
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from services.auth.adapters.hashing import API_KEYS, REFRESH_TOKENS, KeyedHash, random_base62
+from services.auth.adapters.jose import JoseKeyForge
+from services.auth.adapters.limits import ValkeyCallCounter
+from services.auth.adapters.openfga import OpenFgaRelations
+from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.keys import PostgresApiKeys
+from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
+from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
+from services.auth.domain.sessions import GRACE, LONGEST_ACCESS_TOKEN, SESSION_LIFE
+from services.auth.domain.signing import LONGEST_TOKEN
+from services.auth.rpc.issuer import Issuer
+from services.auth.rpc.keys import Keys
+from services.auth.rpc.sessions import SignIns
+from services.cli.stack import Stack
+from services.contracts.tokens import ExchangeTokenRequest, SubjectTokenType, TokenResponse
+from services.kit.clock import utc_now
+from services.kit.db import Database
+from services.kit.errors import ErrorCode, RpcError
+from tests.component.auth.conftest import AuthApp, AuthApps, Person, by_app
+from tests.component.auth.test_tokens import claims_of
+from tests.requirements import requirement
+from tests.support.failpoint_control import FailpointControl
+
+API_KEY = "urn:yocaso:params:oauth:token-type:api-key"
+KEY_SECRET = "a secret of at least thirty-two characters"
+SECOND = timedelta(seconds=1)
+READ, WRITE = "conversations:read", "conversations:write"
+
+
+async def token_service(app: AuthApp, method: str, **body: Any) -> tuple[int, Any]:
+    return await by_app(app, "edge", "TokenService", method, **body)
+
+
+async def exchange(app: AuthApp, secret: str, **body: Any) -> tuple[int, Any]:
+    wanted = {"subjectToken": secret, "subjectTokenType": API_KEY, **body}
+    return await token_service(app, "ExchangeToken", **wanted)
+
+
+async def revoked(app: AuthApp) -> set[tuple[str, str]]:
+    status, listed = await token_service(app, "ListRevocations")
+    assert status == 200
+    return {(each["claim"], each["value"]) for each in listed["revocations"]}
+
+
+class MovedClock:
+    """The true time, until it is moved."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+class Directory:
+    """`SignIn` of whoever says a name; a name that was thrown out is refused."""
+
+    def __init__(self) -> None:
+        self.thrown_out: set[str] = set()
+
+    async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
+        return FirebaseUser(token, "uid", f"{token}@example.com", utc_now())
+
+    async def recheck(self, user_id: str, authenticated_at: datetime) -> None:
+        assert authenticated_at <= utc_now()
+        if user_id in self.thrown_out:
+            raise RpcError(ErrorCode.UNAUTHENTICATED, "out")
+
+
+@dataclass
+class Door:
+    """Sign-in over the replicas' stores, at a time of the test's own."""
+
+    sign_ins: SignIns
+    clock: MovedClock
+    directory: Directory
+    revocations: PostgresRevocations
+
+    async def sign_in(self, user_id: str, scope: str | None = None) -> TokenResponse:
+        request = ExchangeTokenRequest(
+            subject_token=user_id,
+            subject_token_type=SubjectTokenType.FIREBASE_ID_TOKEN,
+            scope=scope,
+        )
+        return await self.sign_ins.exchange(request, self.directory)
+
+    async def refresh(self, token: str | None) -> TokenResponse:
+        assert token is not None
+        return await self.sign_ins.refresh(token, self.directory)
+
+
+@pytest.fixture
+async def door(servers: Stack, replicas: list[AuthApp]) -> AsyncIterator[Door]:
+    del replicas  # they have migrated the database and made the signing key
+    env, clock, database = (
+        servers.environment.for_app("auth"),
+        MovedClock(),
+        Database(servers.database_url()),
+    )
+    relations = OpenFgaRelations(
+        env["AUTH_OPENFGA_URL"],
+        env["AUTH_OPENFGA_TOKEN"],
+        alone=lambda: alone(database, "openfga"),
+        changed=lambda: asyncio.sleep(0),
+    )
+    audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
+    keys = Keys(
+        keys=PostgresApiKeys(database, PostgresOutbox(database, relations), audit, revocations),
+        counter=ValkeyCallCounter(env["YOCASO_VALKEY_URL"]),
+        digest=KeyedHash(KEY_SECRET, API_KEYS),
+        draw=random_base62,
+        clock=clock,
+    )
+    issuer = Issuer(
+        keys=PostgresKeyStore(database),
+        forge=JoseKeyForge(KEY_SECRET),
+        clock=clock,
+        issuer="yocaso",
+        audience="yocaso",
+        max_age=timedelta(days=90),
+        issues_local_tokens=True,
+    )
+    sign_ins = SignIns(
+        sessions=PostgresSessions(database, revocations, audit, clock),
+        revocations=revocations,
+        audit=audit,
+        keys=keys,
+        issuer=issuer,
+        digest=KeyedHash(KEY_SECRET, REFRESH_TOKENS),
+        draw=random_base62,
+        clock=clock,
+        access_token_life=timedelta(minutes=10),
+    )
+    yield Door(sign_ins, clock, Directory(), revocations)
+    await keys.close()
+    await relations.close()
+    await database.close()
+
+
+def a_user() -> str:
+    return f"user_{secrets.token_hex(8)}"
+
+
+def sid_of(token: str) -> str:
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sid"]
+
+
+@requirement("access:tokens:exchange")
+async def test_a_key_is_traded_for_a_short_token_that_names_it(replicas: list[AuthApp]) -> None:
+    ada = Person(replicas[0], a_user())
+    made = await ada.key()
+    status, token = await exchange(replicas[1], made["secret"])
+    assert status == 200
+    assert (token["tokenType"], token["expiresIn"], "refreshToken" in token) == (
+        "Bearer",
+        600,
+        False,
+    )
+    claims = claims_of(token["accessToken"], await replicas[0].jwks())
+    assert (claims["sub"], claims["key_id"]) == (ada.user_id, made["apiKey"]["keyId"])
+    assert (claims["scope"], token["scope"]) == (f"{READ} {WRITE}", f"{READ} {WRITE}")
+    assert claims["exp"] - claims["iat"] == 600
+    assert "sid" not in claims
+
+
+@requirement("access:tokens:exchange")
+async def test_an_exchange_narrows_scopes_and_never_widens_them(replicas: list[AuthApp]) -> None:
+    secret = (await Person(replicas[0], a_user()).key())["secret"]
+    status, token = await exchange(replicas[0], secret, scope=READ)
+    assert (status, token["scope"]) == (200, READ)
+    for scope in (f"{READ} audit:read", "", "keys:write"):
+        status, refused = await exchange(replicas[0], secret, scope=scope)
+        assert status == 400
+        assert refused["error"]["details"]["fieldViolations"][0]["field"] == "scope"
+
+
+@requirement("access:tokens:exchange")
+async def test_a_token_does_not_outlive_its_key_or_the_grace_of_a_secret(
+    replicas: list[AuthApp],
+) -> None:
+    ada = Person(replicas[0], a_user())
+    soon = (datetime.now(UTC) + timedelta(seconds=120)).isoformat()
+    made = await ada.key(expiresAt=soon)
+    status, token = await exchange(replicas[0], made["secret"])
+    assert (status, 100 < token["expiresIn"] <= 120) == (200, True)
+    body = {"keyId": made["apiKey"]["keyId"], "graceSeconds": 30}
+    status, _ = await ada.call("ApiKeyService", "RotateApiKey", **body)
+    assert status == 200
+    status, token = await exchange(replicas[0], made["secret"])
+    assert (status, 10 < token["expiresIn"] <= 30) == (200, True)
+
+
+@requirement("access:tokens:exchange")
+async def test_a_key_that_may_not_is_not_traded(replicas: list[AuthApp]) -> None:
+    app = replicas[0]
+    ada = Person(app, a_user())
+    gone = await ada.key()
+    await ada.call("ApiKeyService", "RevokeApiKey", keyId=gone["apiKey"]["keyId"])
+    limited = await ada.key(rateLimit={"limit": 1, "windowSeconds": 3600})
+    assert (await exchange(app, limited["secret"]))[0] == 200
+    poor = await ada.key(budget={"amount": 0.5})
+    charge = {"keyId": poor["apiKey"]["keyId"], "reference": "turn", "amount": 0.5}
+    await by_app(app, "llm", "ApiKeyService", "ChargeApiKey", **charge)
+    for secret, expected in (
+        (gone["secret"], (401, "UNAUTHENTICATED")),
+        ("yk_live_nonsense", (401, "UNAUTHENTICATED")),
+        (limited["secret"], (429, "RATE_LIMITED")),
+        (poor["secret"], (402, "BUDGET_EXCEEDED")),
+    ):
+        status, refused = await exchange(app, secret)
+        assert (status, refused["error"]["code"]) == expected
+
+
+async def test_without_firebase_its_tokens_are_not_taken(replicas: list[AuthApp]) -> None:
+    kind = SubjectTokenType.FIREBASE_ID_TOKEN
+    status, refused = await exchange(replicas[0], "a.b.c", subjectTokenType=kind)
+    assert (status, refused["error"]["code"]) == (400, "FAILED_PRECONDITION")
+
+
+async def test_nobody_is_given_a_token_of_an_organizations_keys(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    body = {"userId": "organization.acme", "email": "a@example.com"}
+    status, refused = await replicas[0].call("IssueLocalToken", **body)
+    assert (status, refused["error"]["code"]) == (400, "INVALID_ARGUMENT")
+    with pytest.raises(RpcError) as nobody:
+        await door.sign_in("organization.acme")
+    assert nobody.value.code is ErrorCode.UNAUTHENTICATED
+
+
+@requirement("access:tokens:refresh")
+async def test_a_refresh_token_brings_the_next_pair_on_any_replica(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    user_id = a_user()
+    token = await door.sign_in(user_id, scope=READ)
+    sid = claims_of(token.access_token, await replicas[0].jwks())["sid"]
+    refresh = token.refresh_token
+    for app in (*replicas, *replicas):
+        status, after = await token_service(app, "RefreshToken", refreshToken=refresh)
+        assert (status, after["scope"], after["expiresIn"]) == (200, READ, 600)
+        claims = claims_of(after["accessToken"], await replicas[0].jwks())
+        assert (claims["sub"], claims["sid"], claims["scope"]) == (user_id, sid, READ)
+        assert after["refreshToken"] != refresh
+        refresh = after["refreshToken"]
+
+
+@requirement("access:tokens:reuse")
+async def test_a_token_that_was_used_before_ends_the_session(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    user_id = a_user()
+    stolen = await door.sign_in(user_id)
+    second = await door.refresh(stolen.refresh_token)
+    third = await door.refresh(second.refresh_token)
+    for token in (stolen, third, second):
+        status, refused = await token_service(
+            replicas[0], "RefreshToken", refreshToken=token.refresh_token
+        )
+        assert (status, refused["error"]["code"]) == (401, "UNAUTHENTICATED")
+    assert ("sid", sid_of(third.access_token)) in await revoked(replicas[1])
+    _, log = await Person(replicas[1], user_id).call("AuditService", "ListAuditEvents")
+    assert [event["action"] for event in log["events"]] == ["TOKEN_REUSED", "TOKEN_EXCHANGED"]
+
+
+@requirement("access:tokens:reuse")
+async def test_a_client_that_lost_the_reply_is_let_in_once_more_for_10_s(door: Door) -> None:
+    first = await door.sign_in(a_user())
+    unseen = await door.refresh(first.refresh_token)
+    door.clock.ahead += GRACE - SECOND
+    again = await door.refresh(first.refresh_token)
+    after = await door.refresh(again.refresh_token)
+    with pytest.raises(RpcError):
+        await door.refresh(unseen.refresh_token)
+    with pytest.raises(RpcError):
+        await door.refresh(after.refresh_token)
+
+    late = await door.sign_in(a_user())
+    await door.refresh(late.refresh_token)
+    door.clock.ahead += GRACE
+    with pytest.raises(RpcError) as refused:
+        await door.refresh(late.refresh_token)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+@requirement("access:tokens:reuse")
+async def test_of_two_refreshes_at_once_one_goes_on_and_the_other_is_reuse(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    first = await door.sign_in(a_user())
+    pairs = await asyncio.gather(
+        *(token_service(app, "RefreshToken", refreshToken=first.refresh_token) for app in replicas)
+    )
+    assert [status for status, _ in pairs] == [200, 200]
+    good = 0
+    for _, pair in pairs:
+        status, _ = await token_service(
+            replicas[0], "RefreshToken", refreshToken=pair["refreshToken"]
+        )
+        good += status == 200
+    assert good <= 1
+    assert ("sid", sid_of(first.access_token)) in await revoked(replicas[0])
+
+
+@requirement("access:tokens:reuse")
+async def test_of_many_refreshes_at_once_no_two_go_on(replicas: list[AuthApp], door: Door) -> None:
+    first = await door.sign_in(a_user())
+    answers = await asyncio.gather(
+        *(
+            token_service(replicas[n % 2], "RefreshToken", refreshToken=first.refresh_token)
+            for n in range(8)
+        )
+    )
+    assert [status for status, _ in answers].count(200) == 2  # the one, and the one once more
+    for status, pair in answers:
+        if status == 200:
+            again = await token_service(
+                replicas[0], "RefreshToken", refreshToken=pair["refreshToken"]
+            )
+            assert again[0] == 401
+
+
+@requirement("access:tokens:refresh")
+async def test_a_refresh_whose_reply_was_lost_to_a_kill_is_repeated_elsewhere(
+    auth_apps: AuthApps, replicas: list[AuthApp], door: Door, tmp_path: Path
+) -> None:
+    token = (await door.sign_in(a_user())).refresh_token
+    async with FailpointControl(tmp_path / "failpoints") as control:
+        app = auth_apps.start(control.environment("auth.session_refreshed:1:kill"))
+        await app.until_ready()
+        call = asyncio.create_task(token_service(app, "RefreshToken", refreshToken=token))
+        await control.wait_for("auth.session_refreshed")
+        with pytest.raises(aiohttp.ClientError):
+            await call
+    status, after = await token_service(replicas[0], "RefreshToken", refreshToken=token)
+    assert status == 200
+    refresh = after["refreshToken"]
+    assert (await token_service(replicas[1], "RefreshToken", refreshToken=refresh))[0] == 200
+
+
+@requirement("access:tokens:refresh")
+async def test_a_session_ends_after_30_days_however_often_it_was_refreshed(door: Door) -> None:
+    token = await door.sign_in(a_user())
+    door.clock.ahead += SESSION_LIFE - timedelta(hours=1)
+    token = await door.refresh(token.refresh_token)
+    door.clock.ahead += timedelta(hours=1)
+    with pytest.raises(RpcError) as refused:
+        await door.refresh(token.refresh_token)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
+
+
+async def test_somebody_who_was_thrown_out_refreshes_nothing(door: Door) -> None:
+    token = await door.sign_in("eve")
+    door.directory.thrown_out.add("eve")
+    with pytest.raises(RpcError) as refused:
+        await door.refresh(token.refresh_token)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
+    door.directory.thrown_out.clear()
+    await door.refresh(token.refresh_token)
+
+
+@requirement("access:tokens:revoke")
+async def test_signing_out_by_either_token_ends_the_session(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    for part in ("refresh_token", "access_token"):
+        user_id = a_user()
+        token = await door.sign_in(user_id)
+        for _ in range(2):
+            body = {"token": getattr(token, part)}
+            assert await token_service(replicas[0], "RevokeToken", **body) == (200, {})
+        assert ("sid", sid_of(token.access_token)) in await revoked(replicas[1])
+        refresh = {"refreshToken": token.refresh_token}
+        assert (await token_service(replicas[1], "RefreshToken", **refresh))[0] == 401
+        _, log = await Person(replicas[1], user_id).call("AuditService", "ListAuditEvents")
+        actions = [event["action"] for event in log["events"]]
+        assert actions == ["TOKEN_REVOKED", "TOKEN_EXCHANGED"]
+
+
+@requirement("access:tokens:revoke")
+async def test_a_token_that_is_not_ours_ends_nothing_and_is_no_error(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    token = await door.sign_in(a_user())
+    head, payload, signature = token.access_token.split(".")
+    claims = {"iss": "yocaso", "sid": sid_of(token.access_token)}
+    [public, *_] = (await replicas[0].jwks())["keys"]
+    own = RSAKey.generate_key(2048, {"kid": public["kid"]})
+    none, by_mac = (
+        base64.urlsafe_b64encode(json.dumps({"alg": alg, "kid": public["kid"]}).encode())
+        .decode()
+        .rstrip("=")
+        for alg in ("none", "HS256")
+    )
+    pem = RSAKey.import_key(public).as_pem(private=False)
+    mac = hmac.digest(pem, f"{by_mac}.{payload}".encode(), "sha256")
+    forged = (
+        f"{none}.{payload}.",
+        f"{by_mac}.{payload}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}",
+        f"{head}.{payload}.{signature[::-1]}",
+        jwt.encode({"alg": "RS256", "kid": public["kid"]}, claims, own),
+        "nonsense",
+        (token.refresh_token or "")[:-1] + "~",
+    )
+    for each in forged:
+        assert await token_service(replicas[0], "RevokeToken", token=each) == (200, {})
+    assert claims["sid"] not in {value for _, value in await revoked(replicas[0])}
+    _, of_a_key = await exchange(replicas[0], (await Person(replicas[0], a_user()).key())["secret"])
+    body = {"token": of_a_key["accessToken"]}
+    assert await token_service(replicas[0], "RevokeToken", **body) == (200, {})
+    await door.refresh(token.refresh_token)
+
+
+@requirement("access:tokens:revoke")
+async def test_revoking_a_user_ends_every_session_of_the_user(
+    replicas: list[AuthApp], door: Door
+) -> None:
+    user_id = a_user()
+    tokens = [await door.sign_in(user_id) for _ in range(2)]
+    other = await door.sign_in(a_user())
+    for _ in range(2):
+        await door.revocations.revoke(claim="sub", value=user_id)
+    assert ("sub", user_id) in await revoked(replicas[0])
+    for token in tokens:
+        with pytest.raises(RpcError):
+            await door.refresh(token.refresh_token)
+    await door.refresh(other.refresh_token)
+
+
+@requirement("access:tokens:revoke")
+async def test_a_revocation_is_listed_until_its_last_token_is_over(door: Door) -> None:
+    user_id, key_id = a_user(), f"key_{secrets.token_hex(16)}"
+    await door.revocations.revoke("sub", user_id)
+    await door.revocations.revoke("key_id", key_id)
+
+    async def listed() -> set[str]:
+        found = {each.value for each in await door.revocations.all()}
+        return found & {user_id, key_id}
+
+    assert await listed() == {user_id, key_id}
+    door.clock.ahead = LONGEST_ACCESS_TOKEN
+    assert await listed() == {user_id}
+    door.clock.ahead = LONGEST_TOKEN
+    assert await listed() == set()
+
+
+async def test_only_the_edge_lists_what_was_revoked(replicas: list[AuthApp]) -> None:
+    status, refused = await by_app(replicas[0], "llm", "TokenService", "ListRevocations")
+    assert (status, refused["error"]["code"]) == (403, "PERMISSION_DENIED")
+
+
+async def test_what_is_long_over_is_forgotten(door: Door) -> None:
+    token = await door.sign_in(a_user())
+    door.clock.ahead = SESSION_LIFE
+    await door.sign_ins.sessions.purge()
+    door.clock.ahead = timedelta(0)
+    with pytest.raises(RpcError) as refused:
+        await door.refresh(token.refresh_token)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
