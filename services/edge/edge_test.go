@@ -29,7 +29,7 @@ func TestABrowserOfANamedOriginMayCallAndNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			edge := startEdge(t, sidecar.URL, row.environment)
 			preflight := do(t, request(t, http.MethodOptions, edge.url+unaryPath, "", nil, "Origin", row.origin,
-				"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,idempotency-key"))
+				"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,idempotency-key,x-api-key"))
 			call := post(t, edge, unaryPath, goodToken(t), "Origin", row.origin)
 			refused := post(t, edge, unaryPath, "", "Origin", row.origin)
 			for what, got := range map[string]reply{"preflight": preflight, "call": call, "error": refused} {
@@ -109,7 +109,8 @@ func TestAFaultAtStartNamesItsVariable(t *testing.T) {
 		"APP_PORT": "eighty", "EDGE_PORT": "0", "DAPR_HTTP_PORT": "99999", "EDGE_SIDECAR_URL": "127.0.0.1:3501",
 		"EDGE_JWKS_URL": "file:///keys", "EDGE_MAX_BODY_BYTES": "-1", "EDGE_BODY_TIMEOUT_SECONDS": "soon",
 		"EDGE_JWKS_MIN_REFRESH_SECONDS": "-3", "EDGE_CORS_ORIGINS": "a.example", "EDGE_OPENAPI_FILE": "/nowhere.json",
-		"EDGE_CONFIG": "/nowhere.json",
+		"EDGE_CONFIG": "/nowhere.json", "EDGE_RATE_ADDRESS": "many", "EDGE_RATE_USER": "-1", "EDGE_RATE_PUBLIC": "1.5",
+		"EDGE_KEY_TTL_SECONDS": "3", "EDGE_REVOCATION_SECONDS": "0", "EDGE_TRUSTED_PROXIES": "10.0.0.1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := run(t.Context(), func(asked string) string {
