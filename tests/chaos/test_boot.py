@@ -19,6 +19,7 @@ PARTS = {
     "scheduler": ("scheduler",),
     "postgres": ("postgres",),
     "valkey": ("valkey",),
+    "openfga": ("openfga",),
 }
 ASKS = 5
 
