@@ -1,4 +1,4 @@
-"""Exchange, refresh and revocation of tokens on two replicas of the real app, and at a time of the test's own."""
+"""Sign-in, refresh and revocation of tokens on two replicas of the real app, and at a time of the test's own."""
 
 import asyncio
 import base64
@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +16,25 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from services.auth.adapters.hashing import API_KEYS, REFRESH_TOKENS, KeyedHash, random_base62
+from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
 from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.limits import ValkeyCallCounter
-from services.auth.adapters.openfga import OpenFgaRelations
-from services.auth.adapters.postgres.audit import PostgresAuditLog
-from services.auth.adapters.postgres.keys import PostgresApiKeys
-from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
-from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
+from services.auth.adapters.postgres.sessions import PostgresRevocations
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.sessions import GRACE, LONGEST_ACCESS_TOKEN, SESSION_LIFE
 from services.auth.domain.signing import LONGEST_TOKEN
 from services.auth.rpc.issuer import Issuer
-from services.auth.rpc.keys import Keys
 from services.auth.rpc.sessions import SignIns
 from services.cli.stack import Stack
 from services.contracts.tokens import ExchangeTokenRequest, SubjectTokenType, TokenResponse
 from services.kit.clock import utc_now
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from tests.component.auth.conftest import AuthApp, AuthApps, Person, by_app
+from tests.component.auth.stores import KEY_SECRET, MovedClock, open_stores
 from tests.component.auth.test_tokens import claims_of
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 
-API_KEY = "urn:yocaso:params:oauth:token-type:api-key"
-KEY_SECRET = "a secret of at least thirty-two characters"
 SECOND = timedelta(seconds=1)
 READ, WRITE = "conversations:read", "conversations:write"
 
@@ -51,25 +43,10 @@ async def token_service(app: AuthApp, method: str, **body: Any) -> tuple[int, An
     return await by_app(app, "edge", "TokenService", method, **body)
 
 
-async def exchange(app: AuthApp, secret: str, **body: Any) -> tuple[int, Any]:
-    wanted = {"subjectToken": secret, "subjectTokenType": API_KEY, **body}
-    return await token_service(app, "ExchangeToken", **wanted)
-
-
 async def revoked(app: AuthApp) -> set[tuple[str, str]]:
     status, listed = await token_service(app, "ListRevocations")
     assert status == 200
     return {(each["claim"], each["value"]) for each in listed["revocations"]}
-
-
-class MovedClock:
-    """The true time, until it is moved."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.ahead
 
 
 class Directory:
@@ -112,49 +89,29 @@ class Door:
 @pytest.fixture
 async def door(servers: Stack, replicas: list[AuthApp]) -> AsyncIterator[Door]:
     del replicas  # they have migrated the database and made the signing key
-    env, clock, database = (
-        servers.environment.for_app("auth"),
-        MovedClock(),
-        Database(servers.database_url()),
-    )
-    relations = OpenFgaRelations(
-        env["AUTH_OPENFGA_URL"],
-        env["AUTH_OPENFGA_TOKEN"],
-        alone=lambda: alone(database, "openfga"),
-        changed=lambda: asyncio.sleep(0),
-    )
-    audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
-    keys = Keys(
-        keys=PostgresApiKeys(database, PostgresOutbox(database, relations), audit, revocations),
-        counter=ValkeyCallCounter(env["YOCASO_VALKEY_URL"]),
-        digest=KeyedHash(KEY_SECRET, API_KEYS),
-        draw=random_base62,
-        clock=clock,
-    )
-    issuer = Issuer(
-        keys=PostgresKeyStore(database),
-        forge=JoseKeyForge(KEY_SECRET),
-        clock=clock,
-        issuer="yocaso",
-        audience="yocaso",
-        max_age=timedelta(days=90),
-        issues_local_tokens=True,
-    )
-    sign_ins = SignIns(
-        sessions=PostgresSessions(database, revocations, audit, clock),
-        revocations=revocations,
-        audit=audit,
-        keys=keys,
-        issuer=issuer,
-        digest=KeyedHash(KEY_SECRET, REFRESH_TOKENS),
-        draw=random_base62,
-        clock=clock,
-        access_token_life=timedelta(minutes=10),
-    )
-    yield Door(sign_ins, clock, Directory(), revocations)
-    await keys.close()
-    await relations.close()
-    await database.close()
+    clock = MovedClock(utc_now())
+    async with open_stores(servers, clock) as stores:
+        issuer = Issuer(
+            keys=PostgresKeyStore(stores.database),
+            forge=JoseKeyForge(KEY_SECRET),
+            clock=clock,
+            issuer="yocaso",
+            audience="yocaso",
+            max_age=timedelta(days=90),
+            issues_local_tokens=True,
+        )
+        sign_ins = SignIns(
+            sessions=stores.sessions,
+            revocations=stores.revocations,
+            audit=stores.audit,
+            keys=stores.keys,
+            issuer=issuer,
+            digest=KeyedHash(KEY_SECRET, REFRESH_TOKENS),
+            draw=random_base62,
+            clock=clock,
+            access_token_life=timedelta(minutes=10),
+        )
+        yield Door(sign_ins, clock, Directory(), stores.revocations)
 
 
 def a_user() -> str:
@@ -164,78 +121,6 @@ def a_user() -> str:
 def sid_of(token: str) -> str:
     payload = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sid"]
-
-
-@requirement("access:tokens:exchange")
-async def test_a_key_is_traded_for_a_short_token_that_names_it(replicas: list[AuthApp]) -> None:
-    ada = Person(replicas[0], a_user())
-    made = await ada.key()
-    status, token = await exchange(replicas[1], made["secret"])
-    assert status == 200
-    assert (token["tokenType"], token["expiresIn"], "refreshToken" in token) == (
-        "Bearer",
-        600,
-        False,
-    )
-    claims = claims_of(token["accessToken"], await replicas[0].jwks())
-    assert (claims["sub"], claims["key_id"]) == (ada.user_id, made["apiKey"]["keyId"])
-    assert (claims["scope"], token["scope"]) == (f"{READ} {WRITE}", f"{READ} {WRITE}")
-    assert claims["exp"] - claims["iat"] == 600
-    assert "sid" not in claims
-
-
-@requirement("access:tokens:exchange")
-async def test_an_exchange_narrows_scopes_and_never_widens_them(replicas: list[AuthApp]) -> None:
-    secret = (await Person(replicas[0], a_user()).key())["secret"]
-    status, token = await exchange(replicas[0], secret, scope=READ)
-    assert (status, token["scope"]) == (200, READ)
-    for scope in (f"{READ} audit:read", "", "keys:write"):
-        status, refused = await exchange(replicas[0], secret, scope=scope)
-        assert status == 400
-        assert refused["error"]["details"]["fieldViolations"][0]["field"] == "scope"
-
-
-@requirement("access:tokens:exchange")
-async def test_a_token_does_not_outlive_its_key_or_the_grace_of_a_secret(
-    replicas: list[AuthApp],
-) -> None:
-    ada = Person(replicas[0], a_user())
-    soon = (datetime.now(UTC) + timedelta(seconds=120)).isoformat()
-    made = await ada.key(expiresAt=soon)
-    status, token = await exchange(replicas[0], made["secret"])
-    assert (status, 100 < token["expiresIn"] <= 120) == (200, True)
-    body = {"keyId": made["apiKey"]["keyId"], "graceSeconds": 30}
-    status, _ = await ada.call("ApiKeyService", "RotateApiKey", **body)
-    assert status == 200
-    status, token = await exchange(replicas[0], made["secret"])
-    assert (status, 10 < token["expiresIn"] <= 30) == (200, True)
-
-
-@requirement("access:tokens:exchange")
-async def test_a_key_that_may_not_is_not_traded(replicas: list[AuthApp]) -> None:
-    app = replicas[0]
-    ada = Person(app, a_user())
-    gone = await ada.key()
-    await ada.call("ApiKeyService", "RevokeApiKey", keyId=gone["apiKey"]["keyId"])
-    limited = await ada.key(rateLimit={"limit": 1, "windowSeconds": 3600})
-    assert (await exchange(app, limited["secret"]))[0] == 200
-    poor = await ada.key(budget={"amount": 0.5})
-    charge = {"keyId": poor["apiKey"]["keyId"], "reference": "turn", "amount": 0.5}
-    await by_app(app, "llm", "ApiKeyService", "ChargeApiKey", **charge)
-    for secret, expected in (
-        (gone["secret"], (401, "UNAUTHENTICATED")),
-        ("yk_live_nonsense", (401, "UNAUTHENTICATED")),
-        (limited["secret"], (429, "RATE_LIMITED")),
-        (poor["secret"], (402, "BUDGET_EXCEEDED")),
-    ):
-        status, refused = await exchange(app, secret)
-        assert (status, refused["error"]["code"]) == expected
-
-
-async def test_without_firebase_its_tokens_are_not_taken(replicas: list[AuthApp]) -> None:
-    kind = SubjectTokenType.FIREBASE_ID_TOKEN
-    status, refused = await exchange(replicas[0], "a.b.c", subjectTokenType=kind)
-    assert (status, refused["error"]["code"]) == (400, "FAILED_PRECONDITION")
 
 
 async def test_nobody_is_given_a_token_of_an_organizations_keys(
@@ -288,7 +173,7 @@ async def test_a_token_that_was_used_before_ends_the_session(
 async def test_a_client_that_lost_the_reply_is_let_in_once_more_for_10_s(door: Door) -> None:
     first = await door.sign_in(a_user())
     unseen = await door.refresh(first.refresh_token)
-    door.clock.ahead += GRACE - SECOND
+    door.clock.now += GRACE - SECOND
     again = await door.refresh(first.refresh_token)
     after = await door.refresh(again.refresh_token)
     with pytest.raises(RpcError):
@@ -298,7 +183,7 @@ async def test_a_client_that_lost_the_reply_is_let_in_once_more_for_10_s(door: D
 
     late = await door.sign_in(a_user())
     await door.refresh(late.refresh_token)
-    door.clock.ahead += GRACE
+    door.clock.now += GRACE
     with pytest.raises(RpcError) as refused:
         await door.refresh(late.refresh_token)
     assert refused.value.code is ErrorCode.UNAUTHENTICATED
@@ -362,9 +247,9 @@ async def test_a_refresh_whose_reply_was_lost_to_a_kill_is_repeated_elsewhere(
 @requirement("access:tokens:refresh")
 async def test_a_session_ends_after_30_days_however_often_it_was_refreshed(door: Door) -> None:
     token = await door.sign_in(a_user())
-    door.clock.ahead += SESSION_LIFE - timedelta(hours=1)
+    door.clock.now += SESSION_LIFE - timedelta(hours=1)
     token = await door.refresh(token.refresh_token)
-    door.clock.ahead += timedelta(hours=1)
+    door.clock.now += timedelta(hours=1)
     with pytest.raises(RpcError) as refused:
         await door.refresh(token.refresh_token)
     assert refused.value.code is ErrorCode.UNAUTHENTICATED
@@ -426,7 +311,11 @@ async def test_a_token_that_is_not_ours_ends_nothing_and_is_no_error(
     for each in forged:
         assert await token_service(replicas[0], "RevokeToken", token=each) == (200, {})
     assert claims["sid"] not in {value for _, value in await revoked(replicas[0])}
-    _, of_a_key = await exchange(replicas[0], (await Person(replicas[0], a_user()).key())["secret"])
+    exchange = {
+        "subjectToken": (await Person(replicas[0], a_user()).key())["secret"],
+        "subjectTokenType": SubjectTokenType.API_KEY,
+    }
+    _, of_a_key = await token_service(replicas[0], "ExchangeToken", **exchange)
     body = {"token": of_a_key["accessToken"]}
     assert await token_service(replicas[0], "RevokeToken", **body) == (200, {})
     await door.refresh(token.refresh_token)
@@ -459,9 +348,9 @@ async def test_a_revocation_is_listed_until_its_last_token_is_over(door: Door) -
         return found & {user_id, key_id}
 
     assert await listed() == {user_id, key_id}
-    door.clock.ahead = LONGEST_ACCESS_TOKEN
+    door.clock.now += LONGEST_ACCESS_TOKEN
     assert await listed() == {user_id}
-    door.clock.ahead = LONGEST_TOKEN
+    door.clock.now += LONGEST_TOKEN - LONGEST_ACCESS_TOKEN
     assert await listed() == set()
 
 
@@ -472,9 +361,9 @@ async def test_only_the_edge_lists_what_was_revoked(replicas: list[AuthApp]) -> 
 
 async def test_what_is_long_over_is_forgotten(door: Door) -> None:
     token = await door.sign_in(a_user())
-    door.clock.ahead = SESSION_LIFE
+    door.clock.now += SESSION_LIFE
     await door.sign_ins.sessions.purge()
-    door.clock.ahead = timedelta(0)
+    door.clock.now -= SESSION_LIFE
     with pytest.raises(RpcError) as refused:
         await door.refresh(token.refresh_token)
     assert refused.value.code is ErrorCode.UNAUTHENTICATED

@@ -1,0 +1,65 @@
+"""The stores of the running replicas, used by a test directly at a time of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.auth.adapters.hashing import API_KEYS, KeyedHash, random_base62
+from services.auth.adapters.limits import ValkeyCallCounter
+from services.auth.adapters.openfga import OpenFgaRelations
+from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.keys import PostgresApiKeys
+from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
+from services.auth.rpc.keys import Keys
+from services.cli.stack import Stack
+from services.kit.db import Database
+
+KEY_SECRET = "a secret of at least thirty-two characters"
+
+
+@dataclass
+class MovedClock:
+    """A clock that stands still until it is moved."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class Stores:
+    """What the replicas have, at the time of a clock."""
+
+    database: Database
+    audit: PostgresAuditLog
+    revocations: PostgresRevocations
+    sessions: PostgresSessions
+    keys: Keys
+
+
+@asynccontextmanager
+async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores]:
+    env, database = servers.environment.for_app("auth"), Database(servers.database_url())
+    relations = OpenFgaRelations(
+        env["AUTH_OPENFGA_URL"],
+        env["AUTH_OPENFGA_TOKEN"],
+        alone=lambda: alone(database, "openfga"),
+        changed=lambda: asyncio.sleep(0),
+    )
+    audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
+    keys = Keys(
+        keys=PostgresApiKeys(database, PostgresOutbox(database, relations), audit, revocations),
+        counter=ValkeyCallCounter(env["YOCASO_VALKEY_URL"]),
+        digest=KeyedHash(KEY_SECRET, API_KEYS),
+        draw=random_base62,
+        clock=clock,
+    )
+    sessions = PostgresSessions(database, revocations, audit, clock)
+    yield Stores(database, audit, revocations, sessions, keys)
+    await keys.close()
+    await relations.close()
+    await database.close()
