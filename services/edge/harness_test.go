@@ -178,6 +178,7 @@ func startEdge(t testing.TB, sidecarURL string, environment map[string]string) *
 	running := &runningEdge{url: "http://" + listener.Addr().String(), log: log, stop: stop, done: make(chan error, 1)}
 	go func() { running.done <- e.serve(ctx, listener); close(running.done) }()
 	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections() // one that never carried a call holds a stop up for 5 s
 		stop()
 		<-running.done
 	})
