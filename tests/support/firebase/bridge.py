@@ -1,7 +1,7 @@
 """The auth app with its sidecar and stores, a wire-true Google beside it, and the way to call it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,22 +94,34 @@ class Bridge:
         await asyncio.to_thread(self.stack.restart, "auth", env=env)
         await self.until_answering()
 
-    async def until_answering(self) -> None:
+    async def until_answering(self, probe: "Probe | None" = None) -> None:
         """Wait until a sign-in is answered."""
-        self.google.add("probe")
 
         async def answers() -> bool:
             try:
-                return (await self.exchange(self.google.id_token("probe"))).status == 200
+                return (await self.exchange(await (probe or _probe)(self))).status == 200
             except aiohttp.ClientError:
                 return False
 
         await wait_until(answers, 30, "a sign-in to be answered")
 
 
+Probe = Callable[[Bridge], Awaitable[str]]
+"""Gives an ID token of somebody who may come in."""
+
+
+async def _probe(bridge: Bridge) -> str:
+    bridge.google.add("probe")
+    return bridge.google.id_token("probe")
+
+
 @asynccontextmanager
 async def open_bridge(
-    folder: Path, google_port: int, env: Mapping[str, str] | None = None
+    folder: Path,
+    google_port: int,
+    env: Mapping[str, str] | None = None,
+    *,
+    probe: Probe | None = None,
 ) -> AsyncIterator[Bridge]:
     """Everything started, and a first sign-in answered."""
     async with FirebaseServer(google_port) as google, aiohttp.ClientSession() as session:
@@ -127,5 +139,5 @@ async def open_bridge(
         )
         with stack:
             bridge = Bridge(stack, google, session)
-            await bridge.until_answering()
+            await bridge.until_answering(probe)
             yield bridge
