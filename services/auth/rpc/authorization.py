@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from services.auth.domain.keys import log_of
 from services.auth.domain.sharing import (
     TOKEN_BYTES,
     TOKEN_PREFIX,
@@ -283,7 +284,7 @@ def _event(
 ) -> SharingEvent:
     return SharingEvent(
         actor=caller.user_id,
-        owner=f"user:{owner or caller.user_id}",
+        owner=log_of(owner or caller.user_id),
         object=target,
         key_id=caller.key_id,
         details=details,

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from services.auth.domain.keys import log_of as log_of_user
 from services.auth.domain.sharing import owners
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.relations import Relations
@@ -79,4 +80,5 @@ async def log_of(relations: Relations, target: str, actor: str) -> str:
         known = owners(await relations.read(target)) if ":" in target else set[str]()
     except RpcError:
         known = set[str]()  # no such type, or nobody can tell now
-    return min(known, default=f"user:{actor}")
+    kind, _, name = min(known, default=f"user:{actor}").partition(":")
+    return log_of_user(name) if kind == "user" else f"{kind}:{name}"

@@ -318,6 +318,26 @@ async def test_every_change_of_sharing_is_in_the_owners_log(
     await connection.close()
 
 
+async def test_what_an_organizations_key_shares_is_in_the_organizations_log(
+    world: World, database_url: str
+) -> None:
+    service, eve = world.person("organization.acme"), world.person("eve")
+    target = await world.made_by(service)
+    await service.must("Share", object=target, subject="user:bob")
+    assert await eve.refused("ListShares", object=target) == "NOT_FOUND"
+
+    async def logs() -> list[str]:
+        rows = await connection.fetch(
+            "SELECT owner FROM auth.audit_events WHERE object = $1", target
+        )
+        return [row["owner"] for row in rows] if len(rows) >= 2 else []
+
+    connection = await asyncpg.connect(database_url)
+    log = f"organization:{service.name.removeprefix('organization.')}"
+    assert await wait_until(logs, 5, "the events") == [log, log]
+    await connection.close()
+
+
 async def test_facts_are_asked_and_written_by_apps_only(world: World) -> None:
     olga = world.person("olga")
     fact = {"subject": olga.subject, "relation": "owner", "object": "conversation:c"}
