@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
@@ -66,7 +68,7 @@ class FirebaseSettings(PlatformSettings):
         default="https://identitytoolkit.googleapis.com/v1", pattern=r"^https?://\S+[^/\s]$"
     )
     clock_skew_seconds: int = Field(default=10, ge=0, le=60)
-    revocation_seconds: int = Field(default=30, ge=1, le=3600)
+    revocation_seconds: int = Field(default=30, ge=5, le=3600)
     allow_emulator: bool = False
     emulator_host: str = Field(
         default="",
@@ -119,4 +121,8 @@ def _service_account(given: str) -> dict[str, Any]:
         raise ValueError(f"must have {', '.join(SERVICE_ACCOUNT)}")
     if account["type"] != "service_account":
         raise ValueError("must be of a service account")
+    try:
+        load_pem_private_key(cast(str, account["private_key"]).encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("must have a private_key in PEM") from None
     return cast(dict[str, Any], account)

@@ -178,6 +178,7 @@ TOKEN_SERVICE: Final = RpcService(
                 ErrorCode.UNAUTHENTICATED,
                 ErrorCode.PERMISSION_DENIED,
                 ErrorCode.FAILED_PRECONDITION,
+                ErrorCode.UNAVAILABLE,
             ),
             scope=ACCOUNT_WRITE,
         ),

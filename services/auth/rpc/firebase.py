@@ -173,7 +173,6 @@ class FirebaseLinks:
         bridge = _bridge(self.actors, user_id)
         if self.directory is not None:
             await self.directory.delete(link.uid)
-            await failpoint("firebase.after_delete")
             # A sign-in that comes before the link is gone must not be let in by an older word.
             await bridge.record(FirebaseAccount(looked_up_at=self.clock(), existing=False))
         await self.revocations.revoke("sub", user_id)

@@ -16,7 +16,7 @@ from tests.support.firebase.server import FirebaseServer
 from tests.support.wait import wait_until
 
 OFFSET: Final = 21_000
-BELIEVED: Final = 4
+BELIEVED: Final = 5
 TEMPLATE: Final = Path(__file__).parent / "dapr.yaml"
 ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"
 COOKIE: Final = "urn:yocaso:params:oauth:token-type:firebase-session-cookie"

@@ -18,8 +18,9 @@ from services.kit.errors import ErrorCode, RpcError
 T = TypeVar("T")
 
 THREADS: Final = 8
-HTTP_SECONDS: Final = 4.0
-CALL_SECONDS: Final = 6.0
+HTTP_SECONDS: Final = 3.0
+CALL_SECONDS: Final = 4.0
+"""Shorter than the shortest time for which an answer is believed."""
 NOT_FOUND: Final = "USER_NOT_FOUND"
 INVALID: Final = "INVALID_ARGUMENT"
 
