@@ -331,6 +331,18 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ACCESS,
         "An owner's fact comes with the object and goes with it, whatever dies in between.",
     ),
+    "access:edge:keys": (
+        f"{RELIABILITY} S-KEY-01",
+        "A key is taken in either header, alone, never in a query, and no log shows it.",
+    ),
+    "access:edge:revocation": (
+        f"{RELIABILITY} S-KEY-01",
+        "A revoked key, its tokens and its streams end at the edge within 5 s.",
+    ),
+    "access:policies": (
+        ACCESS,
+        "What a sidecar lets its app ask of Dapr, and lets others ask of its app, follows the contracts.",
+    ),
     "access:erasure": (
         ACCESS,
         "DeleteAccount removes a user's data from every store, with a receipt.",
