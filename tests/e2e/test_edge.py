@@ -14,6 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from multidict import CIMultiDict
 
+from services.contracts.scopes import CONVERSATIONS_READ
 from tests.e2e.talk import prompt, until_held, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
@@ -35,7 +36,7 @@ def claims(user: str, **other: Any) -> dict[str, Any]:
     """What a good token says."""
     now = int(time.time())
     good = {"iss": "yocaso", "aud": "yocaso", "sub": user, "iat": now, "exp": now + 600}
-    return {**good, "email": "a@example.com", **other}
+    return {**good, "email": "a@example.com", "scope": CONVERSATIONS_READ, **other}
 
 
 def forgeries(token: str, key: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -152,7 +153,8 @@ async def test_an_identity_that_a_client_sends_is_not_believed(
 async def test_an_app_takes_one_whole_identity_and_no_other(
     platform: Platform, alice: Client, identity: list[tuple[str, str]], status: int
 ) -> None:
-    assert (await inside(platform, alice.session, "edge", identity))[0] == status
+    said = [("x-scopes", CONVERSATIONS_READ), *identity]
+    assert (await inside(platform, alice.session, "edge", said))[0] == status
 
 
 @requirement("kit:identity")
