@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
@@ -32,20 +33,9 @@ class Signer:
     private: RSAPrivateKey = field(default_factory=_key, repr=False)
 
     def __post_init__(self) -> None:
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "securetoken.system")])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(self.private.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=16))
-            .sign(self.private, SHA256())
-        )
-        object.__setattr__(self, "kid", certificate.fingerprint(SHA1()).hex())
-        object.__setattr__(self, "certificate", certificate.public_bytes(Encoding.PEM).decode())
+        kid, certificate = self_signed(self.private)
+        object.__setattr__(self, "kid", kid)
+        object.__setattr__(self, "certificate", certificate)
 
     kid: str = field(init=False)
     certificate: str = field(init=False)
@@ -77,6 +67,23 @@ class Signer:
             "n": b64(numbers.n.to_bytes(256)),
             "e": b64(numbers.e.to_bytes(3)),
         }
+
+
+def self_signed(key: RSAPrivateKey | EllipticCurvePrivateKey) -> tuple[str, str]:
+    """Fingerprint and PEM of a certificate of a key by itself."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "securetoken.system")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=16))
+        .sign(key, SHA256())
+    )
+    return certificate.fingerprint(SHA1()).hex(), certificate.public_bytes(Encoding.PEM).decode()
 
 
 def signing_input(header: Any, claims: Any) -> str:

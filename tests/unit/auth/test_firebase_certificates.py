@@ -1,11 +1,13 @@
 """Google's certificates: kept while they count, fetched with restraint, and never doubted without cause."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Final
 
 import httpx2
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from joserfc.jwk import RSAKey
 
 from services.auth.adapters.firebase import Certificates
@@ -13,6 +15,7 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.outbound import OutboundTimeouts, open_outbound
 from tests.requirements import requirement
 from tests.support.firebase import FirebaseServer
+from tests.support.firebase.signing import self_signed
 
 pytestmark = pytest.mark.loopback
 
@@ -170,7 +173,9 @@ async def test_a_set_grown_old_is_fetched_anew_before_its_end(
         b'{"kid": 1}',
         b'{"kid": "no certificate"}',
         b"x" * 300_000,
+        json.dumps({"kid": self_signed(generate_private_key(SECP256R1()))[1]}).encode(),
     ],
+    ids=range(8),
 )
 async def test_nonsense_instead_of_certificates_changes_nothing(
     client: httpx2.AsyncClient, google: FirebaseServer, clock: MovedClock, body: bytes
