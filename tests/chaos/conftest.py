@@ -1,6 +1,5 @@
 """One platform for the whole folder; each test restarts only what it killed."""
 
-import contextlib
 import json
 import shutil
 import tempfile
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.cli.edge import CallError
+from tests.chaos.faults import until_issuing
 from tests.support.platform import Client, Platform
-from tests.support.wait import wait_until
 
 # A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
 ENV = {
@@ -41,13 +39,7 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 @pytest.fixture
 async def alice(platform: Platform) -> AsyncIterator[Client]:
     """A user of this test alone; what the test before killed may still answer UNAVAILABLE once."""
-
-    def is_issuing() -> bool:
-        with contextlib.suppress(CallError):
-            return bool(platform.token("probe"))
-        return False
-
-    await wait_until(is_issuing, 30, "a token to be issued")
+    await until_issuing(platform)
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 

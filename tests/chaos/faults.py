@@ -1,6 +1,7 @@
 """Kills with a proof that they hit, and the time until the platform answers again."""
 
 import asyncio
+import contextlib
 import signal
 import time
 import uuid
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from services.cli.edge import CallError
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -60,8 +62,20 @@ async def until_ok(
     return found["body"]
 
 
+async def until_issuing(platform: Platform) -> None:
+    """Wait until tokens are issued: a sidecar takes a moment to see that its app is back."""
+
+    def is_issuing() -> bool:
+        with contextlib.suppress(CallError):
+            return bool(platform.token("probe"))
+        return False
+
+    await wait_until(is_issuing, 30, "a token to be issued")
+
+
 async def until_begun(platform: Platform) -> None:
     """Wait until conversations can be created and written; no turn is begun, so failpoints of turns stay armed."""
+    await until_issuing(platform)
     async with platform.client("probe") as client:
         created = await until_ok(client, "CreateConversation")
         await until_ok(

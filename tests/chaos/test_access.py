@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.chaos.access import Facts, call_account, key, receipt
-from tests.chaos.faults import kill, restart, running, until_begun, until_ok
+from tests.chaos.faults import kill, restart, running, until_begun, until_issuing, until_ok
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.platform import Client, Platform
@@ -116,6 +116,7 @@ async def test_an_erasure_that_was_cut_is_finished(
     platform: Platform, socket: Path, facts: Facts, app: str, point: str
 ) -> None:
     user = f"leaver-{point.rpartition('.')[2].replace('_', '-')}"
+    await until_issuing(platform)
     async with FailpointControl(socket) as control, platform.client(user) as leaver:
         await restart(platform, app, control.environment(f"{point}:1:stop"))
         await until_begun(platform)
