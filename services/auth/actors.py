@@ -70,7 +70,7 @@ class FirebaseBridgeActor(DomainActor, FirebaseBridgeActorInterface):
     @override
     async def unlink(self) -> Empty:
         """Forget the person."""
-        await self._save(await self._load(), NOTHING)
+        await self._state.erase()
         return Empty()
 
     async def _load(self) -> FirebaseIdentity:
