@@ -233,6 +233,30 @@ func TestAKeyThatIsGoodAgainAfterARevocationIsAskedAboutOnce(t *testing.T) {
 	}
 }
 
+func TestAKeyThatSurvivesARevocationOfItsTokensNeverFails(t *testing.T) {
+	handle, _ := recorded()
+	sidecar := newFakeSidecar(t, handle)
+	edge := startEdge(t, sidecar.URL, map[string]string{"EDGE_REVOCATION_SECONDS": "0.05"})
+	key := newKey()
+	sidecar.knows(key, validKey())
+	token := sign(t, 0, kid("k1"), claimsWith(map[string]any{"key_id": keyID}))
+	for _, credential := range []string{key, token} {
+		if got := post(t, edge, unaryPath, credential); got.status != 200 {
+			t.Fatalf("got %d %s", got.status, got.body)
+		}
+	}
+	sidecar.revoke("key_id", keyID, time.Now()) // its scopes were narrowed, say
+	eventually(t, "the token to end", func() bool {
+		if got := post(t, edge, unaryPath, key); got.status != 200 {
+			t.Fatalf("the key: got %d %s", got.status, got.body)
+		}
+		return post(t, edge, unaryPath, token).status == 401
+	})
+	if got := post(t, edge, unaryPath, key); got.status != 200 {
+		t.Errorf("the key: got %d %s", got.status, got.body)
+	}
+}
+
 func TestWhileAuthIsAwayOnlyAFreshAnswerCounts(t *testing.T) {
 	handle, seen := recorded()
 	sidecar := newFakeSidecar(t, handle)

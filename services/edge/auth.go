@@ -90,12 +90,17 @@ func (e *edge) identify(r *http.Request, validator *auth0.JWTValidator) (caller,
 	if err != nil {
 		return caller{}, err
 	}
-	var who caller
-	if given.isKey {
-		who, err = e.apiKeys.identify(r.Context(), given.secret)
-	} else {
-		who, err = ofToken(given.secret, validator)
+	if !given.isKey {
+		return e.unlessRevoked(ofToken(given.secret, validator))
 	}
+	who, err := e.unlessRevoked(e.apiKeys.identify(r.Context(), given.secret))
+	if errors.Is(err, errRevoked) { // the answer may be older than the revocation; auth knows whether the key still works
+		who, err = e.unlessRevoked(e.apiKeys.identify(r.Context(), given.secret))
+	}
+	return who, err
+}
+
+func (e *edge) unlessRevoked(who caller, err error) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
