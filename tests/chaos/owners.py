@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
+import grpc.aio
 
 from tests.chaos.faults import kill, restart, running, until_ok
+from tests.support.actors import invoke_actor
 from tests.support.checkers import check_seqs, check_set
 from tests.support.history import History
 from tests.support.platform import Client, Platform
@@ -29,38 +30,26 @@ class Log:
     """The messages of one conversation, appended by many."""
 
     conversation: str
-    user: str
     history: History = field(default_factory=History)
 
 
 class Appender:
     """Calls ConversationActor through a chosen sidecar, as the app beside that sidecar would."""
 
-    def __init__(self, platform: Platform, session: aiohttp.ClientSession) -> None:
+    def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self._session = session
 
     async def actor(
         self, host: str, conversation: str, method: str, body: Any, patience: float = PATIENCE
     ) -> Any:
-        """The method's Reply; raises aiohttp.ClientError where its outcome is unknown."""
-        stack = self._platform.stack
-        url = stack.url(f"{host}-daprd")
-        async with self._session.put(
-            f"{url}/v1.0/actors/ConversationActor/{conversation}/method/{method}",
-            json=body,
-            headers={"dapr-api-token": stack.api_token(host)},
-            timeout=aiohttp.ClientTimeout(total=patience),
-        ) as reply:
-            if reply.status != 200:
-                raise aiohttp.ClientPayloadError(f"{reply.status}: {await reply.text()}")
-            return await reply.json(content_type=None)
+        """The method's Reply; raises grpc.aio.AioRpcError where its outcome is unknown."""
+        actor = ("ConversationActor", conversation)
+        return await invoke_actor(self._platform.stack, host, actor, method, body, patience)
 
     async def append(self, log: Log, host: str, *, keyed: bool, patience: float = PATIENCE) -> bool:
         """Append a message; one with a key is repeated until its outcome is known, one without is not."""
         text = f"{host}-{uuid.uuid4().hex}"
         body = {
-            "user_id": log.user,
             "message_id": f"msg_{uuid.uuid4().hex}",
             "repeatable": keyed,
             "request": {"conversationId": log.conversation, "role": "USER", "text": text},
@@ -79,7 +68,7 @@ class Appender:
     async def _attempt(self, host: str, log: Log, body: Any, patience: float = PATIENCE) -> bool:
         try:
             reply = await self.actor(host, log.conversation, "AppendMessage", body, patience)
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except grpc.aio.AioRpcError:
             return False
         return reply.get("error") is None
 

@@ -5,14 +5,12 @@ damage, so the test would notice if the guard were gone.
 """
 
 import asyncio
-import base64
 import json
 import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from services.contracts.turns import BeginTurnCommand
@@ -39,10 +37,9 @@ MUTANT_ROUNDS = 4
 
 
 @pytest.fixture
-async def appender(platform: Platform) -> AsyncIterator[Appender]:
+def appender(platform: Platform) -> Appender:
     """Calls actors beside the sidecars."""
-    async with aiohttp.ClientSession() as session:
-        yield Appender(platform, session)
+    return Appender(platform)
 
 
 @pytest.fixture(params=[False, True], ids=["guarded", "blind"])
@@ -57,9 +54,8 @@ async def blind(platform: Platform, request: pytest.FixtureRequest) -> AsyncIter
 async def test_two_hosts_of_an_actor_damage_nothing_while_the_guard_stands(
     platform: Platform, alice: Client, appender: Appender, blind: bool
 ) -> None:
-    user = _user_of(alice)
     made = [await until_ok(alice, "CreateConversation") for _ in range(ACTORS)]
-    logs = [Log(one["conversationId"], user) for one in made]
+    logs = [Log(one["conversationId"]) for one in made]
     damaged: list[str] = []
     for _ in range(MUTANT_ROUNDS if blind else 1):  # a race that the mutant may win once by luck
         taken = await double_activation(platform, appender, logs)
@@ -89,11 +85,10 @@ async def test_two_processes_that_own_one_state_lose_no_commit_while_the_guard_s
 async def test_a_caller_that_leaves_does_not_let_two_calls_overlap(
     platform: Platform, alice: Client, appender: Appender, socket: Path
 ) -> None:
-    user = _user_of(alice)
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("turn.after_user_commit:1:stop"))
         await until_begun(platform)
-        log, other = [Log(await alice.conversation(), user) for _ in range(2)]
+        log, other = [Log(await alice.conversation()) for _ in range(2)]
         leaving = asyncio.create_task(
             appender.actor("llm", log.conversation, "BeginTurn", _begin(log))
         )
@@ -150,7 +145,6 @@ def _grpc_address(platform: Platform) -> str:
 def _begin(log: Log) -> dict[str, object]:
     command = BeginTurnCommand.model_validate(
         {
-            "user_id": log.user,
             "turn_id": f"turn_{uuid.uuid4().hex}",
             "repeatable": True,
             "model": "scripted/one",
@@ -158,9 +152,3 @@ def _begin(log: Log) -> dict[str, object]:
         }
     )
     return command.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _user_of(client: Client) -> str:
-    """The user that a client's token names."""
-    claims = client.token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"]

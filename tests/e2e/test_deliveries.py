@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 
 from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.scopes import USER_SCOPES
 from tests.support.platform import Client, Platform
 
 USER = "delivered"
@@ -17,6 +18,7 @@ async def deliver(platform: Platform, method: str, call_id: str, **body: Any) ->
     headers = {
         "dapr-api-token": platform.stack.api_token("edge"),
         "x-user-id": USER,
+        "x-scopes": " ".join(USER_SCOPES),
         "x-call-id": call_id,
     }
     async with (

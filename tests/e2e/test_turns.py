@@ -22,6 +22,7 @@ from tests.e2e.talk import (
     user_of,
 )
 from tests.requirements import requirement
+from tests.support.actors import invoke_actor
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -226,16 +227,14 @@ async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
     owner = user_of(alice)
     await log.open(turn_id, kind=TURN_STREAM, owner=owner, subject=conversation)
     command = {
-        "user_id": owner,
         "turn_id": turn_id,
         "repeatable": False,
         "model": "scripted/one",
         "request": {"conversationId": conversation, "text": "is anybody there?"},
     }
-    url = platform.stack.url("llm-daprd") + f"/v1.0/actors/ConversationActor/{conversation}"
-    token = {"dapr-api-token": platform.stack.api_token("llm")}
-    async with alice.session.put(f"{url}/method/BeginTurn", json=command, headers=token) as reply:
-        assert reply.status == 200, await reply.text()
+    actor = ("ConversationActor", conversation)
+    reply = await invoke_actor(platform.stack, "llm", actor, "BeginTurn", command, timeout=10)
+    assert reply["ok"]["turn"]["status"] == "RUNNING"
     ref = {"conversationId": conversation, "turnId": turn_id}
     assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"
     assert (await ended(alice, ref, timeout=40))["status"] == "COMPLETED"
