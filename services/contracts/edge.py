@@ -7,6 +7,7 @@ edge fills in at start.
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ VALIDATOR: Final[Json] = {
 }
 
 
-def configuration() -> Json:
+def configuration(services: Sequence[RpcService] = SERVICES) -> Json:
     """The whole file: settings of the service, then one endpoint per route that clients may call."""
     return {
         "$schema": "https://www.krakend.io/schema/v2.11/krakend.json",
@@ -81,7 +82,7 @@ def configuration() -> Json:
             },
             NAMESPACE: {"help_url": HELP_BASE_URL, "errors": _errors()},
         },
-        "endpoints": [_jwks_endpoint(), *_rpc_endpoints()],
+        "endpoints": [_jwks_endpoint(), *_rpc_endpoints(services)],
     }
 
 
@@ -92,10 +93,10 @@ def _errors() -> Json:
     }
 
 
-def _rpc_endpoints() -> list[Json]:
+def _rpc_endpoints(services: Sequence[RpcService]) -> list[Json]:
     return [
         _rpc_endpoint(service, method, verb)
-        for service in SERVICES
+        for service in services
         for method in service.methods
         if not method.internal
         for verb in (("POST", "GET") if method.stream else ("POST",))

@@ -1,4 +1,4 @@
-"""`poe bench [W1 W2 W3 growth memory start]`: figures of this machine, one JSON line each."""
+"""`poe bench [W1 W2 W3 access growth memory start]`: figures of this machine, one JSON line each."""
 
 import asyncio
 import os
@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.bench import appends, footprint, growth, steps, turns
+from tests.bench import access, appends, footprint, growth, steps, turns
 from tests.bench.figures import emit
 from tests.support.platform import Platform
 
 OFFSET = 12_000
+ALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": access.measure}
+"""Those that start what they measure themselves."""
 ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
     "W1": appends.measure,
     "W3": turns.measure,
@@ -24,15 +26,16 @@ ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
 
 def main() -> None:
     """Measure what is named, or everything."""
-    wanted = sys.argv[1:] or ["W2", *ON_PLATFORM]
-    unknown = set(wanted) - {"W2", *ON_PLATFORM}
+    wanted = sys.argv[1:] or [*ALONE, *ON_PLATFORM]
+    unknown = set(wanted) - {*ALONE, *ON_PLATFORM}
     if unknown:
         raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}")
     emit("machine", cores=os.cpu_count(), load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="yocaso-bench-") as folder:
-        if "W2" in wanted:
-            steps.measure(Path(folder) / "steps")
-        if set(wanted) - {"W2"}:
+        for name, alone in ALONE.items():
+            if name in wanted:
+                alone(Path(folder) / name)
+        if set(wanted) - set(ALONE):
             _on_platform(
                 Path(folder) / "platform", [name for name in ON_PLATFORM if name in wanted]
             )

@@ -6,6 +6,7 @@ import aiohttp
 import asyncpg
 
 from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.scopes import USER_SCOPES
 from tests.bench.figures import Run, closed_loop, emit
 from tests.support.platform import Client, Platform
 
@@ -58,7 +59,11 @@ async def _invoked(platform: Platform) -> tuple[Run, Run]:
     """The same as another Dapr app does it: through a sidecar, without the edge."""
     stack = platform.stack
     url = f"{stack.url('edge-daprd')}/v1.0/invoke/llm/method/{CONVERSATION_SERVICE.name}/"
-    headers = {"dapr-api-token": stack.api_token("edge"), "x-user-id": "bench-invoke"}
+    headers = {
+        "dapr-api-token": stack.api_token("edge"),
+        "x-user-id": "bench-invoke",
+        "x-scopes": " ".join(USER_SCOPES),
+    }
     async with aiohttp.ClientSession(url, headers=headers) as session:
 
         async def call(method: str, body: dict[str, str]) -> Any:

@@ -1,0 +1,174 @@
+"""What authentication and authorization add to a call: the same method that does nothing, with and without them.
+
+Through the real edge to an app without a sidecar, so that hops, which are not access's, do not blur the difference.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from valkey.asyncio import Valkey
+
+from services.contracts.edge import configuration
+from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.scopes import CONVERSATIONS_READ
+from services.contracts.services import SERVICES
+from services.kit.authorization import CHANGED
+from tests.bench.access_app import BENCH_SERVICE
+from tests.bench.figures import emit, milliseconds, quantile
+from tests.support.platform import ROOT, Client, Platform
+from tests.support.wait import wait_until
+
+OFFSET: Final = 14_000
+APP_PORT: Final = 7191 + OFFSET
+ROUNDS: Final = 600
+COLD_ROUNDS: Final = 200
+
+Call = Callable[[int], Awaitable[None]]
+
+
+def measure(state: Path) -> None:
+    """Print what each way of access adds at p50 and p99, to whom nobody asks anything."""
+    config = state.with_suffix(".json")
+    config.write_text(json.dumps(_edge_config()))
+    platform = Platform(state, OFFSET, env={"edge": {"EDGE_CONFIG": str(config)}})
+    platform.start()
+    try:
+        with _app(platform):
+            asyncio.run(_measure(platform))
+    finally:
+        platform.stop()
+
+
+def _edge_config() -> dict[str, Any]:
+    """The edge's own, with the bench's methods behind it."""
+    config = configuration((*SERVICES, BENCH_SERVICE))
+    for endpoint in config["endpoints"]:
+        for backend in endpoint["backend"]:
+            own = backend["url_pattern"].partition("/v1.0/invoke/bench/method")[2]
+            if own:
+                backend |= {"url_pattern": own, "host": [f"http://127.0.0.1:{APP_PORT}"]}
+    return config
+
+
+@contextmanager
+def _app(platform: Platform) -> Iterator[None]:
+    stack = platform.stack
+    sidecar = stack.url("llm-daprd").rpartition(":")[2]
+    env = {
+        **os.environ,
+        "APP_PORT": str(APP_PORT),
+        "APP_API_TOKEN": stack.api_token("edge"),
+        "DAPR_HTTP_PORT": sidecar,
+        "DAPR_API_TOKEN": stack.api_token("llm"),
+        "YOCASO_VALKEY_URL": stack.environment.valkey_url,
+        "YOCASO_RATE_USER": "1000000",
+    }
+    command = [sys.executable, "-m", "services.kit.serve", "tests.bench.access_app"]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def _measure(platform: Platform) -> None:
+    async with platform.client("bench-access") as client:
+        target = await client.conversation()
+        bench = _Bench(platform, client, target)
+        await wait_until(bench.answers, 20, "the bench's app to answer")
+        await bench.warm()
+        await bench.compare("cached", ROUNDS, bench.ways())
+        await bench.compare("not cached", COLD_ROUNDS, await bench.cold_ways())
+
+
+class _Bench:
+    def __init__(self, platform: Platform, client: Client, target: str) -> None:
+        self._client = client
+        self._body = {"conversationId": target}
+        self._valkey: Any = Valkey.from_url(platform.stack.environment.valkey_url)
+        self._bearer = {"authorization": f"Bearer {client.token}"}
+        self._keys: list[str] = []
+
+    async def answers(self) -> bool:
+        try:
+            await self._call("Open", {})
+        except (AssertionError, aiohttp.ClientError):
+            return False
+        return True
+
+    async def warm(self) -> None:
+        self._keys = [await self._new_key() for _ in range(COLD_ROUNDS + 1)]
+        for way in (self._open, *self.ways().values()):
+            for number in range(100):
+                await way(number)
+
+    def ways(self) -> dict[str, Call]:
+        key = {"x-api-key": self._keys[0]}
+        return {
+            "access token, scope": lambda _: self._call("Scoped", self._bearer),
+            "access token, scope, object": lambda _: self._call("Owned", self._bearer),
+            "API key, scope, object": lambda _: self._call("Owned", key),
+        }
+
+    async def cold_ways(self) -> dict[str, Call]:
+        async def fact(_: int) -> None:
+            await self._call("Owned", self._bearer)
+
+        async def key_and_fact(number: int) -> None:
+            await self._call("Owned", {"x-api-key": self._keys[1 + number]})
+
+        return {
+            "access token, scope, object (the fact is asked for)": fact,
+            "API key, scope, object (key and fact are asked for)": key_and_fact,
+        }
+
+    async def compare(self, kind: str, rounds: int, ways: dict[str, Call]) -> None:
+        """Turn by turn, so that a machine that slows down slows down all of them."""
+        taken: dict[str, list[float]] = {name: [] for name in ("", *ways)}
+        for number in range(rounds):
+            for name, way in (("", self._open), *ways.items()):
+                if kind != "cached":
+                    await self._valkey.publish(CHANGED, b"bench")
+                began = asyncio.get_running_loop().time()
+                await way(number)
+                taken[name].append(asyncio.get_running_loop().time() - began)
+        base = taken.pop("")
+        for name, latencies in taken.items():
+            emit(
+                f"access {kind}: {name}",
+                n=rounds,
+                **{
+                    f"added_p{share}_ms": milliseconds(
+                        quantile(latencies, share / 100) - quantile(base, share / 100)
+                    )
+                    for share in (50, 99)
+                },
+                p50_ms=milliseconds(quantile(latencies, 0.5)),
+                baseline="the same call of a method for anybody",
+                baseline_p50_ms=milliseconds(quantile(base, 0.5)),
+            )
+
+    async def _open(self, _: int) -> None:
+        await self._call("Open", {})
+
+    async def _call(self, method: str, headers: dict[str, str]) -> None:
+        url = self._client.url + BENCH_SERVICE.edge_path(BENCH_SERVICE[method])
+        async with self._client.session.post(url, json=self._body, headers=headers) as reply:
+            assert reply.status == 200, await reply.text()
+            await reply.read()
+
+    async def _new_key(self) -> str:
+        url = self._client.url + API_KEY_SERVICE.edge_path(API_KEY_SERVICE["CreateApiKey"])
+        body = {"name": "bench", "scopes": [CONVERSATIONS_READ]}
+        async with self._client.session.post(url, json=body, headers=self._bearer) as reply:
+            assert reply.status == 200, await reply.text()
+            return (await reply.json())["secret"]

@@ -1,0 +1,88 @@
+"""An app for `access`: methods that do nothing, so that what is measured is who may call them."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Annotated, Final
+
+from fastapi import Depends, FastAPI
+
+from services.contracts.access import Access
+from services.contracts.scopes import CONVERSATIONS_READ
+from services.kit.app import background, create_service
+from services.kit.authorization import GUARD_STATE, Caller, Decisions, Guard, Permitted
+from services.kit.contract import Empty, Message, RpcMethod, RpcService
+from services.kit.identity import CallerIdentity
+from services.kit.limits import RateLimiter
+from services.kit.rpc import RpcRouter
+from services.kit.rpc_client import RpcClient
+from services.kit.settings import PlatformSettings, load_settings
+from services.kit.signals import Signals
+
+
+class Named(Message):
+    """Names a conversation."""
+
+    conversation_id: str
+
+
+BENCH_SERVICE: Final = RpcService(
+    "yocaso.bench.v1.NothingService",
+    app_id="bench",
+    summary="Does nothing.",
+    methods=(
+        RpcMethod("Open", Named, Empty, "For anybody", public=True),
+        RpcMethod("Scoped", Named, Empty, "For a scope", scope=CONVERSATIONS_READ),
+        RpcMethod("Owned", Named, Empty, "For a relation", scope=CONVERSATIONS_READ),
+    ),
+)
+CanView = Annotated[
+    CallerIdentity, Depends(Permitted("viewer", "conversation_id", kind="conversation"))
+]
+
+rpc = RpcRouter(BENCH_SERVICE)
+
+
+@rpc.method
+async def open(request: Named) -> Empty:  # the baseline: nobody is asked who calls
+    return Empty()
+
+
+@rpc.method
+async def scoped(request: Named, _: Caller) -> Empty:
+    return Empty()
+
+
+@rpc.method
+async def owned(request: Named, _: CanView) -> Empty:
+    return Empty()
+
+
+def create_app() -> FastAPI:
+    """The app; called without a sidecar of its own, it asks through another's."""
+    settings = load_settings(PlatformSettings)
+
+    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
+        url = settings.valkey_url.get_secret_value()
+        signals = Signals(url)
+        await signals.start()
+        stack.push_async_callback(signals.close)
+        client = RpcClient()
+        stack.push_async_callback(client.close)
+        access = Access(client)
+        decisions = Decisions(access)
+        limiter = RateLimiter(
+            url, name="bench", limit=settings.user_rate, window=timedelta(minutes=1)
+        )
+        setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
+        forgetting = asyncio.create_task(decisions.forget_on(signals))
+        await stack.enter_async_context(background(forgetting))
+
+    return create_service(
+        "bench",
+        settings,
+        routers=[rpc],
+        lifespan=lifespan,
+        document=dict,
+        identity_callers=("",),  # the edge calls it without a sidecar, which would name the caller
+    )
