@@ -277,7 +277,8 @@ def _success(method: RpcMethod) -> Json:
     return {
         "description": (
             "Server-sent events: `id` is the seq, `event` the type, `data` one event as JSON. The terminal event is "
-            "last. `reconnect` asks the client to come back with Last-Event-ID. Comments keep the connection open."
+            "last. `reconnect` asks the client to come back with Last-Event-ID; `error` ends a stream that may no longer be "
+            "read, with an RpcError as its data. Comments keep the connection open."
         ),
         # An event's data, by which the text of the stream is made; `schema` describes one frame's JSON.
         "content": {

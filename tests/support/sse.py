@@ -187,13 +187,20 @@ class StreamClient:
                 if sent.event == "reconnect":
                     return
                 if sent.event == "error":
-                    raise MalformedStream(f"the stream failed: {sent.data}")
+                    self._note(sent)
+                    return
                 self.fold.take(sent)
                 if self.fold.terminal:
                     return
         except (aiohttp.ClientError, OSError) as error:
             self.failures.append(repr(error))
             await asyncio.sleep(0.05)
+
+    def _note(self, sent: SseEvent) -> None:
+        """An error that may pass is answered by resuming, as a lost connection is."""
+        if sent.json()["error"]["isTerminal"]:
+            raise MalformedStream(f"the stream failed: {sent.data}")
+        self.failures.append(sent.data)
 
     async def events(self) -> AsyncIterator[SseEvent]:
         """The frames of one connection from where the fold stands, folded as they are read; no resuming."""

@@ -89,7 +89,8 @@ class ChatClient:
                     for data in decoder.feed(chunk):
                         event = json.loads(data)
                         if "error" in event:
-                            raise CallError(503, data)
+                            lasting = event["error"].get("isTerminal", False)
+                            raise CallError(404 if lasting else 503, data)
                         if "seq" not in event:
                             return  # `reconnect`: the server asks to come back now
                         yield event
