@@ -257,6 +257,27 @@ func TestAKeyThatSurvivesARevocationOfItsTokensNeverFails(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatARevocationOvertakesIsAskedForAgain(t *testing.T) {
+	handle, _ := recorded()
+	sidecar := newFakeSidecar(t, handle)
+	edge := startEdge(t, sidecar.URL, map[string]string{"EDGE_REVOCATION_SECONDS": "0.05"})
+	post(t, edge, unaryPath, goodToken(t)) // from now on the list is read
+	verify := func(string) any {
+		if sidecar.verifies.Load() == 1 {
+			sidecar.revoke("key_id", keyID, time.Now())
+			read := sidecar.lists.Load() // the one under way may not have it yet
+			for deadline := time.Now().Add(2 * time.Second); sidecar.lists.Load() < read+3 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return validKey()
+	}
+	sidecar.verify.Store(&verify)
+	if got := post(t, edge, unaryPath, newKey()); got.status != 200 || sidecar.verifies.Load() != 2 {
+		t.Errorf("got %d %s after %d questions", got.status, got.body, sidecar.verifies.Load())
+	}
+}
+
 func TestWhileAuthIsAwayOnlyAFreshAnswerCounts(t *testing.T) {
 	handle, seen := recorded()
 	sidecar := newFakeSidecar(t, handle)

@@ -57,6 +57,7 @@ type fakeSidecar struct {
 	verify      atomic.Pointer[func(secret string) any]
 	verifies    atomic.Int64
 	revocations atomic.Pointer[[]map[string]any]
+	lists       atomic.Int64
 }
 
 func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
@@ -81,6 +82,7 @@ func (s *fakeSidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			revocations = *listed
 		}
 		s.answer(w, r, map[string]any{"revocations": revocations})
+		s.lists.Add(1)
 	default:
 		(*s.handle.Load())(w, r)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -143,8 +144,16 @@ func TestARevocationEndsLiveStreams(t *testing.T) {
 			sidecar.knows(key, map[string]any{"valid": false, "code": "REVOKED"})
 			began := time.Now()
 			sidecar.revoke(row.claim, row.value, began)
-			if rest, err := io.ReadAll(revokedOne.Body); err != nil || len(rest) != 0 {
-				t.Errorf("want a clean end, got %q %v", rest, err)
+			ended := make(chan error, 1)
+			go func() {
+				rest, err := io.ReadAll(revokedOne.Body)
+				if len(rest) != 0 {
+					err = fmt.Errorf("got %q", rest)
+				}
+				ended <- err
+			}()
+			if err := receive(t, ended, "the stream to end"); err != nil {
+				t.Errorf("want a clean end: %v", err)
 			}
 			if took := time.Since(began); took > 2*time.Second {
 				t.Errorf("it took %v", took)
@@ -153,11 +162,34 @@ func TestARevocationEndsLiveStreams(t *testing.T) {
 			if again := connect(row.credential); again.StatusCode != 401 {
 				t.Errorf("again: %d", again.StatusCode)
 			}
-			next <- "id: 1\n"
+			select {
+			case next <- "id: 1\n":
+			case <-time.After(5 * time.Second):
+				t.Fatal("another's stream ended too")
+			}
 			if line, err := bufio.NewReader(other.Body).ReadString('\n'); line != "id: 1\n" || err != nil {
 				t.Errorf("another's stream: %q %v", line, err)
 			}
 		})
+	}
+}
+
+func TestARevocationIsNewOnlyOnce(t *testing.T) {
+	sidecar := newFakeSidecar(t, nil)
+	s := settings{SidecarURL: sidecar.URL, SidecarToken: sidecarToken}
+	list := newRevocations(s, newIssuer(s, http.DefaultClient), slog.New(slog.DiscardHandler), func(*revoked) {})
+	seen := func(until time.Time) time.Time {
+		sidecar.revoke("key_id", keyID, until)
+		list.read()
+		return (*list.current.Load())[revokedClaim{"key_id", keyID}].seen
+	}
+	until := time.Now()
+	first := seen(until)
+	if again := seen(until); again != first {
+		t.Error("the same revocation counts as new")
+	}
+	if later := seen(until.Add(time.Minute)); later == first {
+		t.Error("a later revocation does not count as new")
 	}
 }
 
