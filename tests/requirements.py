@@ -343,6 +343,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ACCESS,
         "What a sidecar lets its app ask of Dapr, and lets others ask of its app, follows the contracts.",
     ),
+    "access:logs": (f"{RELIABILITY} S-LOG-01", "Secrets and people's words reach no log or trace."),
     "access:erasure": (
         ACCESS,
         "DeleteAccount removes a user's data from every store, with a receipt.",

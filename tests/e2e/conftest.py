@@ -68,6 +68,16 @@ async def database(platform: Platform) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
+async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
+    """Both databases: ours with Dapr's, and OpenFGA's."""
+    url = platform.stack.database_url()
+    opened = [await asyncpg.connect(url), await asyncpg.connect(url, database="openfga")]
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
+@pytest.fixture
 async def log(platform: Platform) -> AsyncIterator[EventLog]:
     """The event log itself, to stand in for a host that died or fell behind."""
     database = Database(platform.stack.database_url())

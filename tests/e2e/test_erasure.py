@@ -1,11 +1,9 @@
 """DeleteAccount removes all that the platform has of a user, and says so on a receipt."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
-import pytest
 
 from services.contracts.accounts import ACCOUNT_SERVICE
 from services.contracts.authorization import AUTHORIZATION_SERVICE
@@ -13,7 +11,8 @@ from services.contracts.keys import API_KEY_SERVICE
 from services.kit.contract import RpcService
 from tests.e2e.talk import ask, user_of
 from tests.requirements import requirement
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client
+from tests.support.stores import rows_with
 from tests.support.wait import wait_until
 
 
@@ -39,39 +38,6 @@ async def receipt(client: Client, deletion_id: str) -> Any:
         return found if found["status"] == "COMPLETED" else None
 
     return await wait_until(complete, 90, "the erasure to be complete", every=0.25)
-
-
-@pytest.fixture
-async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
-    """Both databases: ours with Dapr's, and OpenFGA's."""
-    url = platform.stack.database_url()
-    opened = [await asyncpg.connect(url), await asyncpg.connect(url, database="openfga")]
-    yield opened
-    for connection in opened:
-        await connection.close()
-
-
-async def rows_that_name(stores: list[asyncpg.Connection], text: str) -> dict[str, int]:
-    """How many rows of each table hold a text anywhere, in keys, values and bytes alike."""
-    found: dict[str, int] = {}
-    for connection in stores:
-        tables = await connection.fetch(
-            "SELECT format('%I.%I', table_schema, table_name) AS name FROM information_schema.tables "
-            "WHERE table_type = 'BASE TABLE' AND table_schema NOT IN ('pg_catalog', 'information_schema')"
-        )
-        for table in tables:
-            query = f"SELECT * FROM {table['name']}"
-            held = sum(text in _readable(row) for row in await connection.fetch(query))
-            if held:
-                found[table["name"]] = held
-    return found
-
-
-def _readable(row: asyncpg.Record) -> str:
-    return " ".join(
-        value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        for value in row.values()
-    )
 
 
 @requirement("access:erasure")
@@ -106,10 +72,10 @@ async def test_nothing_that_names_the_user_is_left_but_the_lock(
     kept = {"auth.revocations", "public.changelog"}
 
     async def nothing_left() -> bool:  # the workflow's own history goes last
-        return set(await rows_that_name(stores, user)) <= kept
+        return set(await rows_with(stores, user)) <= kept
 
     await wait_until(nothing_left, 30, "the last trace to be gone")
-    assert (await rows_that_name(stores, "a private")) == {}
+    assert (await rows_with(stores, "a private")) == {}
     said = await bob.must("ListMessages", conversationId=shared)
     assert "said in a conversation of bob's" in [each["text"] for each in said["messages"]]
 
