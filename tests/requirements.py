@@ -339,11 +339,31 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         f"{RELIABILITY} S-KEY-01",
         "A revoked key, its tokens and its streams end at the edge within 5 s.",
     ),
+    "access:matrix": (
+        f"{RELIABILITY} S-TEN-01",
+        "Every operation gives everybody what the contract says; a new one without a row fails.",
+    ),
+    "access:no-canary": (
+        f"{RELIABILITY} S-TEN-02",
+        "No reply shows what is somebody else's.",
+    ),
+    "access:no-secrets-kept": (
+        f"{RELIABILITY} S-LOG-01",
+        "No log, trace or table has a secret, whatever fails.",
+    ),
     "access:policies": (
         ACCESS,
         "What a sidecar lets its app ask of Dapr, and lets others ask of its app, follows the contracts.",
     ),
     "access:logs": (f"{RELIABILITY} S-LOG-01", "Secrets and people's words reach no log or trace."),
+    "access:rate-limits": (
+        f"{RELIABILITY} S-RL-01",
+        "A user's rate is exact over processes, and limited while Valkey is away.",
+    ),
+    "access:budgets": (
+        ACCESS,
+        "A key's turns are booked on it once; past its budget it is refused.",
+    ),
     "access:erasure": (
         ACCESS,
         "DeleteAccount removes a user's data from every store, with a receipt.",

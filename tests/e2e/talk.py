@@ -4,19 +4,30 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import aiohttp
+from sqlalchemy import insert
 
+from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
+from services.auth.domain.sessions import SESSION_LIFE, SID_LENGTH, Session, new_refresh_token
+from services.auth.tables import sessions
+from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
+from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
+from services.kit.db import Database
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, SseEvent, StreamClient
 from tests.support.wait import wait_until
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
+EVERYWHERE_SECONDS = 5
+"""Within which a revocation is known at every edge."""
 
 
 def mark() -> str:
@@ -33,6 +44,61 @@ def user_of(client: Client) -> str:
 def missing(kind: str) -> str:
     """An id that is well formed and names nothing."""
     return f"{kind}_{uuid.uuid4().hex}"
+
+
+async def signed_in(platform: Platform, user: str) -> str:
+    """The refresh token of a sign-in that has just happened; Firebase is stood in for by its row."""
+    digest = KeyedHash(platform.stack.spec("auth").env["AUTH_KEY_SECRET"], REFRESH_TOKENS)
+    now, sid = datetime.now(UTC), random_base62(SID_LENGTH)
+    token = new_refresh_token(sid, random_base62, digest)
+    session = Session(
+        sid=sid,
+        user_id=user,
+        email=f"{user}@example.com",
+        scopes=list(USER_SCOPES),
+        authenticated_at=now,
+        created_at=now,
+        expires_at=now + SESSION_LIFE,
+        digest=digest(token),
+    )
+    database = Database(platform.stack.database_url())
+    async with database.transaction() as connection:
+        await connection.execute(insert(sessions).values(session.model_dump()))
+    await database.close()
+    return token
+
+
+async def refreshed(client: Client, refresh_token: str) -> dict[str, Any]:
+    """The next pair of tokens of a sign-in."""
+    return await client.must_of(TOKEN_SERVICE, "RefreshToken", refreshToken=refresh_token)
+
+
+async def api_key(
+    client: Client, name: str = "a test's", scopes: Sequence[str] = KEY_SCOPES, **fields: Any
+) -> tuple[str, str]:
+    """A new key of a user: its id and its secret."""
+    made = await client.must_of(
+        API_KEY_SERVICE, "CreateApiKey", name=name, scopes=list(scopes), **fields
+    )
+    return made["apiKey"]["keyId"], made["secret"]
+
+
+async def exchanged(client: Client, secret: str) -> str:
+    """The access token that an API key is traded for."""
+    kind = SubjectTokenType.API_KEY
+    traded = await client.must_of(
+        TOKEN_SERVICE, "ExchangeToken", subjectToken=secret, subjectTokenType=kind
+    )
+    return traded["accessToken"]
+
+
+async def until_refused(client: Client) -> None:
+    """Wait until a credential that has ended counts no more."""
+
+    async def refused() -> bool:
+        return (await client.call("ListConversations")).code == "UNAUTHENTICATED"
+
+    await wait_until(refused, EVERYWHERE_SECONDS, "the credential to end")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,9 @@ import aiohttp
 from services.cli.edge import Running
 from services.cli.stack import Stack
 from services.cli.tokens import issue_token
+from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.conversations import CONVERSATION_SERVICE
+from services.kit.contract import RpcService
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +59,7 @@ class Client:
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> Answer:
         """Call a unary method of the conversation service; the answer, whatever it is."""
-        async with self.session.post(
-            self.path(method), json=body, headers=self.headers(headers)
-        ) as reply:
-            text = await reply.text()
-            return Answer(reply.status, json.loads(text) if text else None, reply.headers)
+        return await self.call_of(CONVERSATION_SERVICE, method, headers, **body)
 
     async def must(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
@@ -70,6 +68,37 @@ class Client:
         answer = await self.call(method, headers, **body)
         assert answer.status == 200, answer
         return answer.body
+
+    async def call_of(
+        self,
+        service: RpcService,
+        method: str,
+        headers: Mapping[str, str] | None = None,
+        /,
+        **body: Any,
+    ) -> Answer:
+        """Call a unary method of any service; the answer, whatever it is."""
+        url = self.url + service.edge_path(service[method])
+        async with self.session.post(url, json=body, headers=self.headers(headers)) as reply:
+            text = await reply.text()
+            return Answer(reply.status, json.loads(text) if text else None, reply.headers)
+
+    async def must_of(
+        self,
+        service: RpcService,
+        method: str,
+        headers: Mapping[str, str] | None = None,
+        /,
+        **body: Any,
+    ) -> Any:
+        """Call a unary method of any service that has to succeed; its response."""
+        answer = await self.call_of(service, method, headers, **body)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def as_(self, credential: str) -> Self:
+        """The same client with another credential: an access token or an API key."""
+        return replace(self, token=credential)
 
     async def conversation(self, **fields: Any) -> str:
         """A new conversation's id."""
@@ -173,10 +202,24 @@ class Platform:
             self._model.stdout.close()
             self._model = None
 
-    def token(self, user: str) -> str:
-        """A bearer token of a user."""
+    def token(self, user: str, scopes: Sequence[str] = ()) -> str:
+        """A bearer token of a user; without scopes it may do all that a user may."""
         sidecar = Running(self.edge_url, self.stack.url("auth-daprd"), "authApiToken")
-        return issue_token(self._state, user, f"{user}@example.com", running=sidecar)
+        return issue_token(self._state, user, f"{user}@example.com", scopes, running=sidecar)
+
+    async def write_facts(self, *facts: tuple[str, str, str]) -> None:
+        """Make facts true, each a subject, a relation and an object, as an app that may."""
+        names = ("subject", "relation", "object")
+        writes = [dict(zip(names, fact, strict=True)) for fact in facts]
+        path = f"/v1.0/invoke/auth/method{AUTHORIZATION_SERVICE.path(AUTHORIZATION_SERVICE['WriteTuples'])}"
+        headers = {"dapr-api-token": self.stack.api_token("llm")}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                self.stack.url("llm-daprd") + path, json={"writes": writes}, headers=headers
+            ) as reply,
+        ):
+            assert reply.status == 200, await reply.text()
 
     @asynccontextmanager
     async def client(self, user: str) -> AsyncIterator[Client]:
