@@ -159,6 +159,7 @@ async def _open_guard(
         limit=settings.user_rate,
         window=timedelta(minutes=1),
     )
+    stack.push_async_callback(limiter.close)
     setattr(app.state, GUARD_STATE, Guard(decisions, limiter, denials))
     forgetting = asyncio.create_task(decisions.forget_on(facts.signals), name="access changes")
     await stack.enter_async_context(background(forgetting))
@@ -189,9 +190,11 @@ async def _open_tokens(
 ) -> None:
     secret = settings.key_secret.get_secret_value()
     stored = PostgresApiKeys(database, facts.outbox, facts.audit, revocations)
+    counter = ValkeyCallCounter(settings.valkey_url.get_secret_value())
+    stack.push_async_callback(counter.close)
     using = keys.Keys(
         keys=stored,
-        counter=ValkeyCallCounter(settings.valkey_url.get_secret_value()),
+        counter=counter,
         digest=KeyedHash(secret, API_KEYS),
         draw=random_base62,
         clock=utc_now,

@@ -1,6 +1,5 @@
 """Rate limits, counted in Valkey for all replicas together; while it is away, in each process by itself."""
 
-import asyncio
 import time
 from datetime import timedelta
 from typing import Any, Final
@@ -26,8 +25,8 @@ class RateLimiter:
     def __init__(self, valkey_url: str, *, name: str, limit: int, window: timedelta) -> None:
         self._name = name
         self._item = RateLimitItemPerSecond(limit, int(window.total_seconds()), namespace="rate")
-        storage: Any = storage_from_string(f"async+{_scheme(valkey_url)}", implementation="valkey")
-        self._shared: Any = SlidingWindowCounterRateLimiter(storage)
+        self._storage = valkey_storage(valkey_url)
+        self._shared: Any = SlidingWindowCounterRateLimiter(self._storage)
         self._own: Any = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._away_until = 0.0
 
@@ -46,10 +45,13 @@ class RateLimiter:
             retry_after=await self._wait(limiter, subject),
         )
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await close_storage(self._storage)
+
     async def _hit(self, limiter: Any, subject: str) -> bool:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await limiter.hit(self._item, self._name, subject)
+            return await limiter.hit(self._item, self._name, subject)
         except Exception as error:
             if limiter is self._own:
                 raise
@@ -59,12 +61,22 @@ class RateLimiter:
 
     async def _wait(self, limiter: Any, subject: str) -> timedelta:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                stats = await limiter.get_window_stats(self._item, self._name, subject)
+            stats = await limiter.get_window_stats(self._item, self._name, subject)
         except Exception:
             return timedelta(seconds=1)
         return timedelta(seconds=max(1.0, stats.reset_time - time.time()))
 
 
-def _scheme(url: str) -> str:
-    return "valkey" + url[url.index("://") :]
+def valkey_storage(url: str) -> Any:
+    """Counters in Valkey; a call of them fails within a quarter of a second."""
+    return storage_from_string(
+        "async+valkey" + url[url.index("://") :],
+        implementation="valkey",
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+    )
+
+
+async def close_storage(storage: Any) -> None:
+    """Close a storage's connections, which the library leaves to the garbage collector."""
+    await storage.bridge.storage.aclose()

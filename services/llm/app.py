@@ -124,6 +124,7 @@ async def _open_guard(
         limit=settings.user_rate,
         window=timedelta(minutes=1),
     )
+    stack.push_async_callback(limiter.close)
     setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
     await stack.enter_async_context(
         background(asyncio.create_task(decisions.forget_on(signals), name="access changes"))

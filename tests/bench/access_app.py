@@ -74,6 +74,7 @@ def create_app() -> FastAPI:
         limiter = RateLimiter(
             url, name="bench", limit=settings.user_rate, window=timedelta(minutes=1)
         )
+        stack.push_async_callback(limiter.close)
         setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
         forgetting = asyncio.create_task(decisions.forget_on(signals))
         await stack.enter_async_context(background(forgetting))

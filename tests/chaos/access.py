@@ -8,6 +8,7 @@ import aiohttp
 import asyncpg
 
 from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.keys import API_KEY_SERVICE
 from tests.chaos.faults import PASSING
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -49,6 +50,15 @@ async def call_account(client: Client, method: str, **body: Any) -> tuple[int, A
     path = client.url + ACCOUNT_SERVICE.edge_path(ACCOUNT_SERVICE[method])
     async with client.session.post(path, json=body, headers=client.headers()) as reply:
         return reply.status, await reply.json()
+
+
+async def keys(client: Client, method: str, **body: Any) -> Any:
+    """Call the service of API keys; what it has to succeed with."""
+    path = client.url + API_KEY_SERVICE.edge_path(API_KEY_SERVICE[method])
+    async with client.session.post(path, json=body, headers=client.headers()) as reply:
+        answer = await reply.json()
+        assert reply.status == 200, answer
+        return answer
 
 
 async def receipt(client: Client, deletion_id: str, seconds: float = 90) -> dict[str, Any]:

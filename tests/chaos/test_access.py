@@ -3,15 +3,17 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.chaos.access import Facts, call_account, key, receipt
+from tests.chaos.access import Facts, call_account, key, keys, receipt
 from tests.chaos.faults import kill, restart, running, until_begun, until_issuing, until_ok
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -100,6 +102,35 @@ async def test_nobody_is_let_in_while_openfga_is_away(
         assert found["conversationId"] == conversation
         answer = await mallory.call("GetConversation", conversationId=conversation)
         assert answer.code == "NOT_FOUND"
+
+
+@requirement("access:budgets")
+async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
+    platform: Platform, alice: Client, socket: Path
+) -> None:
+    budget = {"amount": 100, "period": "TOTAL"}
+    made = await keys(
+        alice, "CreateApiKey", name="payer", scopes=["conversations:write"], budget=budget
+    )
+    robot = replace(alice, token=made["secret"])
+    text, call = script_text(text="dear", prompt_tokens=150_000), key()
+    async with FailpointControl(socket) as control:
+        await restart(platform, "llm", control.environment("turn.after_charge:1:stop"))
+        await until_begun(platform)
+        conversation = (await until_ok(robot, "CreateConversation", key()))["conversationId"]
+        cut = asyncio.create_task(
+            robot.call("SendMessage", call, conversationId=conversation, text=text)
+        )
+        hit = await control.wait_for("turn.after_charge")
+        await kill(platform, "llm")
+        await asyncio.gather(cut, return_exceptions=True)
+        await hit.release()
+        await running(platform, "llm")
+    sent = await until_ok(robot, "SendMessage", call, conversationId=conversation, text=text)
+    cost = sent["turn"]["usage"]["cost"]
+    found = await keys(alice, "GetApiKey", keyId=made["apiKey"]["keyId"])
+    assert cost > 0
+    assert found["spent"] == pytest.approx(cost)
 
 
 @requirement("access:erasure")

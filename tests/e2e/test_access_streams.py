@@ -1,147 +1,210 @@
-"""Whoever loses access loses the live stream too, within ten seconds; everybody else reads on."""
+"""What was taken away ends while it is being read, and comes back by no other way of reading."""
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from services.contracts.authorization import AUTHORIZATION_SERVICE
-from tests.e2e.talk import Live, live_turn, prompt, reader, release, user_of
+from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.tokens import TOKEN_SERVICE
+from tests.e2e.matrix import Principal
+from tests.e2e.talk import (
+    EVERYWHERE_SECONDS,
+    Live,
+    api_key,
+    exchanged,
+    live_turn,
+    prompt,
+    reader,
+    refreshed,
+    release,
+    signed_in,
+    until_held,
+    user_of,
+)
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.sse import SseEvent
+from tests.support.wait import wait_until
 
-BOUND: Final = 10.0
-
-
-async def access(client: Client, method: str, **body: Any) -> Any:
-    """Call AuthorizationService; what it has to succeed with."""
-    path = client.url + AUTHORIZATION_SERVICE.edge_path(AUTHORIZATION_SERVICE[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        answer = await reply.json()
-        assert reply.status == 200, answer
-        return answer
+LIVE_SECONDS = 10
+"""Within which a live stream ends whose reader may read no more."""
+WAYS = ("unshared", "link revoked")
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A turn of alice's that stands still, and its gate."""
+class Access:
+    """What alice gave bob of a conversation, and how she takes it away."""
 
-    live: Live
-    object: str
-    gate: str
+    def __init__(self, way: str, alice: Client, bob: Client, conversation: str) -> None:
+        self._way, self._alice, self._bob = way, alice, bob
+        self._object = f"conversation:{conversation}"
+        self._link: dict[str, Any] = {}
+
+    async def give(self, role: str = "VIEWER") -> None:
+        """Share by user, or by a link that bob opens."""
+        if self._way == "unshared":
+            await self._ask("Share", subject=f"user:{user_of(self._bob)}", role=role)
+            return
+        self._link = await self._ask("CreateShareLink", role=role)
+        await self._bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=self._link["token"])
+
+    async def take(self) -> None:
+        """Take it away."""
+        if self._way == "unshared":
+            await self._ask("Unshare", subject=f"user:{user_of(self._bob)}")
+        else:
+            await self._ask("RevokeShareLink", linkId=self._link["linkId"])
+
+    async def _ask(self, method: str, **body: Any) -> Any:
+        return await self._alice.must_of(AUTHORIZATION_SERVICE, method, object=self._object, **body)
 
 
 @asynccontextmanager
-async def held_turn(platform: Platform, alice: Client, conversation: str) -> AsyncIterator[Held]:
-    """A turn whose model has said a word, and waits."""
-    gate = f"gate-{uuid.uuid4().hex}"
-    said = prompt(text="one two three", gate=gate, gate_after=1)
-    async with live_turn(alice, conversation, said, until_text=True) as live:
-        try:
-            yield Held(live, f"conversation:{conversation}", gate)
-        finally:
-            await release(platform, gate)
+async def held_turn(platform: Platform, client: Client, conversation: str) -> AsyncIterator[Live]:
+    """A turn of a client's that has said something and waits at a gate named by its conversation."""
+    said = prompt(tokens=3, gate=conversation, gate_after=1)
+    async with live_turn(client, conversation, said, until_text=True) as turn:
+        await until_held(platform, conversation)
+        yield turn
 
 
-async def frames_until_end(client: Client, ref: Mapping[str, str], seen: asyncio.Event) -> SseEvent:
-    """Read a stream without resuming; its last frame."""
-    frames: list[SseEvent] = []
-    async for frame in reader(client, "StreamEvents", ref).events():
-        frames.append(frame)
-        seen.set()
-    return frames[-1]
+async def until_error(frames: AsyncIterator[SseEvent], first: asyncio.Event) -> dict[str, Any]:
+    """Read on to the event `error`, and to the end after it; sets the event with the first frame."""
+    errors: list[dict[str, Any]] = []
+    async for frame in frames:
+        first.set()
+        assert not errors, f"{frame} after the error"
+        if frame.event == "error":
+            errors.append(frame.json()["error"])
+    assert len(errors) == 1
+    return errors[0]
 
 
-async def reading(client: Client, ref: Mapping[str, str]) -> "asyncio.Task[SseEvent]":
-    """A reader that has begun to read."""
-    seen = asyncio.Event()
-    task = asyncio.create_task(frames_until_end(client, ref, seen))
-    await asyncio.wait_for(seen.wait(), 10)
-    return task
-
-
-async def give(alice: Client, bob: Client, way: str, target: str) -> Any:
-    """Let bob read, by a share or by a link that he opens; returns what takes it back."""
-    if way == "share":
-        subject = f"user:{user_of(bob)}"
-        await access(alice, "Share", object=target, subject=subject)
-        return "Unshare", {"object": target, "subject": subject}
-    link = await access(alice, "CreateShareLink", object=target)
-    await access(bob, "OpenShareLink", token=link["token"])
-    return "RevokeShareLink", {"object": target, "linkId": link["linkId"]}
-
-
-@requirement("access:stream-recheck")
-@pytest.mark.parametrize("way", ["share", "link"])
-async def test_a_share_that_is_taken_back_ends_the_live_stream(
+@requirement("access:stream-recheck", "access:sharing", "access:share-links")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_follower_who_is_shut_out_is_told_so_within_ten_seconds_and_nobody_else(
     platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
-    async with held_turn(platform, alice, conversation) as held:
-        method, body = await give(alice, bob, way, held.object)
-        bobs = await reading(bob, held.live.ref)
-        alices = await reading(alice, held.live.ref)
+    access, reading = Access(way, alice, bob, conversation), asyncio.Event()
+    await access.give()
+    async with held_turn(platform, alice, conversation) as turn:
+        follower = reader(bob, "StreamEvents", turn.ref)
+        ending = asyncio.create_task(until_error(follower.events(), reading))
+        await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
         began = time.monotonic()
-        await access(alice, method, **body)
-        last = await asyncio.wait_for(bobs, BOUND)
-        assert time.monotonic() - began < BOUND
-        assert last.event == "error"
-        assert last.json()["error"]["code"] == "NOT_FOUND"
-        assert not alices.done()
-        assert (await bob.call("GetTurn", **held.live.ref)).code == "NOT_FOUND"
-        await release(platform, held.gate)
-        assert (await asyncio.wait_for(alices, BOUND)).event == "run.completed"
+        await access.take()
+        error = await asyncio.wait_for(ending, LIVE_SECONDS)
+        print(f"{way}: the stream ended after {time.monotonic() - began:.1f} s")
+        assert error["code"] == "NOT_FOUND"
+        for method in ("GetTurn", "ListEvents"):
+            assert (await bob.call(method, **turn.ref)).code == "NOT_FOUND"
+        for resumed in ({}, {"last-event-id": str(follower.fold.seq)}):
+            async with bob.stream("StreamEvents", resumed, **turn.ref) as reply:
+                assert reply.status == 404
+        await release(platform, conversation)
+        assert (await turn.rest()).terminal == "run.completed"
 
 
 @requirement("access:stream-recheck")
-async def test_a_long_poll_never_gives_what_was_taken_back_meanwhile(
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_editor_who_is_shut_out_sees_no_more_of_the_turn_that_it_began(
+    platform: Platform, alice: Client, bob: Client, conversation: str, way: str
+) -> None:
+    access, reading = Access(way, alice, bob, conversation), asyncio.Event()
+    await access.give("EDITOR")
+    async with held_turn(platform, bob, conversation) as turn:
+        ending = asyncio.create_task(until_error(turn.frames, reading))
+        await access.take()
+        error = await asyncio.wait_for(ending, LIVE_SECONDS)
+        assert error["code"] == "NOT_FOUND"
+        await release(platform, conversation)
+        seen = turn.stream.fold.text
+        whole = await reader(alice, "StreamEvents", turn.ref).run()
+        assert whole.terminal == "run.completed"
+        assert whole.text.startswith(seen)
+        assert whole.text != seen
+
+
+@requirement("access:stream-recheck")
+@pytest.mark.parametrize("way", WAYS)
+async def test_whoever_waits_for_events_gets_none_that_came_after_the_end_of_its_access(
+    platform: Platform, alice: Client, bob: Client, conversation: str, way: str
+) -> None:
+    access = Access(way, alice, bob, conversation)
+    await access.give()
+    async with held_turn(platform, alice, conversation) as turn:
+        seen = (await bob.must("ListEvents", **turn.ref))["events"]
+        after = seen[-1]["seq"]
+        waiting = asyncio.create_task(
+            bob.call("ListEvents", **turn.ref, after=after, waitSeconds=20)
+        )
+        # Held by the same wait, a call of alice's shows that his is held too.
+        hers = await alice.must("ListEvents", **turn.ref, after=after, waitSeconds=1)
+        assert hers["events"] == []
+        assert not waiting.done()
+        await access.take()
+        await release(platform, conversation)
+        answer = await asyncio.wait_for(waiting, LIVE_SECONDS)
+        assert answer.code == "NOT_FOUND"
+        assert (await turn.rest()).terminal == "run.completed"
+
+
+@requirement("access:edge:revocation", "access:tokens:revoke", "access:keys:revoke")
+@pytest.mark.parametrize(
+    "what", [Principal.SIGNED_OUT, Principal.REVOKED_KEY, Principal.REVOKED_KEY_TOKEN]
+)
+async def test_a_credential_that_ends_takes_its_own_streams_with_it_and_no_others(
+    platform: Platform, alice: Client, conversation: str, what: Principal
+) -> None:
+    key_id, secret = await api_key(alice)
+    pair = await refreshed(alice, await signed_in(platform, user_of(alice)))
+    shown = {
+        Principal.SIGNED_OUT: pair["accessToken"],
+        Principal.REVOKED_KEY: secret,
+        Principal.REVOKED_KEY_TOKEN: await exchanged(alice, secret),
+    }[what]
+    robot = alice.as_(shown)
+    async with (
+        held_turn(platform, robot, conversation) as mine,
+        alice.stream("StreamEvents", **mine.ref) as followed,
+    ):
+        assert followed.status == 200
+        other = asyncio.create_task(followed.read())
+        ending = asyncio.create_task(mine.rest())
+        if what is Principal.SIGNED_OUT:
+            await alice.must_of(TOKEN_SERVICE, "RevokeToken", token=pair["refreshToken"])
+        else:
+            await alice.must_of(API_KEY_SERVICE, "RevokeApiKey", keyId=key_id)
+        fold = await asyncio.wait_for(ending, EVERYWHERE_SECONDS)
+        assert fold.terminal is None
+        async with robot.stream("StreamEvents", **mine.ref) as resumed:
+            assert resumed.status == 401
+        assert not other.done()
+        await release(platform, conversation)
+        assert b"run.completed" in await asyncio.wait_for(other, LIVE_SECONDS)
+
+
+@requirement("access:stream-recheck")
+async def test_a_message_waited_for_is_not_shown_to_who_was_shut_out_meanwhile(
     platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
-    async with held_turn(platform, alice, conversation) as held:
-        method, body = await give(alice, bob, "share", held.object)
-        known = (await bob.must("ListEvents", **held.live.ref))["events"]
-        waiting = asyncio.create_task(
-            bob.call("ListEvents", **held.live.ref, after=known[-1]["seq"], waitSeconds=30)
-        )
-        await access(alice, method, **body)
-        await release(platform, held.gate)
-        answer = await asyncio.wait_for(waiting, BOUND)
-        assert answer.code == "NOT_FOUND"
+    access = Access("unshared", alice, bob, conversation)
+    await access.give("EDITOR")
+    said = prompt(tokens=2, gate=conversation)
+    sending = asyncio.create_task(
+        bob.call("SendMessage", conversationId=conversation, text=said.text)
+    )
+    await until_held(platform, conversation)
+    await access.take()
+    await release(platform, conversation)
+    assert (await asyncio.wait_for(sending, 20)).code == "NOT_FOUND"
 
+    async def answered() -> bool:
+        found = await alice.must("ListMessages", conversationId=conversation)
+        return [each["role"] for each in found["messages"]] == ["user", "assistant"]
 
-@requirement("access:sharing")
-async def test_a_viewer_reads_an_editor_writes_and_only_the_owner_deletes(
-    alice: Client, bob: Client, conversation: str
-) -> None:
-    target, subject = f"conversation:{conversation}", f"user:{user_of(bob)}"
-    named = {"conversationId": conversation}
-    assert (await bob.call("GetConversation", **named)).code == "NOT_FOUND"
-    await access(alice, "Share", object=target, subject=subject, role="VIEWER")
-    await bob.must("GetConversation", **named)
-    assert (await bob.call("AppendMessage", **named, text="no")).code == "PERMISSION_DENIED"
-    await access(alice, "Share", object=target, subject=subject, role="EDITOR")
-    assert (await bob.must("SendMessage", **named, text="yes"))["turn"]["status"] == "COMPLETED"
-    assert (await bob.call("DeleteConversation", **named)).code == "PERMISSION_DENIED"
-    shared = await access(bob, "ListSharedWithMe")
-    assert shared["objects"] == [target]
-    await access(alice, "Unshare", object=target, subject=subject)
-    assert (await bob.call("GetConversation", **named)).code == "NOT_FOUND"
-    texts = [each["text"] for each in (await alice.must("ListMessages", **named))["messages"]]
-    assert "yes" in texts
-
-
-@requirement("access:sharing")
-async def test_a_deleted_conversation_is_gone_for_everybody_at_once(
-    alice: Client, bob: Client, conversation: str
-) -> None:
-    target, named = f"conversation:{conversation}", {"conversationId": conversation}
-    await access(alice, "Share", object=target, subject=f"user:{user_of(bob)}")
-    await bob.must("GetConversation", **named)
-    await alice.must("DeleteConversation", **named)
-    for client in (alice, bob):
-        assert (await client.call("GetConversation", **named)).code == "NOT_FOUND"
+    await wait_until(answered, 10, "the answer to be kept")

@@ -1,17 +1,14 @@
 """Counts the calls of API keys in Valkey, in a sliding window; while it is away, in each process by itself."""
 
-import asyncio
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from limits.storage import storage_from_string
 
 from services.contracts.keys import KeyRateLimit
-
-TIMEOUT_SECONDS: Final = 0.25
+from services.kit.limits import close_storage, valkey_storage
 
 log = structlog.get_logger()
 
@@ -20,17 +17,19 @@ class ValkeyCallCounter:
     """`CallCounter` over the library `limits`."""
 
     def __init__(self, valkey_url: str) -> None:
-        url = "async+valkey" + valkey_url[valkey_url.index("://") :]
-        storage: Any = storage_from_string(url, implementation="valkey")
-        self._shared: Any = SlidingWindowCounterRateLimiter(storage)
+        self._storage = valkey_storage(valkey_url)
+        self._shared: Any = SlidingWindowCounterRateLimiter(self._storage)
         self._own: Any = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await close_storage(self._storage)
 
     async def count(self, key_id: str, limit: KeyRateLimit, cost: int) -> int | None:
         """The calls that remain after `cost` more; None where they are too many."""
         item = RateLimitItemPerSecond(limit.limit, limit.window_seconds, namespace="api-key")
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await _count(self._shared, item, key_id, cost)
+            return await _count(self._shared, item, key_id, cost)
         except Exception as error:
             log.warning("limits.store_away", error=type(error).__name__)
             return await _count(self._own, item, key_id, cost)

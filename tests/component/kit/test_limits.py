@@ -1,0 +1,74 @@
+"""Rates on a real Valkey: exact, shared by processes, and still there while Valkey is away."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from services.cli.stack import Stack
+from services.kit import limits
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.limits import RateLimiter
+from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+LIMIT = 20
+
+
+@pytest.fixture
+async def processes(servers: Stack) -> AsyncIterator[list[RateLimiter]]:
+    """What two processes count with."""
+    name, url = uuid.uuid4().hex, servers.url("valkey")
+    opened = [
+        RateLimiter(url, name=name, limit=LIMIT, window=timedelta(seconds=60)) for _ in range(2)
+    ]
+    yield opened
+    for limiter in opened:
+        await limiter.close()
+
+
+async def admitted(limiters: list[RateLimiter], subject: str, calls: int) -> int:
+    """How many of so many calls at once were let through."""
+
+    async def one(number: int) -> bool:
+        try:
+            await limiters[number % len(limiters)].require(subject)
+        except RpcError as error:
+            return error.code is not ErrorCode.RATE_LIMITED
+        return True
+
+    return sum(await asyncio.gather(*(one(number) for number in range(calls))))
+
+
+@requirement("access:rate-limits")
+async def test_a_burst_over_two_processes_is_let_through_up_to_the_limit(
+    processes: list[RateLimiter],
+) -> None:
+    assert await admitted(processes, "ada", 5 * LIMIT) == LIMIT
+    assert await admitted(processes, "bob", LIMIT) == LIMIT
+    with pytest.raises(RpcError) as refused:
+        await processes[0].require("ada")
+    assert refused.value.retry_after is not None
+    assert timedelta(0) < refused.value.retry_after <= timedelta(seconds=120)
+
+
+@requirement("access:rate-limits")
+async def test_while_valkey_is_away_each_process_counts_by_itself(
+    servers: Stack, processes: list[RateLimiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "AWAY_SECONDS", 0.2)
+    one, other = processes
+    servers.pause("valkey")
+    try:
+        assert await admitted([one], "ada", 3 * LIMIT) == LIMIT
+        assert await admitted([other], "ada", 3 * LIMIT) == LIMIT
+    finally:
+        servers.resume("valkey")
+
+    async def shared_again() -> bool:
+        subject = uuid.uuid4().hex
+        return await admitted([one, other], subject, 4 * LIMIT) == LIMIT
+
+    await wait_until(shared_again, 10, "Valkey to count again")
