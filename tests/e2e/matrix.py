@@ -257,7 +257,7 @@ def _bearer(operation: str, kind: Kind, name: str, **fields: Any) -> Row:
     return Row(operation, kind, (name,), **fields)
 
 
-_SAID: Final = {"text": "let me in"}
+_SAID: Final[dict[str, Any]] = {"text": "let me in"}
 _KEY: Final = {"name": "of the matrix", "scopes": ["conversations:read"]}
 _GUEST: Final = {"subject": "user:guest-of-the-matrix"}
 _NO_FIREBASE: Final = {"answer": "FAILED_PRECONDITION", "unknown": "FAILED_PRECONDITION"}

@@ -205,6 +205,6 @@ async def test_a_message_waited_for_is_not_shown_to_who_was_shut_out_meanwhile(
 
     async def answered() -> bool:
         found = await alice.must("ListMessages", conversationId=conversation)
-        return [each["role"] for each in found["messages"]] == ["user", "assistant"]
+        return [each["role"] for each in found["messages"]] == ["USER", "ASSISTANT"]
 
     await wait_until(answered, 10, "the answer to be kept")

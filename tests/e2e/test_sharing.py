@@ -1,0 +1,225 @@
+"""Sharing a conversation: by user, by organization and by link; what each role may; and the end of it."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from services.contracts.audit import AUDIT_SERVICE
+from services.contracts.authorization import AUTHORIZATION_SERVICE
+from tests.e2e.talk import ask, messages, missing, user_of
+from tests.requirements import requirement
+from tests.support.platform import Answer, Client, Platform
+from tests.support.wait import wait_until
+
+READS = ("GetConversation", "ListMessages")
+WRITES: dict[str, dict[str, Any]] = {
+    "UpdateConversation": {"title": "changed"},
+    "AppendMessage": {"text": "added"},
+    "SendMessage": {"text": "asked"},
+}
+
+
+async def sharing(client: Client, method: str, **body: Any) -> Answer:
+    """Call a method of sharing."""
+    return await client.call_of(AUTHORIZATION_SERVICE, method, **body)
+
+
+async def shared(client: Client, method: str, conversation: str, **body: Any) -> Any:
+    """Call a method of sharing on a conversation that has to succeed."""
+    return await client.must_of(
+        AUTHORIZATION_SERVICE, method, object=f"conversation:{conversation}", **body
+    )
+
+
+async def shared_with(client: Client) -> list[str]:
+    """What others share with a client."""
+    found = await client.must_of(AUTHORIZATION_SERVICE, "ListSharedWithMe")
+    return found["objects"]
+
+
+async def codes(client: Client, conversation: str) -> dict[str, str | None]:
+    """What each kind of call gives: no code where it succeeds. Ownership is not used up by asking last."""
+    found: dict[str, str | None] = {}
+    for method in READS:
+        found[method] = (await client.call(method, conversationId=conversation)).code
+    for method, body in WRITES.items():
+        found[method] = (await client.call(method, conversationId=conversation, **body)).code
+    for method in ("ListShares", "CreateShareLink"):
+        answer = await sharing(client, method, object=f"conversation:{conversation}")
+        found[method] = answer.code
+    return found
+
+
+def may(*, read: str | None, write: str | None, own: str | None) -> dict[str, str | None]:
+    """The codes of a role."""
+    return {
+        **dict.fromkeys(READS, read),
+        **dict.fromkeys(WRITES, write),
+        "ListShares": own,
+        "CreateShareLink": own,
+    }
+
+
+NOBODY = may(read="NOT_FOUND", write="NOT_FOUND", own="NOT_FOUND")
+VIEWER = may(read=None, write="PERMISSION_DENIED", own="PERMISSION_DENIED")
+EDITOR = may(read=None, write=None, own="PERMISSION_DENIED")
+
+
+@requirement("access:sharing")
+async def test_a_user_gets_the_role_it_is_given_and_no_more_until_it_is_taken_away(
+    alice: Client, bob: Client
+) -> None:
+    conversation = await alice.conversation(title="ours")
+    target, subject = f"conversation:{conversation}", f"user:{user_of(bob)}"
+    assert await codes(bob, conversation) == NOBODY
+    for role, expected in (("VIEWER", VIEWER), ("EDITOR", EDITOR), ("VIEWER", VIEWER)):
+        given = await shared(alice, "Share", conversation, subject=subject, role=role)
+        assert given == {"subject": subject, "role": role}
+        assert await codes(bob, conversation) == expected
+        assert (await shared(alice, "ListShares", conversation))["shares"] == [given]
+        assert await shared_with(bob) == [target]
+        deleted = await bob.call("DeleteConversation", conversationId=conversation)
+        assert deleted.code == "PERMISSION_DENIED"
+    assert await shared_with(alice) == []
+    await shared(alice, "Unshare", conversation, subject=subject)
+    assert await codes(bob, conversation) == NOBODY
+    assert await shared_with(bob) == []
+    assert (await alice.call("GetConversation", conversationId=conversation)).status == 200
+
+
+@requirement("access:sharing")
+async def test_every_member_of_an_organization_gets_the_role_and_nobody_else(
+    platform: Platform, alice: Client, bob: Client, conversation: str
+) -> None:
+    organization = f"org-{uuid.uuid4().hex[:12]}"
+    subject = f"organization:{organization}#member"
+    await shared(alice, "Share", conversation, subject=subject, role="EDITOR")
+    assert await codes(bob, conversation) == NOBODY
+    await platform.write_facts((f"user:{user_of(bob)}", "member", f"organization:{organization}"))
+    assert await codes(bob, conversation) == EDITOR
+    assert await shared_with(bob) == [f"conversation:{conversation}"]
+    await shared(alice, "Unshare", conversation, subject=subject)
+    assert await codes(bob, conversation) == NOBODY
+
+
+@requirement("access:share-links")
+@pytest.mark.parametrize(("role", "expected"), [("VIEWER", VIEWER), ("EDITOR", EDITOR)])
+async def test_a_link_gives_its_role_to_who_opens_it_until_it_is_revoked(
+    alice: Client, bob: Client, conversation: str, role: str, expected: dict[str, str | None]
+) -> None:
+    link = await shared(alice, "CreateShareLink", conversation, role=role)
+    assert await codes(bob, conversation) == NOBODY
+    opened = await sharing(bob, "OpenShareLink", token=link["token"])
+    assert opened.body == {"object": f"conversation:{conversation}", "role": role}
+    assert await codes(bob, conversation) == expected
+    assert await shared_with(bob) == [f"conversation:{conversation}"]
+    listed = await shared(alice, "ListShares", conversation)
+    assert listed["shares"] == []
+    assert listed["links"] == [{name: link[name] for name in link if name != "token"}]
+    await shared(alice, "RevokeShareLink", conversation, linkId=link["linkId"])
+    assert await codes(bob, conversation) == NOBODY
+    assert (await shared(alice, "ListShares", conversation))["links"] == []
+
+
+@requirement("access:share-links")
+async def test_links_that_ended_are_as_links_that_never_were(
+    alice: Client, bob: Client, conversation: str
+) -> None:
+    revoked = await shared(alice, "CreateShareLink", conversation)
+    await shared(alice, "RevokeShareLink", conversation, linkId=revoked["linkId"])
+    ends = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    expiring = await shared(alice, "CreateShareLink", conversation, expiresAt=ends)
+
+    async def expired() -> bool:
+        return (await shared(alice, "ListShares", conversation))["links"] == []
+
+    await wait_until(expired, 5, "the link to expire")
+    of_deleted = await alice.conversation()
+    gone = await shared(alice, "CreateShareLink", of_deleted)
+    await alice.must("DeleteConversation", conversationId=of_deleted)
+
+    async def deleted() -> bool:
+        return (await sharing(bob, "OpenShareLink", token=gone["token"])).status == 404
+
+    await wait_until(deleted, 10, "the link to go with its conversation")
+    unknown = await sharing(bob, "OpenShareLink", token=f"yl_{uuid.uuid4().hex}")
+    assert unknown.code == "NOT_FOUND"
+    for each in (revoked, expiring, gone):
+        answer = await sharing(bob, "OpenShareLink", token=each["token"])
+        assert (answer.status, answer.body) == (unknown.status, unknown.body)
+    assert await codes(bob, conversation) == NOBODY
+    again = await sharing(
+        alice,
+        "RevokeShareLink",
+        object=f"conversation:{conversation}",
+        linkId=missing("link"),
+    )
+    assert again.code == "NOT_FOUND"
+
+
+@requirement("access:sharing", "access:forget")
+async def test_a_deleted_conversation_is_gone_for_everybody_with_its_shares(
+    alice: Client, bob: Client
+) -> None:
+    conversation = await alice.conversation()
+    await shared(alice, "Share", conversation, subject=f"user:{user_of(bob)}", role="EDITOR")
+    await ask(bob, conversation, "said by bob")
+    assert len(await messages(alice, conversation)) == 2
+    await alice.must("DeleteConversation", conversationId=conversation)
+    for client in (alice, bob):
+        assert (await client.call("GetConversation", conversationId=conversation)).code == (
+            "NOT_FOUND"
+        )
+
+    async def forgotten() -> bool:
+        return await shared_with(bob) == []
+
+    await wait_until(forgotten, 10, "the share to go")
+    listed = await sharing(alice, "ListShares", object=f"conversation:{conversation}")
+    assert listed.code == "NOT_FOUND"
+
+
+@requirement("access:sharing")
+async def test_an_owner_cannot_give_away_or_lose_what_is_its_own(
+    alice: Client, bob: Client, conversation: str
+) -> None:
+    target, me = f"conversation:{conversation}", f"user:{user_of(alice)}"
+    assert (await sharing(alice, "Share", object=target, subject=me)).code == "INVALID_ARGUMENT"
+    await shared(alice, "Unshare", conversation, subject=me)
+    assert (await alice.call("GetConversation", conversationId=conversation)).status == 200
+    refused = await sharing(bob, "Share", object=target, subject=f"user:{user_of(bob)}")
+    assert refused.code == "NOT_FOUND"
+
+
+@requirement("access:sharing", "access:audit:own")
+async def test_the_owners_log_says_who_shared_what_with_whom_and_who_was_refused(
+    alice: Client, bob: Client, conversation: str
+) -> None:
+    target, subject = f"conversation:{conversation}", f"user:{user_of(bob)}"
+    await bob.call("GetConversation", conversationId=conversation)
+    await shared(alice, "Share", conversation, subject=subject)
+    link = await shared(alice, "CreateShareLink", conversation)
+    await sharing(bob, "OpenShareLink", token=link["token"])
+    await shared(alice, "RevokeShareLink", conversation, linkId=link["linkId"])
+    await shared(alice, "Unshare", conversation, subject=subject)
+
+    async def logged() -> Any:
+        page = await alice.must_of(AUDIT_SERVICE, "ListAuditEvents")
+        found = [each for each in page["events"] if each.get("object") == target]
+        return found if {each["action"] for each in found} >= {"ACCESS_DENIED"} else []
+
+    found = await wait_until(logged, 10, "the denial to be recorded")
+    changes = [each for each in found if each["action"] == "SHARING_CHANGED"]
+    assert [each["details"]["change"] for each in changes] == [
+        "unshared",
+        "link revoked",
+        "link opened",
+        "link created",
+        "shared",
+    ]
+    assert link["token"] not in str(found)
+    assert {each["owner"] for each in found} == {f"user:{user_of(alice)}"}
+    his = await bob.must_of(AUDIT_SERVICE, "ListAuditEvents")
+    assert conversation not in str(his)
