@@ -347,10 +347,6 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         f"{RELIABILITY} S-TEN-02",
         "No reply shows what is somebody else's.",
     ),
-    "access:no-secrets-kept": (
-        f"{RELIABILITY} S-LOG-01",
-        "No log, trace or table has a secret, whatever fails.",
-    ),
     "access:policies": (
         ACCESS,
         "What a sidecar lets its app ask of Dapr, and lets others ask of its app, follows the contracts.",

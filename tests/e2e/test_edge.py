@@ -158,7 +158,7 @@ async def test_an_app_takes_one_whole_identity_and_no_other(
 
 
 @requirement("kit:identity")
-@pytest.mark.parametrize("app", ["workflows", "auth", "llm"])
+@pytest.mark.parametrize("app", ["auth", "llm"])  # the others' sidecars invoke nothing
 async def test_an_app_that_is_not_the_edge_cannot_speak_for_a_user(
     platform: Platform, alice: Client, app: str
 ) -> None:

@@ -58,6 +58,7 @@ CHECKS: Final = (
     Stage("imports", ("lint-imports", "--no-logo")),
     Stage("openapi", (PYTHON, "-m", "services.contracts.openapi", "--check")),
     Stage("edge configuration", (PYTHON, "-m", "services.contracts.edge", "--check")),
+    Stage("access policies", (PYTHON, "-m", "services.contracts.policies", "--check")),
     Stage("authorization model", ("go", "run", "-C", MODEL, ".", "-check")),
 )
 MEASURED: Final = (

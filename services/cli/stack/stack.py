@@ -293,7 +293,7 @@ class Stack:
         if entry.config_file_path is None:
             return None
         path = self._dapr_yaml.parent / entry.config_file_path
-        return with_registry(path, self._registry, self.state.run / path.name)
+        return with_registry(path, self._registry, self.state.run / f"config-{entry.app_id}.yaml")
 
     # --- starting ---
 

@@ -1,0 +1,114 @@
+"""What the sidecars are told of trust is what the contracts render: all is denied that no line allows."""
+
+from typing import Any
+
+import pytest
+
+from services.cli.stack.apps import read_template
+from services.contracts.edge import JWKS_PATH
+from services.contracts.policies import (
+    ACTIVITIES,
+    APIS,
+    ORCHESTRATOR,
+    access_policy,
+    activity_policies,
+    configuration,
+    main,
+)
+from services.contracts.services import SERVICES
+from tests.contract.sources import ROOT
+from tests.requirements import requirement
+
+Call = tuple[str, str, str, str]
+"""Caller, called app, path, verb."""
+
+
+def _allowed() -> set[Call]:
+    return {
+        (policy["appId"], app, operation["name"], verb)
+        for app in APIS
+        for policy in _control(app)["policies"]
+        for operation in policy["operations"]
+        for verb in operation["httpVerb"]
+    }
+
+
+def _control(app: str) -> dict[str, Any]:
+    return access_policy(app)["spec"]["accessControl"]
+
+
+@requirement("access:policies")
+def test_the_committed_files_are_what_the_contracts_render() -> None:
+    assert main(["--check"]) == 0
+
+
+@requirement("access:policies")
+def test_every_app_of_the_template_has_its_own_configuration() -> None:
+    apps = {app.app_id: app for app in read_template(ROOT / "dapr.yaml").apps}
+    assert set(APIS) == set(apps)
+    assert {name: app.config_file_path for name, app in apps.items()} == {
+        name: f"components/apps/{name}.yaml" for name in apps
+    }
+
+
+@requirement("access:policies")
+def test_everything_is_denied_that_is_not_listed() -> None:
+    for app in APIS:
+        control = _control(app)
+        assert control["defaultAction"] == "deny"
+        for policy in control["policies"]:
+            assert policy["defaultAction"] == "deny"
+            assert {operation["action"] for operation in policy["operations"]} == {"allow"}
+            assert not [one for one in policy["operations"] if "*" in str(one)]
+
+
+@requirement("access:policies")
+def test_the_calls_allowed_are_those_of_the_contract() -> None:
+    wanted: set[Call] = {("edge", "auth", JWKS_PATH, "GET")}
+    for service in SERVICES:
+        for method in service.methods:
+            for caller in method.callers or ("edge",):
+                verbs = ("POST", "GET") if method.stream else ("POST",)
+                wanted |= {(caller, service.app_id, service.path(method), verb) for verb in verbs}
+    assert _allowed() == wanted
+
+
+@requirement("access:policies")
+def test_the_edge_may_not_call_what_is_internal_and_nobody_may_call_the_edge() -> None:
+    allowed = _allowed()
+    internal = {
+        service.path(method)
+        for service in SERVICES
+        for method in service.methods
+        if method.internal and "edge" not in method.callers
+    }
+    assert internal
+    assert not [call for call in allowed if call[0] == "edge" and call[2] in internal]
+    assert not [call for call in allowed if call[1] == "edge"]
+
+
+@requirement("access:policies")
+def test_only_workflows_may_schedule_activities() -> None:
+    rules = {policy["scopes"][0]: policy["spec"]["rules"] for policy in activity_policies()}
+    assert set(rules) == {activity.app_id for activity in ACTIVITIES}
+    for host, (rule,) in rules.items():
+        assert rule["callers"] == [{"appID": ORCHESTRATOR}]
+        names = {activity.name for activity in ACTIVITIES if activity.app_id == host}
+        assert {one["name"] for one in rule["activities"]} == names
+
+
+@requirement("access:policies")
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_no_sidecar_has_all_of_dapr_s_apis(protocol: str) -> None:
+    for app in APIS:
+        allowed = configuration(app)["spec"]["api"]["allowed"]
+        names = {one["name"] for one in allowed if one["protocol"] == protocol}
+        assert names, "an empty list would allow everything"
+        assert not names & {"secrets", "shutdown", "metadata", "publish", "bindings", "jobs"}
+
+
+@requirement("access:policies")
+def test_no_app_may_read_the_secret_store() -> None:
+    for app in APIS:
+        scopes = configuration(app)["spec"]["secrets"]["scopes"]
+        assert scopes == [{"storeName": "secrets", "defaultAccess": "deny"}]
