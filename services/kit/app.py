@@ -53,6 +53,8 @@ def create_service(
         lifespan=_run(lifespan),
         openapi_url="/openapi.json",
         redoc_url=None,
+        # FastAPI's own would record every request twice, and its query, which holds what people say.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = document
     app.state.draining = False

@@ -1,20 +1,20 @@
 """Secrets, and what people say, reach no log and no trace; secrets reach no table either."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
+from pydantic.alias_generators import to_camel
 
 from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.keys import API_KEY_SERVICE
 from services.contracts.scopes import CONVERSATIONS_READ, CONVERSATIONS_WRITE
 from services.contracts.services import SERVICES
 from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
-from services.kit.contract import RpcService
 from tests.e2e.conftest import KEY_SECRET
-from tests.e2e.talk import ask, prompt
+from tests.e2e.talk import ask, prompt, refreshed, signed_in, until_refused, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.stores import files_with, rows_with
@@ -38,12 +38,42 @@ class Canaries:
         return word
 
 
-async def call(client: Client, service: RpcService, method: str, **body: Any) -> Any:
-    path = client.url + service.edge_path(service[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        answer = await reply.json()
-        assert reply.status == 200, answer
-        return answer
+async def misplace(platform: Platform, client: Client, secrets: Mapping[str, str]) -> None:
+    """Show secrets where other things belong, so that each of them is part of an error."""
+    get_turn, stream = client.path("GetTurn"), client.path("StreamEvents")
+    for secret in secrets.values():
+        bearer = {"authorization": f"Bearer {secret}"}
+        for headers, body in (
+            (bearer, {}),
+            ({"x-api-key": secret}, {}),
+            (client.headers(), {"conversationId": secret, "turnId": secret}),
+            (client.headers(), {secret: secret}),
+            (client.headers({"cookie": f"session={secret}", "idempotency-key": secret}), {}),
+        ):
+            async with client.session.post(get_turn, json=body, headers=headers) as reply:
+                assert reply.status in (400, 401, 404)
+        query = {"conversationId": secret, "turnId": secret}
+        async with client.session.get(stream, params=query, headers=client.headers()) as reply:
+            assert reply.status in (400, 401, 404)
+        for service, method, field in (
+            (TOKEN_SERVICE, "RevokeToken", "token"),
+            (TOKEN_SERVICE, "RefreshToken", "refreshToken"),
+            (AUTHORIZATION_SERVICE, "OpenShareLink", "token"),
+            (API_KEY_SERVICE, "GetApiKey", "keyId"),
+        ):
+            await client.call_of(service, method, **{field: secret})
+    await until_written(client, platform)
+
+
+async def until_written(client: Client, platform: Platform) -> None:
+    """Wait for a line that is known to be written, after which all the others are."""
+    request_id = f"last-{uuid.uuid4().hex}"
+    await client.must("ListConversations", {"x-request-id": request_id})
+
+    async def last_is_written() -> bool:
+        return bool(files_with([platform.stack.log("edge")], request_id))
+
+    await wait_until(last_is_written, 10, "the last call to be logged")
 
 
 def written(platform: Platform, trace_file: Path) -> Iterator[Path]:
@@ -57,7 +87,6 @@ async def test_what_is_sent_wrongly_is_not_written_down(
     platform: Platform, alice: Client, trace_file: Path
 ) -> None:
     canaries, calls = Canaries(), 0
-    request_id = f"last-{uuid.uuid4().hex}"
     for service in SERVICES:
         for method in service.methods:
             if method.internal:
@@ -79,13 +108,12 @@ async def test_what_is_sent_wrongly_is_not_written_down(
                 async with alice.session.post(url, data=body, headers=sent) as reply:
                     await reply.read()
                     calls += 1
-    # A line that is known to be written, after which all the others are.
-    await alice.must("ListConversations", {"x-request-id": request_id})
-
-    async def last_is_written() -> bool:
-        return bool(files_with([platform.stack.log("edge")], request_id))
-
-    await wait_until(last_is_written, 10, "the last call to be logged")
+            for field in method.request.model_fields if method.stream else ():
+                query = {to_camel(field): canaries.new(f"{name}?{field}")}
+                async with alice.session.get(url, params=query, headers=alice.headers()) as reply:
+                    await reply.read()
+                    calls += 1
+    await until_written(alice, platform)
     assert calls > 500
     leaks = {
         where: files
@@ -111,38 +139,49 @@ async def test_secrets_are_in_no_table_and_no_log_and_words_in_no_log(
         metadata={"note": canaries.new("metadata")},
     )
     await ask(alice, conversation, canaries.new("text"))
-    said = prompt(status=500)
+    spoken = {"conversationId": conversation, "text": canaries.new("text in a query")}
+    path, headers = alice.path("StreamMessage"), alice.headers()
+    async with alice.session.get(path, params=spoken, headers=headers) as reply:
+        assert b"run.completed" in await reply.read()
+    said = prompt(status=500, message=canaries.new("the upstream's message"))
     await alice.call("SendMessage", conversationId=conversation, text=said.text)
-    key = await call(
-        alice,
+    key = await alice.must_of(
         API_KEY_SERVICE,
         "CreateApiKey",
         name=canaries.new("key name"),
         scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
     )
-    rotated = await call(alice, API_KEY_SERVICE, "RotateApiKey", keyId=key["apiKey"]["keyId"])
-    traded = await call(
-        alice,
+    rotated = await alice.must_of(API_KEY_SERVICE, "RotateApiKey", keyId=key["apiKey"]["keyId"])
+    traded = await alice.must_of(
         TOKEN_SERVICE,
         "ExchangeToken",
         subjectToken=rotated["secret"],
         subjectTokenType=SubjectTokenType.API_KEY,
     )
     target = f"conversation:{conversation}"
-    link = await call(alice, AUTHORIZATION_SERVICE, "CreateShareLink", object=target)
-    await call(bob, AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
+    link = await alice.must_of(AUTHORIZATION_SERVICE, "CreateShareLink", object=target)
+    await bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
+    signed = await signed_in(platform, user_of(alice))
+    first = await refreshed(alice, signed)
+    second = await refreshed(alice, first["refreshToken"])
+    reused = await alice.call_of(TOKEN_SERVICE, "RefreshToken", refreshToken=signed)
+    assert reused.code == "UNAUTHENTICATED"
+    await until_refused(alice.as_(second["accessToken"]))
     secrets = {
+        "refresh token": signed,
+        "next refresh token": first["refreshToken"],
+        "last refresh token": second["refreshToken"],
+        "session's token": first["accessToken"].rpartition(".")[2],
         "key": key["secret"],
         "rotated key": rotated["secret"],
         "traded token": traded["accessToken"].rpartition(".")[2],
         "access token": alice.token.rpartition(".")[2],
         "share link": link["token"],
         "sealing secret": KEY_SECRET,
-        "app token": platform.stack.app_token("auth"),
-        "API token": platform.stack.api_token("edge"),
-        "OpenFGA's key": platform.stack.environment.secrets["openfgaToken"],
-        "database password": platform.stack.environment.secrets["postgresPassword"],
+        **platform.stack.environment.secrets,
     }
+    del secrets["valkeyHost"]  # an address
+    await misplace(platform, alice, secrets)
     for what, secret in secrets.items():
         assert await rows_with(stores, secret) == {}, what
         assert files_with(written(platform, trace_file), secret) == [], what
