@@ -10,11 +10,19 @@ from pydantic.alias_generators import to_camel
 
 from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.scopes import CONVERSATIONS_READ, CONVERSATIONS_WRITE
 from services.contracts.services import SERVICES
-from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
+from services.contracts.tokens import TOKEN_SERVICE
 from tests.e2e.conftest import KEY_SECRET
-from tests.e2e.talk import ask, prompt, refreshed, signed_in, until_refused, user_of
+from tests.e2e.talk import (
+    api_key,
+    ask,
+    exchanged,
+    prompt,
+    refreshed,
+    signed_in,
+    until_refused,
+    user_of,
+)
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.stores import files_with, rows_with
@@ -124,15 +132,8 @@ async def test_what_is_sent_wrongly_is_not_written_down(
     assert leaks == {}
 
 
-@requirement("access:logs")
-async def test_secrets_are_in_no_table_and_no_log_and_words_in_no_log(
-    platform: Platform,
-    alice: Client,
-    bob: Client,
-    trace_file: Path,
-    stores: list[asyncpg.Connection],
-) -> None:
-    canaries = Canaries()
+async def speak(alice: Client, canaries: Canaries) -> str:
+    """Say words wherever a user says any, also to a model that fails; the conversation."""
     conversation = await alice.conversation(
         title=canaries.new("title"),
         systemPrompt=canaries.new("system prompt"),
@@ -144,38 +145,55 @@ async def test_secrets_are_in_no_table_and_no_log_and_words_in_no_log(
     async with alice.session.get(path, params=spoken, headers=headers) as reply:
         assert b"run.completed" in await reply.read()
     said = prompt(status=500, message=canaries.new("the upstream's message"))
-    await alice.call("SendMessage", conversationId=conversation, text=said.text)
-    key = await alice.must_of(
-        API_KEY_SERVICE,
-        "CreateApiKey",
-        name=canaries.new("key name"),
-        scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
-    )
-    rotated = await alice.must_of(API_KEY_SERVICE, "RotateApiKey", keyId=key["apiKey"]["keyId"])
-    traded = await alice.must_of(
-        TOKEN_SERVICE,
-        "ExchangeToken",
-        subjectToken=rotated["secret"],
-        subjectTokenType=SubjectTokenType.API_KEY,
-    )
-    target = f"conversation:{conversation}"
-    link = await alice.must_of(AUTHORIZATION_SERVICE, "CreateShareLink", object=target)
-    await bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
+    failed = await alice.call("SendMessage", conversationId=conversation, text=said.text)
+    assert failed.status >= 500
+    return conversation
+
+
+async def keys_of(alice: Client, name: str) -> dict[str, str]:
+    """The secrets of a key that was rotated and traded."""
+    key_id, secret = await api_key(alice, name)
+    rotated = await alice.must_of(API_KEY_SERVICE, "RotateApiKey", keyId=key_id)
+    traded = await exchanged(alice, rotated["secret"])
+    return {
+        "key": secret,
+        "rotated key": rotated["secret"],
+        "traded token": traded.rpartition(".")[2],
+    }
+
+
+async def tokens_of(platform: Platform, alice: Client) -> dict[str, str]:
+    """The tokens of a session that went on, and ended as the first was shown again."""
     signed = await signed_in(platform, user_of(alice))
     first = await refreshed(alice, signed)
     second = await refreshed(alice, first["refreshToken"])
     reused = await alice.call_of(TOKEN_SERVICE, "RefreshToken", refreshToken=signed)
     assert reused.code == "UNAUTHENTICATED"
     await until_refused(alice.as_(second["accessToken"]))
-    secrets = {
+    return {
         "refresh token": signed,
         "next refresh token": first["refreshToken"],
         "last refresh token": second["refreshToken"],
         "session's token": first["accessToken"].rpartition(".")[2],
-        "key": key["secret"],
-        "rotated key": rotated["secret"],
-        "traded token": traded["accessToken"].rpartition(".")[2],
         "access token": alice.token.rpartition(".")[2],
+    }
+
+
+@requirement("access:logs")
+async def test_secrets_are_in_no_table_and_no_log_and_words_in_no_log(
+    platform: Platform,
+    alice: Client,
+    bob: Client,
+    trace_file: Path,
+    stores: list[asyncpg.Connection],
+) -> None:
+    canaries = Canaries()
+    target = f"conversation:{await speak(alice, canaries)}"
+    link = await alice.must_of(AUTHORIZATION_SERVICE, "CreateShareLink", object=target)
+    await bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
+    secrets = {
+        **await keys_of(alice, canaries.new("key name")),
+        **await tokens_of(platform, alice),
         "share link": link["token"],
         "sealing secret": KEY_SECRET,
         **platform.stack.environment.secrets,
