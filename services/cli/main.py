@@ -37,13 +37,22 @@ def up(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No log lines; they are in files.")
     ] = False,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure",
+            envvar="YOCASO_SECURE",
+            help="Sidecars speak mTLS and hold to the access policies, as on Kubernetes.",
+        ),
+    ] = False,
 ) -> None:
     """Start everything, wait until a turn is answered, and stay until Ctrl-C."""
     from services.cli.up import Options, run_stack
 
-    raise typer.Exit(
-        run_stack(Options(state, file, port_offset, apps=True, edge_port=port, quiet=quiet))
+    options = Options(
+        state, file, port_offset, apps=True, edge_port=port, quiet=quiet, secure=secure
     )
+    raise typer.Exit(run_stack(options))
 
 
 @app.command()

@@ -33,6 +33,7 @@ class Options:
     apps: bool
     edge_port: int | None = None
     quiet: bool = False
+    secure: bool = False
 
 
 class _Interrupted(BaseException):
@@ -50,6 +51,7 @@ def run_stack(options: Options) -> int:
         dapr_yaml=options.file,
         with_model=_needs_local_model(),
         edge_port=options.edge_port,
+        secure=options.secure,
         progress=console.say,
     )
     try:

@@ -130,6 +130,7 @@ class Platform:
         *,
         env: Mapping[str, Mapping[str, str]] | None = None,
         unsupervised: tuple[str, ...] = (),
+        secure: bool = False,
     ) -> None:
         self._model_port = 6095 + offset
         merged = {name: dict(values) for name, values in (env or {}).items()}
@@ -148,6 +149,7 @@ class Platform:
             dapr_yaml=ROOT / "dapr.yaml",
             env=merged,
             unsupervised=unsupervised,
+            secure=secure,
         )
         self._state = state
         self._model: subprocess.Popen[bytes] | None = None

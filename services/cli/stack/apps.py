@@ -1,6 +1,6 @@
 """`dapr.yaml` read as the `dapr` command reads it, and turned into the processes of each app and its sidecar."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -158,7 +158,7 @@ class AppHost:
         )
 
     def sidecar(
-        self, daprd: Path, plan: PortPlan, config: Path | None, env: Mapping[str, str]
+        self, daprd: Path, plan: PortPlan, configs: Sequence[Path], env: Mapping[str, str]
     ) -> ProcessSpec:
         """The sidecar's process."""
         kinds = {
@@ -169,7 +169,7 @@ class AppHost:
         return ProcessSpec(
             name=f"{self.name}-daprd",
             stage=Stage.SIDECARS,
-            argv=(str(daprd), *self.arguments(plan, config)),
+            argv=(str(daprd), *self.arguments(plan, configs)),
             ready=Readiness(self.ports.http, "/v1.0/healthz", {"dapr-api-token": self.api_token}),
             ports={
                 **{f"{kind} of the sidecar of {self.name}": port for kind, port in kinds.items()},
@@ -185,7 +185,7 @@ class AppHost:
             on_console=self.entry.daprd_log_destination in ("console", "fileAndConsole"),
         )
 
-    def arguments(self, plan: PortPlan, config: Path | None) -> list[str]:
+    def arguments(self, plan: PortPlan, configs: Sequence[Path]) -> list[str]:
         """The arguments of daprd."""
         entry = self.entry
         placement = entry.placement_host_address or f"{LOOPBACK}:{plan.of('placement')}"
@@ -218,7 +218,7 @@ class AppHost:
             ("app-health-probe-timeout", entry.app_health_probe_timeout),
             ("app-health-threshold", entry.app_health_threshold),
             ("dapr-graceful-shutdown-seconds", GRACEFUL_SECONDS),
-            ("config", config),
+            *(("config", config) for config in configs),
         ]
         arguments = [
             word for flag, value in pairs if value is not None for word in (f"--{flag}", str(value))

@@ -62,6 +62,10 @@ class Binaries:
 
         return self._cached("openfga", self.cache / f"openfga-{OPENFGA_VERSION}", build)
 
+    def sentry(self) -> Path:
+        """The sentry service at its pin; only the secure profile needs it."""
+        return self._dapr("sentry", CONTROL_VERSION)
+
     def edge(self) -> Path:
         """The edge, built from its sources; a change in them makes another build."""
         target = self.cache / f"edge-{source_hash(self.edge_source)}"

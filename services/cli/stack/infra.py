@@ -1,6 +1,7 @@
 """The servers beside the apps: Postgres, Valkey, OpenFGA, Dapr's placement and scheduler, and a local model."""
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
+from services.cli.stack.trust import Trust
 
 LOCAL_MODEL: Final = "smollm2-135m-instruct"
 _OPENFGA_START: Final = """
@@ -24,16 +26,33 @@ _REPOSITORY: Final = Path(__file__).parents[3]
 
 
 def server_specs(
-    state: StateFolder, ports: PortPlan, secrets: dict[str, str], binaries: Binaries
+    state: StateFolder,
+    ports: PortPlan,
+    secrets: dict[str, str],
+    binaries: Binaries,
+    trust: Trust | None = None,
 ) -> list[ProcessSpec]:
-    """The servers that every stack has."""
+    """The servers that every stack has; with `trust`, those of Dapr speak mTLS."""
+    control_plane = [
+        _placement(state, ports, binaries.placement()),
+        _scheduler(state, ports, binaries.scheduler()),
+    ]
+    if trust is not None:
+        control_plane = [
+            trust.sentry(state, ports, binaries.sentry()),
+            *(_secured(spec, trust) for spec in control_plane),
+        ]
     return [
         postgres.spec(state, ports.of("postgres"), secrets["postgresPassword"]),
         _valkey(state, ports.of("valkey"), secrets["valkeyPassword"]),
         _openfga(state, ports, secrets, binaries.openfga()),
-        _placement(state, ports, binaries.placement()),
-        _scheduler(state, ports, binaries.scheduler()),
+        *control_plane,
     ]
+
+
+def _secured(spec: ProcessSpec, trust: Trust) -> ProcessSpec:
+    argv = (*spec.argv, *trust.control_plane_arguments())
+    return replace(spec, argv=argv, env={**spec.env, **trust.environment(spec.name)})
 
 
 def model_spec(state: StateFolder, port: int) -> ProcessSpec:
@@ -154,6 +173,8 @@ def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec
             f"{LOOPBACK}:{used['scheduler']}",
             "--etcd-data-dir",
             str(state.data / "scheduler"),
+            "--identity-directory-write",
+            str(state.run / "scheduler-identity"),
             "--etcd-client-listen-address",
             LOOPBACK,
             "--etcd-client-port",

@@ -17,6 +17,7 @@ from services.cli.stack.process import ProcessSpec, Stage
 from services.cli.stack.reclaim import reclaim
 from services.cli.stack.state import StateFolder, send
 from services.cli.stack.supervisor import Supervisor
+from services.cli.stack.trust import Trust
 from services.cli.stack.waiting import wait_until
 
 _LAST_LINES: Final = 5
@@ -48,6 +49,7 @@ class Stack:
         unsupervised: Collection[str] = (),
         with_model: bool = False,
         edge_port: int | None = None,
+        secure: bool = False,
         progress: Progress = _silent,
     ) -> None:
         self.state = StateFolder(Path(state_dir))
@@ -60,6 +62,8 @@ class Stack:
         self._unsupervised = frozenset(unsupervised)
         self._with_model = with_model
         self._edge_port = edge_port
+        self._secure = secure
+        self._trust: Trust | None = None
         self._progress = progress
         self._binaries = Binaries(
             default_cache(), self._dapr_yaml.parent / "services" / "edge", progress
@@ -94,6 +98,9 @@ class Stack:
                 [app.app_id for app in self._template.apps],
                 with_model=self._with_model,
             )
+            if self._secure:
+                app_ids = [app.app_id for app in self._template.apps]
+                self._trust = Trust.prepare(self.state, self.ports, app_ids)
             self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
             require_free(item for spec in self._specs.values() for item in spec.ports.items())
             self.environment.write_file()
@@ -254,7 +261,9 @@ class Stack:
     # --- preparation ---
 
     def _all_specs(self, template: Template, apps: bool) -> list[ProcessSpec]:
-        specs = infra.server_specs(self.state, self.ports, self.environment.secrets, self._binaries)
+        specs = infra.server_specs(
+            self.state, self.ports, self.environment.secrets, self._binaries, self._trust
+        )
         if self._with_model:
             specs.append(infra.model_spec(self.state, self.ports.of("model")))
         specs = [replace(spec, env={**spec.env, **self._env.get(spec.name, {})}) for spec in specs]
@@ -281,19 +290,35 @@ class Stack:
         if app.argv[0] == EDGE_COMMAND:
             env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # whatever the user's shell says
             app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
-        config = self._config(host.entry)
+        configs = self._configs(host.entry)
         sidecar = host.sidecar(
-            self._binaries.daprd(), self.ports, config, self.environment.for_sidecar()
+            self._binaries.daprd(), self.ports, configs, self.environment.for_sidecar()
         )
+        if self._trust is not None:
+            sidecar = self._secured(sidecar, host.entry.app_id, self._trust)
         app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
         sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
         return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
 
-    def _config(self, entry: AppEntry) -> Path | None:
+    def _secured(self, sidecar: ProcessSpec, app_id: str, trust: Trust) -> ProcessSpec:
+        policies = ("--resources-path", str(self._policies))
+        return replace(
+            sidecar,
+            argv=(*sidecar.argv, *trust.sidecar_arguments(), *policies),
+            env={**sidecar.env, **trust.environment(app_id)},
+        )
+
+    @property
+    def _policies(self) -> Path:
+        return self._dapr_yaml.parent / "components" / "policies"
+
+    def _configs(self, entry: AppEntry) -> list[Path]:
         if entry.config_file_path is None:
-            return None
+            return []
+        policy = [self._policies / f"{entry.app_id}.yaml"] if self._trust is not None else []
         path = self._dapr_yaml.parent / entry.config_file_path
-        return with_registry(path, self._registry, self.state.run / f"config-{entry.app_id}.yaml")
+        rendered = self.state.run / f"config-{entry.app_id}.yaml"
+        return [with_registry(path, self._registry, rendered), *policy]
 
     # --- starting ---
 
