@@ -32,6 +32,7 @@ class Principal(StrEnum):
     OWNER = "owner"
     COLLEAGUE = "member of the same organization"
     STRANGER = "member of another organization"
+    API_KEY = "API key of the owner"
     LOW_KEY = "API key with low scope"
     LOW_TOKEN = "token with low scope"
     ANONYMOUS = "anonymous"
@@ -44,10 +45,10 @@ class Principal(StrEnum):
         """How far it gets."""
         if self in (Principal.LOW_KEY, Principal.LOW_TOKEN):
             return Standing.LOW
-        return Standing.IN if self in SIGNED_IN else Standing.OUT
+        return Standing.IN if self in (*PEOPLE, Principal.API_KEY) else Standing.OUT
 
 
-SIGNED_IN: Final = (Principal.OWNER, Principal.COLLEAGUE, Principal.STRANGER)
+PEOPLE: Final = (Principal.OWNER, Principal.COLLEAGUE, Principal.STRANGER)
 
 
 class Target(StrEnum):
@@ -102,12 +103,16 @@ class Needs(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A path and verb of the document. `scope` is None for anybody; `ids` are the fields that name a thing."""
+    """A path and verb of the document. `scope` is None for anybody; `ids` are the fields that name a thing.
+
+    `by_key`: an API key may call it.
+    """
 
     id: str
     verb: str
     path: str
     scope: str | None
+    by_key: bool
     ids: frozenset[str]
 
 
@@ -167,7 +172,8 @@ def _operation(path: str, verb: str, said: dict[str, Any], document: dict[str, A
             "properties"
         ].keys()
     ids = frozenset(name for name in fields if names_a_thing(name))
-    return Operation(said["operationId"], verb, path, next(iter(scopes), None), ids)
+    by_key = not security or any("apiKey" in way for way in security)
+    return Operation(said["operationId"], verb, path, next(iter(scopes), None), by_key, ids)
 
 
 def names_a_thing(name: str) -> bool:
@@ -175,11 +181,12 @@ def names_a_thing(name: str) -> bool:
     return name == "object" or name.endswith(("Id", "Token", "token"))
 
 
-def cells(row: Row, scope: str | None) -> Iterator[Cell]:
+def cells(row: Row, operation: Operation) -> Iterator[Cell]:
     """Every principal with every target that the row has for it."""
     for principal in Principal:
+        refused = refusal(operation, principal)
         for target in targets(row, principal):
-            yield Cell(principal, target, expected(row, scope, principal, target))
+            yield Cell(principal, target, refused or expected(row, target))
 
 
 def targets(row: Row, principal: Principal) -> tuple[Target, ...]:
@@ -194,12 +201,18 @@ def targets(row: Row, principal: Principal) -> tuple[Target, ...]:
     return (*plain, Target.VIEWED, Target.EDITED) if shared else plain
 
 
-def expected(row: Row, scope: str | None, principal: Principal, target: Target) -> str:
-    """The code that the contract gives."""
-    if scope is not None and principal.standing is Standing.OUT:
+def refusal(operation: Operation, principal: Principal) -> str | None:
+    """The code for whoever does not get as far as the target."""
+    if operation.scope is not None and principal.standing is Standing.OUT:
         return "UNAUTHENTICATED"
-    if scope is not None and principal.standing is Standing.LOW:
+    may_not = principal is Principal.API_KEY and not operation.by_key
+    if operation.scope is not None and (may_not or principal.standing is Standing.LOW):
         return "PERMISSION_DENIED"
+    return None
+
+
+def expected(row: Row, target: Target) -> str:
+    """The code for whoever does."""
     if row.kind in BEARER:
         return row.unknown if target is Target.MISSING else row.answer
     denied = {

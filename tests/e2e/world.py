@@ -13,7 +13,7 @@ from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.keys import API_KEY_SERVICE, KeyMode
 from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
 from services.contracts.tokens import TOKEN_SERVICE
-from tests.e2e.matrix import SIGNED_IN, Kind, Principal, Row, Standing, Target
+from tests.e2e.matrix import PEOPLE, Kind, Principal, Row, Standing, Target
 from tests.e2e.talk import (
     api_key,
     exchanged,
@@ -24,8 +24,6 @@ from tests.e2e.talk import (
     user_of,
 )
 from tests.support.platform import Client, Platform
-
-KEYS_OF_PEOPLE: Final = (Kind.API_KEY, Kind.ORGANIZATION_KEY)
 
 
 @dataclass
@@ -53,7 +51,7 @@ class World:
         self._credentials: dict[tuple[Principal, str | None], str | None] = {}
 
     async def __aenter__(self) -> "World":
-        for principal in SIGNED_IN:
+        for principal in PEOPLE:
             self.people[principal] = await self.newcomer(principal.name.lower())
         # A colleague is a member where the owner is the admin, as the owner is.
         await self._platform.write_facts(
@@ -97,6 +95,9 @@ class World:
         match principal:
             case Principal.ANONYMOUS:
                 return None
+            case Principal.API_KEY:
+                _, secret = await api_key(client)
+                return secret
             case Principal.LOW_KEY:
                 _, secret = await api_key(client, scopes=[s for s in KEY_SCOPES if s != scope])
                 return secret
