@@ -360,9 +360,21 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ACCESS,
         "A key's turns are booked on it once; past its budget it is refused.",
     ),
+    "access:locked-doors": (
+        f"{RELIABILITY} S-ID-02, S-ID-03, S-ID-04",
+        "Apps and sidecars answer only who has their token; no detour reaches an internal method.",
+    ),
+    "access:proven-callers": (
+        f"{RELIABILITY} S-ID-04",
+        "In the secure profile a caller's app-id is proven, and calls no line allows are refused.",
+    ),
     "access:erasure": (
         ACCESS,
         "DeleteAccount removes a user's data from every store, with a receipt.",
+    ),
+    "access:guide": (
+        ACCESS,
+        "Every example of the guide for client apps runs, and prints what the guide says.",
     ),
     # Gates
     "gates:size": ("style", "No file over 400 lines, no function over 60."),

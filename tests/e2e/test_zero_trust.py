@@ -1,0 +1,219 @@
+"""Every door but the edge's is locked: apps, sidecars, Dapr's own APIs and actors, each tried with the wrong key."""
+
+import itertools
+from typing import Any, Final
+
+import aiohttp
+import grpc.aio
+import psutil
+import pytest
+from dapr.proto import api_v1
+from dapr.proto.runtime.v1 import dapr_pb2_grpc
+from yarl import URL
+
+from services.cli.stack.ports import LOOPBACK
+from services.contracts.services import SERVICES
+from tests.requirements import requirement
+from tests.support.platform import Client, Platform
+
+APPS: Final = ("auth", "llm", "workflows")
+"""Those that have a sidecar in front; the edge's own port is the door."""
+SIDECARS: Final = (*APPS, "edge")
+FORGED: Final = (
+    ("PUT", "/actors/ConversationActor/conv_x/method/Delete"),
+    ("PUT", "/actors/ConversationActor/conv_x/method/remind/purge"),
+    ("PUT", "/actors/ConversationActor/conv_x/method/timer/t"),
+    ("PUT", "/actors/FirebaseBridgeActor/u/method/Unlink"),
+    ("DELETE", "/actors/ConversationActor/conv_x"),
+    ("GET", "/dapr/config"),
+    ("GET", "/dapr/subscribe"),
+    ("POST", "/job/anything"),
+    ("POST", "/events/turn.completed"),
+)
+DAPR_APIS: Final = (
+    ("GET", "/v1.0/state/statestore/key"),
+    ("POST", "/v1.0/state/statestore"),
+    ("DELETE", "/v1.0/state/statestore/key"),
+    ("POST", "/v1.0/state/statestore/transaction"),
+    ("POST", "/v1.0-alpha1/state/statestore/query"),
+    ("POST", "/v1.0/publish/pubsub/topic"),
+    ("POST", "/v1.0/bindings/email"),
+    ("GET", "/v1.0/secrets/secrets/postgresPassword"),
+    ("GET", "/v1.0/secrets/secrets/bulk"),
+    ("GET", "/v1.0/configuration/any"),
+    ("POST", "/v1.0-alpha1/lock/any"),
+    ("PUT", "/v1.0-alpha1/crypto/any/encrypt"),
+    ("PUT", "/v1.0/actors/ConversationActor/conv_x/method/Delete"),
+    ("GET", "/v1.0/actors/ConversationActor/conv_x/state/head"),
+    ("POST", "/v1.0/actors/ConversationActor/conv_x/reminders/purge"),
+    ("POST", "/v1.0/workflows/dapr/GenerationWorkflow/start"),
+    ("POST", "/v1.0-beta1/workflows/dapr/x/terminate"),
+    ("POST", "/v1.0-alpha1/jobs/any"),
+    ("GET", "/v1.0/metadata"),
+    ("PUT", "/v1.0/metadata/key"),
+    ("POST", "/v1.0/shutdown"),
+)
+INTERNAL: Final = [(s, m) for s in SERVICES for m in s.methods if m.internal]
+DETOURS: Final = (
+    "{public}/../{internal}",
+    "{public}/..%2f..%2f{internal}",
+    "{public}/%2e%2e/%2e%2e/{internal}",
+    "{public}%2f..%2f{internal}",
+    "{public};/../../{internal}",
+    ".%2f{internal}",
+    "//{internal}",
+    "{internal}/",
+    "{internal}%00",
+    "{internal}?x={public}",
+    "{internal}#{public}",
+    "{upper}",
+)
+"""Ways around a check of paths; each names an internal method to somebody who may only call public ones."""
+
+
+def tokens(platform: Platform, right: str) -> list[dict[str, str]]:
+    """No token, an empty one, a wrong one, a cut one, and those of others."""
+    others = {platform.stack.app_token(app) for app in SIDECARS}
+    others |= {platform.stack.api_token(app) for app in SIDECARS}
+    wrong = ["", "wrong", right[:-1], right + "0", *sorted(others - {right})]
+    return [{}, *({"dapr-api-token": value} for value in wrong)]
+
+
+async def status(
+    http: aiohttp.ClientSession, verb: str, url: str, headers: dict[str, str]
+) -> tuple[int, str]:
+    """What a call gives, its path sent as it is written."""
+    raw = URL(url, encoded=True)
+    async with http.request(verb, raw, headers=headers, json={}) as reply:
+        return reply.status, await reply.text()
+
+
+@requirement("access:locked-doors")
+@pytest.mark.parametrize("app", APPS)
+async def test_an_app_answers_nobody_but_its_own_sidecar(
+    platform: Platform, alice: Client, app: str
+) -> None:
+    paths = [*FORGED, *(("POST", s.path(m)) for s in SERVICES for m in s.methods)]
+    wrong = tokens(platform, platform.stack.app_token(app))
+    for (verb, path), headers in itertools.product(paths, wrong):
+        found, text = await status(
+            alice.session, verb, platform.stack.url(app) + path, {**headers, "x-user-id": "ada"}
+        )
+        assert found == 401, (verb, path, headers, text)
+    assert len(paths) * len(wrong) > 400
+
+
+@requirement("access:locked-doors")
+@pytest.mark.parametrize("app", SIDECARS)
+async def test_a_sidecar_answers_nobody_without_its_token(
+    platform: Platform, alice: Client, app: str
+) -> None:
+    url = platform.stack.url(f"{app}-daprd")
+    paths = [*DAPR_APIS, ("POST", "/v1.0/invoke/auth/method/x"), ("GET", "/v1.0/healthz/outbound")]
+    wrong = tokens(platform, platform.stack.api_token(app))
+    for (verb, path), headers in itertools.product(paths, wrong):
+        found, text = await status(alice.session, verb, url + path, headers)
+        assert found in (401, 404) or path.endswith("outbound"), (verb, path, headers, text)
+
+
+@requirement("access:locked-doors")
+@pytest.mark.parametrize("app", SIDECARS)
+async def test_a_sidecar_s_grpc_needs_its_token(platform: Platform, app: str) -> None:
+    port = platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
+    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
+        stub: Any = dapr_pb2_grpc.DaprStub(channel)
+        for headers in tokens(platform, platform.stack.api_token(app)):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.GetState(
+                    api_v1.GetStateRequest(store_name="statestore", key="x"),
+                    metadata=tuple(headers.items()),
+                    timeout=5,
+                )
+            closed = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
+            assert refused.value.code() in closed
+
+
+@requirement("access:locked-doors")
+@pytest.mark.parametrize("app", SIDECARS)
+async def test_a_sidecar_has_only_the_apis_that_its_app_uses(
+    platform: Platform, alice: Client, app: str
+) -> None:
+    headers = {"dapr-api-token": platform.stack.api_token(app)}
+    for verb, path in DAPR_APIS:
+        found, text = await status(
+            alice.session, verb, platform.stack.url(f"{app}-daprd") + path, headers
+        )
+        assert found in (403, 404, 405), (verb, path, found, text)
+    assert platform.stack.is_running(f"{app}-daprd")
+
+
+@requirement("access:locked-doors")
+async def test_everything_listens_on_loopback_only(platform: Platform) -> None:
+    listening: list[tuple[str, str, int]] = []
+    for name in platform.stack.names:
+        pid = platform.stack.process(name)
+        assert pid is not None, name
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            listening += [
+                (name, connection.laddr.ip, connection.laddr.port)
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            ]
+    assert {name for name, _, _ in listening} == set(platform.stack.names)
+    ports = {
+        what: port
+        for name in platform.stack.names
+        for what, port in platform.stack.spec(name).ports.items()
+    }
+    # placement and scheduler 1.18.3 take --healthz-listen-address and do not hold to it; nothing but health is there.
+    health = {ports["placement health"], ports["scheduler health"]}
+    outside = [each for each in listening if each[1] not in (LOOPBACK, "::1")]
+    assert {port for _, _, port in outside} <= health
+    assert {port for _, _, port in listening} <= set(ports.values())  # no profiler, no debugger
+
+
+@requirement("access:locked-doors")
+async def test_no_detour_leads_the_edge_to_an_internal_method(
+    platform: Platform, alice: Client
+) -> None:
+    before = await alice.must("ListConversations")
+    tried = 0
+    for service, method in INTERNAL:
+        public = next(
+            (
+                s.path(m)
+                for s in SERVICES
+                for m in s.methods
+                if s.app_id == service.app_id and not m.internal
+            ),
+            "/yocaso.none.v1.None/None",
+        )
+        internal = service.path(method)
+        for detour in DETOURS:
+            path = detour.format(
+                public=public.lstrip("/"),
+                internal=internal.lstrip("/"),
+                upper=internal.upper().lstrip("/"),
+            )
+            outside = f"{alice.url}{service.edge_path(method).rpartition('/')[0]}/{path}"
+            inside = f"{alice.url}/v1.0/invoke/{service.app_id}/method/{path}"
+            for url in (outside, inside):
+                found, text = await status(alice.session, "POST", url, alice.headers())
+                assert found in (400, 401, 404, 405), (url, found, text)
+                tried += 1
+    assert tried >= 2 * len(DETOURS) * len(INTERNAL)
+    assert await alice.must("ListConversations") == before
+
+
+@requirement("access:locked-doors")
+async def test_an_app_that_the_contract_does_not_name_is_refused_by_the_app_too(
+    platform: Platform, alice: Client
+) -> None:
+    for service, method in INTERNAL:
+        for caller in {"edge", "auth", "llm"} - {*method.callers, service.app_id}:
+            url = platform.stack.url(f"{caller}-daprd")
+            path = f"/v1.0/invoke/{service.app_id}/method{service.path(method)}"
+            headers = {"dapr-api-token": platform.stack.api_token(caller)}
+            found, text = await status(alice.session, "POST", url + path, headers)
+            assert found == 403, (caller, method.name, text)
+            assert "PERMISSION_DENIED" in text
