@@ -1,0 +1,126 @@
+"""The guide for clients: each of its examples runs, and prints what the guide says."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from services.auth.domain.firebase import user_id_of
+from tests.requirements import requirement
+from tests.support.firebase import PROJECT, FirebaseServer
+from tests.support.guide import Example, examples_of, printed_by, script_of
+from tests.support.platform import ROOT, Platform
+
+GUIDE: Final = ROOT / "services/auth/clients.md"
+OFFSET: Final = 13_400
+GOOGLE_PORT: Final = 21_496
+EXAMPLES: Final = examples_of(GUIDE)
+SECONDS: Final = 100
+PRELUDES: Final = {
+    "js": """
+const API = process.env.API;
+const firebaseUser = { getIdToken: async () => process.env.ID_TOKEN };
+const anotherFirebaseUser = { getIdToken: async () => process.env.BOB_ID_TOKEN };
+""",
+    "sh": "set -euo pipefail",
+}
+COMMANDS: Final = {"js": ("node", "--input-type=module", "-"), "sh": ("bash", "-s")}
+
+pytestmark = pytest.mark.timeout(SECONDS + 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a program printed by example, and what it complained of."""
+
+    by_example: dict[str, str]
+    complaints: str
+
+
+@pytest.fixture(scope="module")
+async def google() -> AsyncIterator[FirebaseServer]:
+    """Where people of Firebase come from."""
+    async with FirebaseServer(GOOGLE_PORT) as server:
+        for uid in ("ada", "bob", "carol"):
+            server.add(uid, email=f"{uid}@example.com")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def firebase_platform(
+    google: FirebaseServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform where people sign in by Firebase."""
+    env = {"auth": google.environment()}
+    running = Platform(tmp_path_factory.mktemp("guide"), OFFSET, env=env).start()
+    yield running
+    running.stop()
+
+
+async def run(language: str, google: FirebaseServer, platform: Platform) -> Printed:
+    """Run the examples of a language, one after another."""
+    await platform.until_answering()
+    long = {"match": "a long story", "script": {"tokens": 600, "delay_ms": 100}}
+    await platform.model("/__scripts", {"scripts": [long]})
+    bob = user_id_of(PROJECT, "bob")
+    env = {
+        **os.environ,
+        "API": f"{platform.edge_url}/api/v1",
+        "ID_TOKEN": google.id_token({"js": "ada", "sh": "carol"}[language]),
+        "BOB_ID_TOKEN": google.id_token("bob"),
+        "BOB": bob,
+        "BOB_TOKEN": platform.token(bob),
+    }
+    chosen = [each for each in EXAMPLES if each.language == language]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *COMMANDS[language], env=env, stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    script = script_of(chosen, PRELUDES[language])
+    try:
+        said, complaints = await asyncio.wait_for(process.communicate(script.encode()), SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Printed(printed_by(said.decode()), complaints.decode())
+
+
+@pytest.fixture(scope="module")
+async def printed(google: FirebaseServer, firebase_platform: Platform) -> dict[str, Printed]:
+    """What the examples printed, by language."""
+    return {language: await run(language, google, firebase_platform) for language in COMMANDS}
+
+
+@requirement("access:guide")
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.name)
+def test_an_example_prints_what_the_guide_says(
+    example: Example, printed: dict[str, Printed]
+) -> None:
+    program = printed[example.language]
+    said = program.by_example.get(example.name)
+    assert said is not None, f"did not run: {program.complaints}"
+    assert example.printed(said), f"printed {said!r}; {program.complaints}"
+
+
+@requirement("access:guide")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("```sh\ntrue\n```\n", "name"),
+        ("```\ntrue\n```\n", "name"),
+        ("```python it-runs\ntrue\n```\n", "language"),
+        ("```sh it-runs\ntrue\n```\n", "prints"),
+        ("```text it-runs\ntrue\n```\n", "prints"),
+        ("```sh it-runs\n```\n```sh it-runs\n```\n```text it-runs\n```\n", "prints"),
+    ],
+)
+def test_a_block_that_would_not_run_is_no_guide(tmp_path: Path, text: str, why: str) -> None:
+    guide = tmp_path / "guide.md"
+    guide.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        examples_of(guide)
