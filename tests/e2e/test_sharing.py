@@ -143,7 +143,7 @@ async def test_links_that_ended_are_as_links_that_never_were(
     async def deleted() -> bool:
         return (await sharing(bob, "OpenShareLink", token=gone["token"])).status == 404
 
-    await wait_until(deleted, 10, "the link to go with its conversation")
+    await wait_until(deleted, 20, "the link to go with its conversation")
     unknown = await sharing(bob, "OpenShareLink", token=f"yl_{uuid.uuid4().hex}")
     assert unknown.code == "NOT_FOUND"
     for each in (revoked, expiring, gone):
@@ -176,7 +176,7 @@ async def test_a_deleted_conversation_is_gone_for_everybody_with_its_shares(
     async def forgotten() -> bool:
         return await shared_with(bob) == []
 
-    await wait_until(forgotten, 10, "the share to go")
+    await wait_until(forgotten, 20, "the share to go")
     listed = await sharing(alice, "ListShares", object=f"conversation:{conversation}")
     assert listed.code == "NOT_FOUND"
 
