@@ -55,7 +55,7 @@ def test_an_app_wins_over_common_and_environments_are_merged(template: Path) -> 
 
 
 def test_every_port_of_a_sidecar_is_its_own_and_moves_with_the_offset(template: Path) -> None:
-    arguments = a_host(template, PortPlan(1000)).arguments(PortPlan(1000), None)
+    arguments = a_host(template, PortPlan(1000)).arguments(PortPlan(1000), ())
     names = (
         "app-port",
         "dapr-http-port",
@@ -69,14 +69,14 @@ def test_every_port_of_a_sidecar_is_its_own_and_moves_with_the_offset(template: 
 
 
 def test_a_sidecar_listens_on_loopback_only(template: Path) -> None:
-    arguments = a_host(template, PortPlan()).arguments(PortPlan(), None)
+    arguments = a_host(template, PortPlan()).arguments(PortPlan(), ())
     listening = [value for name, value in pairwise(arguments) if "listen-address" in name]
     assert listening == ["127.0.0.1"] * 3
 
 
 def test_relative_paths_begin_where_the_template_is(template: Path) -> None:
     host = a_host(template, PortPlan())
-    assert flag(host.arguments(PortPlan(), None), "resources-path") == str(
+    assert flag(host.arguments(PortPlan(), ()), "resources-path") == str(
         template.parent / "components"
     )
     assert host.app({}).cwd == template.parent / "apps" / "llm"
@@ -86,13 +86,13 @@ def test_a_second_host_has_ports_of_its_own_and_the_same_app_id(template: Path) 
     first, second = (a_host(template, PortPlan(), number) for number in (1, 2))
     ports = {*first.app({}).ports.values(), *second.app({}).ports.values()}
     assert ports == {7102, 7202}
-    assert flag(second.arguments(PortPlan(), None), "app-id") == "llm"
+    assert flag(second.arguments(PortPlan(), ()), "app-id") == "llm"
 
 
 def test_app_and_sidecar_get_both_tokens_and_the_app_its_ports(template: Path) -> None:
     host = a_host(template, PortPlan(10))
     app = host.app({"YOCASO_ENV": "local"})
-    sidecar = host.sidecar(Path("daprd"), PortPlan(10), None, {})
+    sidecar = host.sidecar(Path("daprd"), PortPlan(10), (), {})
     for env in (app.env, sidecar.env):
         assert (env["APP_API_TOKEN"], env["DAPR_API_TOKEN"]) == ("app-token", "api-token")
     assert (app.env["APP_PORT"], app.env["DAPR_HTTP_PORT"], app.env["DAPR_GRPC_PORT"]) == (
