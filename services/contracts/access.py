@@ -1,11 +1,9 @@
 """How an app asks who may, and says what came to be: the one client of auth's services for apps."""
 
-import asyncio
 import uuid
 from collections.abc import Sequence
-from typing import Final
 
-import structlog
+from typing_extensions import override
 
 from services.contracts.audit import AUDIT_SERVICE, AuditAction, RecordAuditEventRequest
 from services.contracts.authorization import (
@@ -18,24 +16,18 @@ from services.contracts.authorization import (
     WriteTuplesRequest,
 )
 from services.contracts.keys import API_KEY_SERVICE, ChargeApiKeyRequest
-from services.kit.authorization import Question
+from services.kit.authorization import Question, RecordedDenials
 from services.kit.contract import Empty
-from services.kit.errors import RpcError
 from services.kit.identity import CallerIdentity
 from services.kit.rpc_client import RpcClient
 
-MAX_WAITING: Final = 1000
-"""Denials that wait to be recorded; a flood of more is counted in the log only."""
 
-log = structlog.get_logger()
-
-
-class Access:
+class Access(RecordedDenials):
     """`Judge` and `Denials` of every app but auth itself."""
 
     def __init__(self, client: RpcClient) -> None:
+        super().__init__()
         self._client = client
-        self._recording: set[asyncio.Task[None]] = set()
 
     async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
         """Answers in order. UNAVAILABLE where nobody can tell."""
@@ -66,32 +58,18 @@ class Access:
         request = ChargeApiKeyRequest(key_id=key_id, reference=reference, amount=amount)
         await self._client.call(API_KEY_SERVICE, "ChargeApiKey", request, Empty)
 
-    async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Record a denial beside the call, not before its answer."""
-        if len(self._recording) >= MAX_WAITING:
-            log.warning("access.denial_not_recorded")
-            return
-        task = asyncio.create_task(self._record(caller, relation, target))
-        self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
-
-    async def close(self) -> None:
-        """Finish what is being recorded."""
-        await asyncio.gather(*self._recording, return_exceptions=True)
-
-    async def _record(self, caller: CallerIdentity, relation: str, target: str) -> None:
+    @override
+    async def record(self, caller: CallerIdentity, relation: str, target: str) -> None:
+        """Tell auth of a denial."""
         request = RecordAuditEventRequest(
             reference=uuid.uuid4().hex,
             action=AuditAction.ACCESS_DENIED,
-            actor=f"user:{caller.user_id}",
+            actor=caller.user_id,
             object=target[:200],
             key_id=caller.key_id,
             details={"wanted": relation[:256]},
         )
-        try:
-            await self._client.call(AUDIT_SERVICE, "RecordAuditEvent", request, Empty)
-        except RpcError as error:
-            log.warning("access.denial_not_recorded", code=error.code)
+        await self._client.call(AUDIT_SERVICE, "RecordAuditEvent", request, Empty)
 
 
 def _tuple(user_id: str, relation: str, target: str) -> RelationTuple:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final, Protocol
 
+import structlog
 from fastapi import Depends, Request
 from typing_extensions import override
 
@@ -29,6 +30,9 @@ CHANGED: Final = "access.changed"
 REMEMBERED: Final = timedelta(seconds=5)
 """How long a yes is believed where that signal was lost; a no is never remembered."""
 MAX_REMEMBERED: Final = 20_000
+MAX_RECORDING: Final = 1000
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,36 @@ class Denials(Protocol):
     async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
         """Record it; a failure to do so changes nothing for the caller."""
         ...
+
+
+class RecordedDenials:
+    """`Denials` that are recorded beside the call, not before its answer; `close` finishes what is under way."""
+
+    def __init__(self) -> None:
+        self._recording: set[asyncio.Task[None]] = set()
+
+    async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
+        """Begin to record it; of a flood, only the log line is left."""
+        if len(self._recording) >= MAX_RECORDING:
+            log.warning("access.denial_not_recorded")
+            return
+        task = asyncio.create_task(self._try(caller, relation, target))
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
+    async def close(self) -> None:
+        """Finish."""
+        await asyncio.gather(*self._recording, return_exceptions=True)
+
+    async def record(self, caller: CallerIdentity, relation: str, target: str) -> None:
+        """Write it down, where that is."""
+        raise NotImplementedError
+
+    async def _try(self, caller: CallerIdentity, relation: str, target: str) -> None:
+        try:
+            await self.record(caller, relation, target)
+        except RpcError as error:
+            log.warning("access.denial_not_recorded", code=error.code)
 
 
 class Decisions:

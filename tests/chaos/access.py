@@ -8,7 +8,6 @@ import aiohttp
 import asyncpg
 
 from services.contracts.accounts import ACCOUNT_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
 from tests.chaos.faults import PASSING
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -45,33 +44,19 @@ class Facts:
         await self.connection.close()
 
 
-async def call_account(client: Client, method: str, **body: Any) -> tuple[int, Any]:
-    """Call the account service."""
-    path = client.url + ACCOUNT_SERVICE.edge_path(ACCOUNT_SERVICE[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        return reply.status, await reply.json()
-
-
-async def keys(client: Client, method: str, **body: Any) -> Any:
-    """Call the service of API keys; what it has to succeed with."""
-    path = client.url + API_KEY_SERVICE.edge_path(API_KEY_SERVICE[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        answer = await reply.json()
-        assert reply.status == 200, answer
-        return answer
-
-
 async def receipt(client: Client, deletion_id: str, seconds: float = 90) -> dict[str, Any]:
     """The receipt once it is complete."""
 
     async def complete() -> dict[str, Any] | None:
         try:
-            status, body = await call_account(client, "GetAccountDeletion", deletionId=deletion_id)
+            answer = await client.call_of(
+                ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=deletion_id
+            )
         except (aiohttp.ClientError, OSError):
             return None
-        if status in PASSING:
+        if answer.status in PASSING:
             return None
-        assert status == 200, body
-        return body if body["status"] == "COMPLETED" else None
+        assert answer.status == 200, answer
+        return answer.body if answer.body["status"] == "COMPLETED" else None
 
     return await wait_until(complete, seconds, "the erasure to be complete", every=0.25)

@@ -3,13 +3,14 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.chaos.access import Facts, call_account, key, keys, receipt
+from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.keys import API_KEY_SERVICE
+from tests.chaos.access import Facts, key, receipt
 from tests.chaos.faults import kill, restart, running, until_begun, until_issuing, until_ok
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
@@ -109,10 +110,10 @@ async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
     platform: Platform, alice: Client, socket: Path
 ) -> None:
     budget = {"amount": 100, "period": "TOTAL"}
-    made = await keys(
-        alice, "CreateApiKey", name="payer", scopes=["conversations:write"], budget=budget
+    made = await alice.must_of(
+        API_KEY_SERVICE, "CreateApiKey", name="payer", scopes=["conversations:write"], budget=budget
     )
-    robot = replace(alice, token=made["secret"])
+    robot = alice.as_(made["secret"])
     text, call = script_text(text="dear", prompt_tokens=150_000), key()
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("turn.after_charge:1:stop"))
@@ -128,7 +129,7 @@ async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
         await running(platform, "llm")
     sent = await until_ok(robot, "SendMessage", call, conversationId=conversation, text=text)
     cost = sent["turn"]["usage"]["cost"]
-    found = await keys(alice, "GetApiKey", keyId=made["apiKey"]["keyId"])
+    found = await alice.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
     assert cost > 0
     assert found["spent"] == pytest.approx(cost)
 
@@ -152,7 +153,7 @@ async def test_an_erasure_that_was_cut_is_finished(
         await restart(platform, app, control.environment(f"{point}:1:stop"))
         await until_begun(platform)
         made = [await leaver.conversation(title="mine") for _ in range(3)]
-        asked = asyncio.create_task(call_account(leaver, "DeleteAccount"))
+        asked = asyncio.create_task(leaver.call_of(ACCOUNT_SERVICE, "DeleteAccount"))
         hit = await control.wait_for(point, timeout=30)
         deletion_id = await _deletion_of(platform, user)
         await kill(platform, app)

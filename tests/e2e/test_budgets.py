@@ -1,8 +1,5 @@
 """What a key's turns cost is booked on the key, once; past its budget it is refused."""
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
 
 from services.contracts.keys import API_KEY_SERVICE
@@ -13,32 +10,23 @@ from tests.support.platform import Client
 from tests.support.wait import wait_until
 
 
-async def keys(client: Client, method: str, **body: Any) -> Any:
-    """Call ApiKeyService."""
-    path = client.url + API_KEY_SERVICE.edge_path(API_KEY_SERVICE[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        answer = await reply.json()
-        assert reply.status == 200, answer
-        return answer
-
-
 @requirement("access:budgets")
 async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Client) -> None:
-    made = await keys(
-        alice,
+    made = await alice.must_of(
+        API_KEY_SERVICE,
         "CreateApiKey",
         name="thrifty",
         scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
         budget={"amount": 0.5, "period": "TOTAL"},
     )
-    robot = replace(alice, token=made["secret"])
+    robot = alice.as_(made["secret"])
     conversation = await robot.conversation()
     spent = 0.0
     for _ in range(2):
         said = prompt(text="dear", prompt_tokens=150_000)
         sent = await robot.must("SendMessage", conversationId=conversation, text=said.text)
         spent += sent["turn"]["usage"]["cost"]
-        found = await keys(alice, "GetApiKey", keyId=made["apiKey"]["keyId"])
+        found = await alice.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
         assert found["spent"] == pytest.approx(spent)
     assert spent > 0.5
 
@@ -48,5 +36,5 @@ async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Clie
 
     await wait_until(refused, 5, "the key to be refused")
     await alice.must("SendMessage", conversationId=conversation, text="mine to pay")
-    found = await keys(alice, "GetApiKey", keyId=made["apiKey"]["keyId"])
+    found = await alice.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
     assert found["spent"] == pytest.approx(spent)

@@ -8,7 +8,6 @@ import asyncpg
 from services.contracts.accounts import ACCOUNT_SERVICE
 from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.keys import API_KEY_SERVICE
-from services.kit.contract import RpcService
 from tests.e2e.talk import ask, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client
@@ -16,25 +15,11 @@ from tests.support.stores import rows_with
 from tests.support.wait import wait_until
 
 
-async def call(client: Client, service: RpcService, method: str, **body: Any) -> tuple[int, Any]:
-    """Call any service through the edge."""
-    path = client.url + service.edge_path(service[method])
-    async with client.session.post(path, json=body, headers=client.headers()) as reply:
-        return reply.status, await reply.json()
-
-
-async def must(client: Client, service: RpcService, method: str, **body: Any) -> Any:
-    """Call what has to succeed."""
-    status, answer = await call(client, service, method, **body)
-    assert status == 200, answer
-    return answer
-
-
 async def receipt(client: Client, deletion_id: str) -> Any:
     """The receipt once it is complete."""
 
     async def complete() -> Any:
-        found = await must(client, ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=deletion_id)
+        found = await client.must_of(ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=deletion_id)
         return found if found["status"] == "COMPLETED" else None
 
     return await wait_until(complete, 90, "the erasure to be complete", every=0.25)
@@ -47,10 +32,11 @@ async def test_nothing_that_names_the_user_is_left_but_the_lock(
     user = user_of(alice)
     conversation = await alice.conversation(title="a private title")
     await ask(alice, conversation, "a private question")
-    await must(alice, API_KEY_SERVICE, "CreateApiKey", name="a key", scopes=["conversations:read"])
+    await alice.must_of(
+        API_KEY_SERVICE, "CreateApiKey", name="a key", scopes=["conversations:read"]
+    )
     shared = await bob.conversation(title="bob's")
-    await must(
-        bob,
+    await bob.must_of(
         AUTHORIZATION_SERVICE,
         "Share",
         object=f"conversation:{shared}",
@@ -58,8 +44,10 @@ async def test_nothing_that_names_the_user_is_left_but_the_lock(
         role="EDITOR",
     )
     await ask(alice, shared, "said in a conversation of bob's")
+    denied = await alice.call("DeleteConversation", conversationId=shared)
+    assert denied.code == "PERMISSION_DENIED"  # which bob's log says
 
-    begun = await must(alice, ACCOUNT_SERVICE, "DeleteAccount")
+    begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
     done = await receipt(bob, begun["deletionId"])
 
     removed = {part["app"]: part["removed"] for part in done["parts"]}
@@ -82,7 +70,7 @@ async def test_nothing_that_names_the_user_is_left_but_the_lock(
 
 @requirement("access:erasure")
 async def test_whoever_left_is_locked_out_within_five_seconds(alice: Client, bob: Client) -> None:
-    begun = await must(alice, ACCOUNT_SERVICE, "DeleteAccount")
+    begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
 
     async def locked_out() -> bool:
         return (await alice.call("ListConversations")).code == "UNAUTHENTICATED"
@@ -92,7 +80,7 @@ async def test_whoever_left_is_locked_out_within_five_seconds(alice: Client, bob
 
 
 async def test_a_receipt_that_is_nobody_s_is_not_found(bob: Client) -> None:
-    status, answer = await call(
-        bob, ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=f"deletion_{'0' * 32}"
+    answer = await bob.call_of(
+        ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=f"deletion_{'0' * 32}"
     )
-    assert (status, answer["error"]["code"]) == (404, "NOT_FOUND")
+    assert (answer.status, answer.code) == (404, "NOT_FOUND")

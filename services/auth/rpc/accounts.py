@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from services.auth.domain.keys import log_of
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.deletions import Credentials, Deletions, ErasureWorkflows
 from services.contracts.accounts import (
@@ -40,8 +41,7 @@ class Eraser:
         deletion_id = f"deletion_{secrets.token_hex(16)}"
         deletion = await self.deletions.begin(user_id, deletion_id)
         await failpoint("erasure.after_receipt")
-        me = f"user:{user_id}"
-        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=me, owner=me)
+        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=user_id, owner=log_of(user_id))
         await self._drive(DeleteAccountInput(user_id=user_id, deletion_id=deletion.deletion_id))
         return deletion
 

@@ -8,7 +8,7 @@ from services.auth.ports.relations import Relations
 from services.auth.ports.sessions import Revocations
 from services.kit.db import Database
 
-ERASED: Final = "user:erased"
+ERASED: Final = "erased"
 """Who did it, in the logs of others, once the one who did it is gone."""
 
 REVOKE_KEYS: Final = """
@@ -34,7 +34,10 @@ UNNAME: Final = """
     SET actor = CASE WHEN actor = $1 THEN $2 ELSE actor END,
         details = (
             SELECT COALESCE(jsonb_object_agg(
-                key, CASE WHEN value = to_jsonb($1::text) THEN to_jsonb($2::text) ELSE value END
+                key, CASE value
+                    WHEN to_jsonb($1::text) THEN to_jsonb($2::text)
+                    WHEN to_jsonb('user:' || $1::text) THEN to_jsonb('user:' || $2::text)
+                    ELSE value END
             ), '{}') FROM jsonb_each(details)
         )
     WHERE actor = $1 OR details::text LIKE '%' || $1 || '%'
@@ -71,7 +74,7 @@ class PostgresUserData:
             await self._database.fetch(FORGET_KEY, key_id)
         await self._database.fetch(FORGET_SESSIONS, user_id)
         await self._database.fetch(FORGET_LOG, log_of(user_id))
-        await self._database.fetch(UNNAME, f"user:{user_id}", ERASED)
+        await self._database.fetch(UNNAME, user_id, ERASED)
 
 
 class UserFacts:
