@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 import pytest
 
 from services.auth.domain.firebase import user_id_of
+from services.contracts.services import SERVICES
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
 from tests.support.guide import Example, examples_of, printed_by, script_of
@@ -19,6 +21,7 @@ GUIDE: Final = ROOT / "services/auth/clients.md"
 OFFSET: Final = 13_400
 GOOGLE_PORT: Final = 21_496
 EXAMPLES: Final = examples_of(GUIDE)
+ORGANIZATION: Final = "members-of-the-guide"
 SECONDS: Final = 100
 PRELUDES: Final = {
     "js": """
@@ -67,12 +70,14 @@ async def run(language: str, google: FirebaseServer, platform: Platform) -> Prin
     long = {"match": "a long story", "script": {"tokens": 600, "delay_ms": 100}}
     await platform.model("/__scripts", {"scripts": [long]})
     bob = user_id_of(PROJECT, "bob")
+    await platform.write_facts((f"user:{bob}", "member", f"organization:{ORGANIZATION}"))
     env = {
         **os.environ,
         "API": f"{platform.edge_url}/api/v1",
         "ID_TOKEN": google.id_token({"js": "ada", "sh": "carol"}[language]),
         "BOB_ID_TOKEN": google.id_token("bob"),
         "BOB": bob,
+        "ORGANIZATION": ORGANIZATION,
         "BOB_TOKEN": platform.token(bob),
     }
     chosen = [each for each in EXAMPLES if each.language == language]
@@ -105,6 +110,20 @@ def test_an_example_prints_what_the_guide_says(
     said = program.by_example.get(example.name)
     assert said is not None, f"did not run: {program.complaints}"
     assert example.printed(said), f"printed {said!r}; {program.complaints}"
+
+
+@requirement("access:guide")
+def test_the_guide_names_every_method_of_access_that_a_client_may_call() -> None:
+    said = GUIDE.read_text()
+    names = [
+        service.edge_path(method).rpartition("/")[2]
+        for service in SERVICES
+        for method in service.methods
+        if service.app_id == "auth" and not method.callers
+    ]
+    assert "exchange-token" in names
+    absent = [name for name in names if not re.search(rf"(?<![a-z-]){name}(?![a-z-])", said)]
+    assert absent == []
 
 
 @requirement("access:guide")
