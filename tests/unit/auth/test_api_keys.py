@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,7 @@ def a_key(**fields: object) -> Key:
     return key.model_copy(update=fields)
 
 
-def update(key: Key, **fields: object) -> Key:
+def update(key: Key, **fields: Any) -> Key:
     return key.update(UpdateApiKeyRequest(key_id=f"key_{'0' * 26}", **fields), USER_SCOPES, NOON)
 
 
@@ -66,6 +67,7 @@ def test_a_secret_says_its_mode_and_has_160_random_bits_beside_its_start() -> No
         secret = new_secret(mode, draw)
         start = start_of(secret)
         assert secret.startswith(prefix)
+        assert start is not None
         assert start == secret[:18]
         unknown = len(secret) - len(start) - 6
         assert 62**unknown >= 2**160
