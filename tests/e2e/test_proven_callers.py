@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -10,14 +11,16 @@ from typing import Any, Final
 import aiohttp
 import grpc.aio
 import pytest
+from yarl import URL
 
 from services.cli.stack.ports import LOOPBACK
 from services.contracts.policies import may_call
 from services.contracts.services import SERVICES
-from services.kit.contract import RpcMethod, RpcService
+from services.contracts.turns import RUN_TURN
+from tests.chaos.faults import until_issuing
 from tests.e2e.talk import ask
 from tests.requirements import requirement
-from tests.support.platform import Client, Platform
+from tests.support.platform import ROOT, Client, Platform
 
 OFFSET: Final = 13_000
 CALLERS: Final = ("edge", "auth", "llm", "workflows")
@@ -29,6 +32,35 @@ CELLS: Final = [
     for caller in CALLERS
     if caller != service.app_id  # a sidecar calls its own app without asking anybody
 ]
+UNREACHABLE: Final = [
+    (service, method)
+    for service in SERVICES
+    for method in service.methods
+    if service.app_id == "auth" and not may_call("edge", method)
+    if any(not each.internal for each in service.methods)
+]
+"""Methods of `auth` that the edge may not call, beside others that it may."""
+DETOURS: Final = (
+    "{public}/../..{internal}",
+    "{public}/%2e%2e/%2e%2e{internal}",
+    "{public}%2f..%2f..{internal}",
+    "{public}/..%2f..{internal}",
+    "{public}/..;/..{internal}",
+    "{public}/%252e%252e/%252e%252e{internal}",
+    "{public}\\..\\..{internal}",
+    "/{internal}",
+    "//{internal}//",
+    "{internal}/",
+    "{internal};{public}",
+    "{internal}?x={public}",
+    "{internal}%00",
+    "{internal}%3f",
+    "{internal}%23{public}",
+    "{internal}%252f",
+    "{upper}",
+    "{lower}",
+    "{{slashes}}",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +79,19 @@ async def ada(secure: Platform) -> AsyncIterator[Client]:
 
 
 async def invoked(
-    platform: Platform, http: aiohttp.ClientSession, caller: str, target: str, verb: str, path: str
+    platform: Platform,
+    http: aiohttp.ClientSession,
+    caller: str,
+    target: str,
+    verb: str,
+    path: str,
+    headers: dict[str, str] | None = None,
 ) -> tuple[int, Any]:
-    """A service invocation as the app of a sidecar makes it."""
+    """A service invocation as the app of a sidecar makes it, its path sent as it is written."""
     url = f"{platform.stack.url(f'{caller}-daprd')}/v1.0/invoke/{target}/method{path}"
-    headers = {"dapr-api-token": platform.stack.api_token(caller)}
-    async with http.request(verb, url, headers=headers, json={}) as reply:
-        text = await reply.text()
-        return reply.status, text
+    own = {"dapr-api-token": platform.stack.api_token(caller), **(headers or {})}
+    async with http.request(verb, URL(url, encoded=True), headers=own, json={}) as reply:
+        return reply.status, await reply.text()
 
 
 def refused_by_sidecar(status: int, text: str) -> bool:
@@ -89,21 +126,59 @@ async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_el
 
 @requirement("access:proven-callers")
 async def test_no_spelling_of_a_path_passes_the_policies(secure: Platform, ada: Client) -> None:
-    service, method = internal_of("auth")
-    public = "/yocaso.auth.v1.TokenService/ExchangeToken"
-    path = service.path(method)
-    for detour in (
-        f"{public}/../..{path}",
-        f"{public}/%2e%2e/%2e%2e{path}",
-        f"{public}%2f..%2f..{path}",
-        f"/{path}",
-        f"{path}/",
-        path.upper(),
-        path.replace("/", "%2f"),
-        f"{path};{public}",
-    ):
-        status, text = await invoked(secure, ada.session, "edge", "auth", "POST", detour)
-        assert status in (400, 403, 404), (detour, status, text)
+    tried = 0
+    for service, method in UNREACHABLE:
+        internal = service.path(method)
+        public = next(service.path(each) for each in service.methods if not each.internal)
+        for written in DETOURS:
+            path = written.format(
+                public=public, internal=internal, upper=internal.upper(), lower=internal.lower()
+            ).replace("{slashes}", internal.replace("/", "%2f"))
+            status, text = await invoked(secure, ada.session, "edge", "auth", "POST", path)
+            unparsable = status == 500 and "forbidden" in text  # daprd's own words for such a path
+            no_such = status == 404 and "No such method." in text
+            assert status in (400, 403) or no_such or unparsable, (path, status, text)
+            tried += 1
+    assert tried >= 2 * len(DETOURS)
+
+
+@requirement("access:proven-callers")
+@pytest.mark.parametrize("name", ["dapr-caller-app-id", "Dapr-Caller-App-Id", "x-dapr-app-id"])
+async def test_saying_to_be_another_app_helps_nobody(
+    secure: Platform, ada: Client, name: str
+) -> None:
+    for service, method in UNREACHABLE:
+        for said in CALLERS:
+            found = await invoked(
+                secure, ada.session, "edge", "auth", "POST", service.path(method), {name: said}
+            )
+            assert found[0] == 403, (method.name, said, found)
+            assert refused_by_sidecar(*found)
+
+
+@requirement("access:proven-callers")
+async def test_only_workflows_may_schedule_an_activity_of_another_app(secure: Platform) -> None:
+    secure.stack.halt("auth")  # so that its sidecar asks nobody else to run the workflow
+    try:
+        said = schedule_from(secure, "auth", RUN_TURN.name, RUN_TURN.app_id)
+    finally:
+        secure.stack.restart("auth")
+        await until_issuing(secure)
+    assert "access denied by workflow access policy" in said
+
+
+def schedule_from(platform: Platform, app: str, activity: str, host: str) -> str:
+    """How it ends when an app's workflow asks for an activity of another."""
+    port = platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.rogue", str(port), activity, host],
+        env={**os.environ, "DAPR_API_TOKEN": platform.stack.api_token(app)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=True,
+    ).stdout
 
 
 @requirement("access:proven-callers")
@@ -144,13 +219,3 @@ async def test_a_sidecar_takes_no_call_without_a_certificate(secure: Platform, a
                 b"", timeout=5
             )
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-def internal_of(app: str) -> tuple[RpcService, RpcMethod]:
-    """An internal method that the edge may not call."""
-    return next(
-        (service, method)
-        for service in SERVICES
-        for method in service.methods
-        if service.app_id == app and method.internal and "edge" not in method.callers
-    )

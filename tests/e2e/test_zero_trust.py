@@ -213,7 +213,8 @@ async def test_an_app_that_the_contract_does_not_name_is_refused_by_the_app_too(
         for caller in {"edge", "auth", "llm"} - {*method.callers, service.app_id}:
             url = platform.stack.url(f"{caller}-daprd")
             path = f"/v1.0/invoke/{service.app_id}/method{service.path(method)}"
-            headers = {"dapr-api-token": platform.stack.api_token(caller)}
-            found, text = await status(alice.session, "POST", url + path, headers)
-            assert found == 403, (caller, method.name, text)
-            assert "PERMISSION_DENIED" in text
+            own = {"dapr-api-token": platform.stack.api_token(caller)}
+            for said in ({}, *({"dapr-caller-app-id": name} for name in method.callers)):
+                found, text = await status(alice.session, "POST", url + path, {**own, **said})
+                assert found == 403, (caller, method.name, said, text)
+                assert "PERMISSION_DENIED" in text
