@@ -118,6 +118,22 @@ func TestASidecarThatHangsUpIsUnavailable(t *testing.T) {
 	post(t, edge, unaryPath, goodToken(t)).wants(t, 503, codeUnavailable)
 }
 
+// daprd 1.18 answers so where an app went away before it had answered.
+func TestAnEmptySuccessIsUnavailable(t *testing.T) {
+	edge := startEdge(t, newFakeSidecar(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+	}).URL, nil)
+	post(t, edge, unaryPath, goodToken(t)).wants(t, 503, codeUnavailable)
+	response, err := http.DefaultClient.Do(request(t, http.MethodPost, edge.url+streamPath, goodToken(t), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != 503 || response.Header.Get("Retry-After") != "1" {
+		t.Errorf("the stream: %d %v", response.StatusCode, response.Header)
+	}
+}
+
 func TestAServiceThatIsSilentExceedsTheDeadline(t *testing.T) {
 	edge := startEdge(t, newFakeSidecar(t, func(_ http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)

@@ -81,6 +81,7 @@ func TestTheFieldsSayWhatIsLeftAndWhenToComeBack(t *testing.T) {
 	sidecar := newFakeSidecar(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("RateLimit-Policy", `"app";q=9;w=1`)
 		w.Header().Set("RateLimit", `"app";r=8;t=1`)
+		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, "{}")
 	})
 	key := newKey()

@@ -165,6 +165,7 @@ func TestAStreamEndsCleanlyAtItsOwnLimit(t *testing.T) {
 func TestACutAnswerIsNotTakenForAWholeOne(t *testing.T) {
 	var size atomic.Int64
 	edge := startEdge(t, newFakeSidecar(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, strings.Repeat("[", int(size.Load())))
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
@@ -193,6 +194,7 @@ func TestAStopEndsStreamsFinishesCallsAndRefusesNewOnes(t *testing.T) {
 		}
 		close(working)
 		<-finish
+		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, "{}")
 	}).URL, nil)
 	response := open(t, t.Context(), edge, http.MethodGet)

@@ -57,8 +57,9 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 		if err != nil {
 			return nil, err
 		}
-		accept := []string{"application/json"}
+		accept, wanted := []string{"application/json"}, "application/json"
 		if options.Stream {
+			wanted = "text/event-stream"
 			// Alone, `text/event-stream` makes daprd 1.18 swallow every reply that is not 2xx.
 			accept = []string{"text/event-stream, application/json"}
 		}
@@ -73,6 +74,9 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 			}
 			if response.Metadata.StatusCode >= 300 {
 				e.ensureRpcError(response)
+			} else if !strings.HasPrefix(http.Header(response.Metadata.Headers).Get("Content-Type"), wanted) {
+				// The app went before it had answered: daprd 1.18 makes an empty 200 of that.
+				return answer(e.catalogue.fail(codeUnavailable, "The service cannot be reached.")), nil
 			}
 			return response, nil
 		}, nil

@@ -77,7 +77,7 @@ async def test_a_deleted_conversation_leaves_no_fact_behind(
 async def test_nobody_is_let_in_while_openfga_is_away(
     platform: Platform, alice: Client, sign: signal.Signals
 ) -> None:
-    conversation = await alice.conversation()
+    conversation = (await until_ok(alice, "CreateConversation"))["conversationId"]
     async with platform.client("mallory") as mallory:
         if sign is signal.SIGSTOP:
             await asyncio.to_thread(platform.stack.pause, "openfga")
