@@ -1,6 +1,7 @@
 """Two hosts of one actor: appends through either sidecar, recorded as a history."""
 
 import asyncio
+import json
 import os
 import signal
 import uuid
@@ -8,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 import grpc.aio
 
-from tests.chaos.faults import kill, restart, running, until_ok
-from tests.support.actors import invoke_actor
+from tests.chaos.faults import kill, restart, running
+from tests.support.actors import ActorCalls
 from tests.support.checkers import check_seqs, check_set
 from tests.support.history import History
-from tests.support.platform import Client, Platform
+from tests.support.platform import Platform
 from tests.support.wait import wait_until
 
 ROOT: Final = Path(__file__).parents[2]
@@ -22,6 +24,7 @@ BLIND: Final = str(ROOT / "tests" / "support" / "blind")
 HOSTS: Final = ("llm", "llm-2")
 BATCH: Final = 3
 PATIENCE: Final = 4.0
+MESSAGES: Final = "SELECT value FROM dapr.state WHERE key LIKE $1"
 """How long a caller waits for an answer before it asks again."""
 
 
@@ -33,18 +36,26 @@ class Log:
     history: History = field(default_factory=History)
 
 
+class NeverCame(AssertionError):
+    """An append with a key was not acknowledged within the bound of I11."""
+
+
 class Appender:
     """Calls ConversationActor through a chosen sidecar, as the app beside that sidecar would."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+        self._calls = ActorCalls(platform.stack)
 
     async def actor(
         self, host: str, conversation: str, method: str, body: Any, patience: float = PATIENCE
     ) -> Any:
         """The method's Reply; raises grpc.aio.AioRpcError where its outcome is unknown."""
         actor = ("ConversationActor", conversation)
-        return await invoke_actor(self._platform.stack, host, actor, method, body, patience)
+        return await self._calls.invoke(host, actor, method, body, patience)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._calls.close()
 
     async def append(self, log: Log, host: str, *, keyed: bool, patience: float = PATIENCE) -> bool:
         """Append a message; one with a key is repeated until its outcome is known, one without is not."""
@@ -57,34 +68,36 @@ class Appender:
         async with log.history.operation(host, "append", log.conversation, text) as attempt:
             acknowledged = await self._attempt(host, log, body, patience)
             if keyed and not acknowledged:
-                await wait_until(
-                    lambda: self._attempt(host, log, body), 60, "an append with a key", every=0.2
-                )
+                await self._until_acknowledged(host, log, body)
                 acknowledged = True
             if acknowledged:
                 attempt.ok()
         return acknowledged
 
+    async def _until_acknowledged(self, host: str, log: Log, body: Any) -> None:
+        try:
+            await wait_until(
+                lambda: self._attempt(host, log, body), 60, "an append with a key", every=0.2
+            )
+        except AssertionError as error:
+            raise NeverCame(str(error)) from None
+
     async def _attempt(self, host: str, log: Log, body: Any, patience: float = PATIENCE) -> bool:
         try:
             reply = await self.actor(host, log.conversation, "AppendMessage", body, patience)
-        except grpc.aio.AioRpcError:
+        except (grpc.aio.AioRpcError, TimeoutError):
             return False
         return reply.get("error") is None
 
 
-async def damage(client: Client, log: Log) -> list[str]:
-    """What the log lost or doubled, read through the edge."""
-    messages: list[dict[str, Any]] = []
-    cursor: dict[str, Any] = {}
-    while True:
-        page = await until_ok(
-            client, "ListMessages", conversationId=log.conversation, limit=100, **cursor
-        )
-        messages += page["messages"]
-        if "nextCursor" not in page:
-            break
-        cursor = {"cursor": page["nextCursor"]}
+async def damage(platform: Platform, log: Log) -> list[str]:
+    """What the log lost or doubled, as the store has it: while two hosts act for an actor, either may show old news."""
+    connection = await asyncpg.connect(platform.stack.database_url())
+    try:
+        rows = await connection.fetch(MESSAGES, f"%ConversationActor/{log.conversation}/message/%")
+    finally:
+        await connection.close()
+    messages = sorted((json.loads(row["value"]) for row in rows), key=lambda each: int(each["seq"]))
     report = check_set([each["text"] for each in messages], log.history.operations("append"))
     return report.problems + check_seqs([int(each["seq"]) for each in messages])
 
@@ -107,6 +120,7 @@ async def one_host(platform: Platform) -> None:
     for name in (HOSTS[1], f"{HOSTS[1]}-daprd"):
         await asyncio.to_thread(platform.stack.halt, name)
     await restart(platform, HOSTS[0], {"PYTHONPATH": str(ROOT)})
+    await restart(platform, f"{HOSTS[0]}-daprd")  # without what a mutant may have left in it
 
 
 async def double_activation(platform: Platform, appender: Appender, logs: list[Log]) -> int:

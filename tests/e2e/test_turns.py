@@ -22,7 +22,7 @@ from tests.e2e.talk import (
     user_of,
 )
 from tests.requirements import requirement
-from tests.support.actors import invoke_actor
+from tests.support.actors import ActorCalls
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -233,7 +233,9 @@ async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
         "request": {"conversationId": conversation, "text": "is anybody there?"},
     }
     actor = ("ConversationActor", conversation)
-    reply = await invoke_actor(platform.stack, "llm", actor, "BeginTurn", command, timeout=10)
+    actors = ActorCalls(platform.stack)
+    reply = await actors.invoke("llm", actor, "BeginTurn", command, timeout=10)
+    await actors.close()
     assert reply["ok"]["turn"]["status"] == "RUNNING"
     ref = {"conversationId": conversation, "turnId": turn_id}
     assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"

@@ -1,5 +1,6 @@
 """Calls actors through a chosen sidecar, as the app beside that sidecar does."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,17 +12,49 @@ from services.cli.stack import Stack
 from services.cli.stack.ports import LOOPBACK
 
 
-async def invoke_actor(
-    stack: Stack, host: str, actor: tuple[str, str], method: str, body: Any, timeout: float
-) -> Any:
-    """The method's Reply; raises grpc.aio.AioRpcError where its outcome is unknown."""
-    port = stack.spec(f"{host}-daprd").ports[f"gRPC of the sidecar of {host}"]
-    actor_type, actor_id = actor
-    request = api_v1.InvokeActorRequest(
-        actor_type=actor_type, actor_id=actor_id, method=method, data=json.dumps(body).encode()
-    )
-    token = (("dapr-api-token", stack.api_token(host)),)
-    async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
-        stub: Any = dapr_pb2_grpc.DaprStub(channel)
-        reply = await stub.InvokeActor(request, metadata=token, timeout=timeout)
-    return json.loads(reply.data)
+class ActorCalls:
+    """One open connection per sidecar, so that a burst of calls arrives as one."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._under_way: set[asyncio.Future[Any]] = set()
+
+    async def invoke(
+        self, host: str, actor: tuple[str, str], method: str, body: Any, timeout: float
+    ) -> Any:
+        """The method's Reply; raises grpc.aio.AioRpcError or TimeoutError where its outcome is unknown.
+
+        A caller that has waited long enough leaves; what its sidecar began goes on, as it does for an app that died.
+        """
+        actor_type, actor_id = actor
+        request = api_v1.InvokeActorRequest(
+            actor_type=actor_type, actor_id=actor_id, method=method, data=json.dumps(body).encode()
+        )
+        token = (("dapr-api-token", self._stack.api_token(host)),)
+        stub: Any = dapr_pb2_grpc.DaprStub(self._channel(host))
+        call = asyncio.ensure_future(stub.InvokeActor(request, metadata=token))
+        self._under_way.add(call)
+        call.add_done_callback(self._ended)
+        reply = await asyncio.wait_for(asyncio.shield(call), timeout)
+        return json.loads(reply.data)
+
+    def _ended(self, call: "asyncio.Future[Any]") -> None:
+        self._under_way.discard(call)
+        if not call.cancelled():
+            call.exception()  # nobody may be waiting for it
+
+    async def close(self) -> None:
+        """Leave everything, and close the connections."""
+        for call in list(self._under_way):
+            call.cancel()
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _channel(self, host: str) -> grpc.aio.Channel:
+        if host not in self._channels:
+            port = self._stack.spec(f"{host}-daprd").ports[f"gRPC of the sidecar of {host}"]
+            # A sidecar that was killed is looked for again at once, not after seconds.
+            options = (("grpc.max_reconnect_backoff_ms", 500),)
+            self._channels[host] = grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options)
+        return self._channels[host]
