@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,11 @@ class Target(StrEnum):
     MISSING = "missing"
     VIEWED = "viewed"
     EDITED = "edited"
+
+
+PLAIN: Final = (Target.OWN, Target.FOREIGN, Target.MISSING)
+Question = tuple[str, str, Principal, Target]
+"""An operation, the field that names the thing, who asks, and whose thing it is."""
 
 
 class Kind(StrEnum):
@@ -193,12 +199,11 @@ def targets(row: Row, principal: Principal) -> tuple[Target, ...]:
     """What a principal asks about."""
     if row.kind is Kind.NOTHING:
         return (Target.NONE,)
-    plain = (Target.OWN, Target.FOREIGN, Target.MISSING)
     shared = row.kind is Kind.CONVERSATION and principal in (
         Principal.COLLEAGUE,
         Principal.STRANGER,
     )
-    return (*plain, Target.VIEWED, Target.EDITED) if shared else plain
+    return (*PLAIN, Target.VIEWED, Target.EDITED) if shared else PLAIN
 
 
 def refusal(operation: Operation, principal: Principal) -> str | None:
@@ -224,9 +229,25 @@ def expected(row: Row, target: Target) -> str:
     return row.answer if denied == OK else denied
 
 
-def least(found: dict[str, Operation]) -> int:
-    """How many cells the document asks for at least: every operation and principal, with three ids where it has any."""
-    return sum(len(Principal) * (3 if each.ids else 1) for each in found.values())
+def asked_for(found: dict[str, Operation]) -> set[Question]:
+    """What the document asks for: every operation and principal, about each of its ids in every plain way."""
+    return {
+        (each.id, name, principal, target)
+        for each in found.values()
+        for name, target in (product(each.ids, PLAIN) if each.ids else [("", Target.NONE)])
+        for principal in Principal
+    }
+
+
+def asked(found: dict[str, Operation]) -> set[Question]:
+    """What the rows ask of that: neither shared things, nor how it is to leave an optional id away."""
+    return {
+        (row.operation, name, cell.principal, cell.target)
+        for row in ROWS
+        for cell in cells(row, found[row.operation])
+        for name in row.names or ("",)
+        if cell.target in PLAIN or not found[row.operation].ids
+    }
 
 
 def _conversation(method: str, needs: Needs, *, ends: bool = False, **rest: Any) -> Row:
