@@ -28,7 +28,8 @@ from services.auth.adapters.postgres.deletions import PostgresDeletions
 from services.auth.adapters.postgres.erasure import PostgresUserData, UserFacts
 from services.auth.adapters.postgres.keys import PostgresApiKeys
 from services.auth.adapters.postgres.links import PostgresSharing
-from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.locks import alone
+from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.auth.adapters.workflows import WorkflowErasures

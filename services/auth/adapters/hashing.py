@@ -14,12 +14,16 @@ API_KEYS: Final = b"yocaso auth api keys"
 REFRESH_TOKENS: Final = b"yocaso auth refresh tokens"
 
 
+def derived_key(secret: str, purpose: bytes) -> bytes:
+    """A key of 32 bytes for one purpose, from the secret that is behind them all."""
+    return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(secret.encode())
+
+
 class KeyedHash:
     """HMAC-SHA-256 under a key that is derived for one purpose: a stolen database alone tests no guess."""
 
     def __init__(self, secret: str, purpose: bytes) -> None:
-        derive = HKDF(SHA256(), length=32, salt=None, info=purpose)
-        self._key = derive.derive(secret.encode())
+        self._key = derived_key(secret, purpose)
 
     def __call__(self, text: str) -> bytes:
         """The hash of a text."""

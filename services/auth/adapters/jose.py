@@ -8,12 +8,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, RSAKey
 
+from services.auth.adapters.hashing import derived_key
 from services.auth.domain.signing import SigningKey
 
 KEY_BITS: Final = 2048
@@ -26,8 +25,7 @@ class JoseKeyForge:
     """`KeyForge`; the secret encrypts what it makes, and a kid binds each sealed key to its row."""
 
     def __init__(self, secret: str) -> None:
-        derive = HKDF(SHA256(), length=32, salt=None, info=b"yocaso auth signing keys")
-        self._cipher = AESGCM(derive.derive(secret.encode()))
+        self._cipher = AESGCM(derived_key(secret, b"yocaso auth signing keys"))
         # Opening one takes a hundred times as long as signing with it.
         self._opened = lru_cache(MAX_OPENED)(self._open)
 

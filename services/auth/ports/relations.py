@@ -9,6 +9,12 @@ MAX_CHANGES: Final = 100
 """Facts that change together, at most."""
 
 
+async def make_untrue(relations: "Relations", facts: Sequence[RelationTuple]) -> None:
+    """Delete any number of facts; repeatable."""
+    for first in range(0, len(facts), MAX_CHANGES):
+        await relations.write([], facts[first : first + MAX_CHANGES])
+
+
 class Relations(Protocol):
     """Keeps facts. Every method raises UNAVAILABLE where it cannot tell, INVALID_ARGUMENT for what the model lacks.
 

@@ -21,7 +21,7 @@ from services.auth.domain.sharing import (
     share_changes,
 )
 from services.auth.ports.outbox import Outbox
-from services.auth.ports.relations import MAX_CHANGES, Relations
+from services.auth.ports.relations import Relations, make_untrue
 from services.auth.ports.sharing import Sharing, SharingEvent
 from services.contracts.authorization import (
     AUTHORIZATION_SERVICE,
@@ -81,9 +81,7 @@ class Access:
         await self.outbox.deliver()  # or what waits there would come back after
         links = [link.link_id for link in await self.sharing.links(target)]
         for each in (target, *(f"share_link:{link_id}" for link_id in links)):
-            facts = await self.relations.read(each)
-            for start in range(0, len(facts), MAX_CHANGES):
-                await self.relations.write([], facts[start : start + MAX_CHANGES])
+            await make_untrue(self.relations, await self.relations.read(each))
         await self.sharing.forget(target)
 
     async def share(self, request: ShareRequest, caller: CallerIdentity) -> Share:

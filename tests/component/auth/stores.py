@@ -11,7 +11,8 @@ from services.auth.adapters.limits import ValkeyCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.keys import PostgresApiKeys
-from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.locks import alone
+from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.rpc.keys import Keys
 from services.cli.stack import Stack

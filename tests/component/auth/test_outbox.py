@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import func, select
 
 from services.auth.adapters.openfga import OpenFgaRelations
-from services.auth.adapters.postgres.outbox import PostgresOutbox, alone
+from services.auth.adapters.postgres.locks import alone
+from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA, outbox
 from services.cli.stack import Stack

@@ -14,7 +14,7 @@ import pytest
 
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.openfga.store import MODEL, PinnedStore
-from services.auth.adapters.postgres.outbox import alone
+from services.auth.adapters.postgres.locks import alone
 from services.cli.stack import Stack
 from services.contracts.authorization import RelationTuple
 from services.kit.db import Database

@@ -4,7 +4,7 @@ from typing import Final
 
 from services.auth.domain.keys import log_of
 from services.auth.ports.outbox import Outbox
-from services.auth.ports.relations import Relations
+from services.auth.ports.relations import Relations, make_untrue
 from services.auth.ports.sessions import Revocations
 from services.kit.db import Database
 
@@ -70,7 +70,7 @@ class PostgresUserData:
         await self._outbox.deliver()  # what is on its way to the facts would come back after
         for row in await self._database.fetch(KEYS, user_id):
             key_id: str = row["key_id"]
-            await self._relations.write([], await self._relations.read(f"api_key:{key_id}"))
+            await make_untrue(self._relations, await self._relations.read(f"api_key:{key_id}"))
             await self._database.fetch(FORGET_KEY, key_id)
         await self._database.fetch(FORGET_SESSIONS, user_id)
         await self._database.fetch(FORGET_LOG, log_of(user_id))
@@ -89,6 +89,4 @@ class UserFacts:
 
     async def erase(self, user_id: str) -> None:
         """Make them untrue."""
-        facts = await self._relations.read_subject(f"user:{user_id}")
-        for first in range(0, len(facts), 50):
-            await self._relations.write([], facts[first : first + 50])
+        await make_untrue(self._relations, await self._relations.read_subject(f"user:{user_id}"))

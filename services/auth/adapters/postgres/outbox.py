@@ -1,14 +1,14 @@
 """Facts on their way to OpenFGA: written with what they are about, delivered after, in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.auth.adapters.postgres.locks import alone
 from services.auth.ports.relations import Relations
 from services.auth.tables import outbox
 from services.contracts.authorization import RelationTuple
@@ -16,19 +16,10 @@ from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 
-LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
 BATCH: Final = 20
 """Changes that one relay takes from the table at a time."""
 
 log = structlog.get_logger()
-
-
-@asynccontextmanager
-async def alone(database: Database, name: str) -> AsyncIterator[AsyncConnection]:
-    """A transaction that one replica at a time has under this name."""
-    async with database.transaction() as connection:
-        await connection.execute(LOCK, {"name": f"auth.{name}"})
-        yield connection
 
 
 class PostgresOutbox:

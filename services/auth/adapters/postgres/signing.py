@@ -1,15 +1,13 @@
 """Signing keys in Postgres."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select
 
+from services.auth.adapters.postgres.locks import alone
 from services.auth.domain.signing import SigningKey
 from services.auth.tables import signing_keys
 from services.kit.db import Database
-
-ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtext('auth.signing_keys'))")
 
 
 class PostgresKeyStore:
@@ -25,8 +23,7 @@ class PostgresKeyStore:
 
     async def add(self, decide: Callable[[Sequence[SigningKey]], SigningKey | None]) -> None:
         """Decide and add in one transaction, under a lock that replicas share."""
-        async with self._database.transaction() as connection:
-            await connection.execute(ONE_AT_A_TIME)
+        async with alone(self._database, "signing_keys") as connection:
             rows = await connection.execute(select(signing_keys))
             key = decide([SigningKey.model_validate(dict(row)) for row in rows.mappings()])
             if key is not None:
