@@ -1,6 +1,7 @@
 """The auth app with its sidecar and stores, a wire-true Google beside it, and the way to call it."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -111,8 +112,10 @@ Probe = Callable[[Bridge], Awaitable[str]]
 
 
 async def _probe(bridge: Bridge) -> str:
-    bridge.google.add("probe")
-    return bridge.google.id_token("probe")
+    """Somebody new each time, so that Firebase is asked about each of them."""
+    uid = f"probe-{uuid.uuid4().hex}"
+    bridge.google.add(uid)
+    return bridge.google.id_token(uid)
 
 
 @asynccontextmanager
