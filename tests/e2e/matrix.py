@@ -126,8 +126,8 @@ class Operation:
 class Row:
     """How an operation is asked about a kind of thing, in `names`; `beside` names what is the caller's own.
 
-    `answer` is that to a caller who may; `unknown` that to whoever shows a secret that nobody gave out. `ends`: the
-    call uses the thing up, or its caller.
+    `answer` is that to a caller who may; `unknown` that to whoever shows a secret that nobody gave out. `spoils`: the
+    call uses the thing up or renames it, or uses up its caller.
     """
 
     operation: str
@@ -138,7 +138,7 @@ class Row:
     rest: dict[str, Any] = field(default_factory=dict[str, Any])
     answer: str = OK
     unknown: str = "NOT_FOUND"
-    ends: bool = False
+    spoils: bool = False
 
     @property
     def name(self) -> str:
@@ -250,14 +250,14 @@ def asked(found: dict[str, Operation]) -> set[Question]:
     }
 
 
-def _conversation(method: str, needs: Needs, *, ends: bool = False, **rest: Any) -> Row:
+def _conversation(method: str, needs: Needs, *, spoils: bool = False, **rest: Any) -> Row:
     return Row(
         f"ConversationService.{method}",
         Kind.CONVERSATION,
         ("conversationId",),
         needs,
         rest=rest,
-        ends=ends,
+        spoils=spoils,
     )
 
 
@@ -269,10 +269,10 @@ def _turn(method: str, needs: Needs) -> tuple[Row, Row]:
     )
 
 
-def _key(method: str, *, ends: bool = False, **rest: Any) -> tuple[Row, Row]:
+def _key(method: str, *, spoils: bool = False, **rest: Any) -> tuple[Row, Row]:
     operation = f"ApiKeyService.{method}"
     kinds = (Kind.API_KEY, Kind.ORGANIZATION_KEY)
-    mine, theirs = (Row(operation, kind, ("keyId",), rest=rest, ends=ends) for kind in kinds)
+    mine, theirs = (Row(operation, kind, ("keyId",), rest=rest, spoils=spoils) for kind in kinds)
     return mine, theirs
 
 
@@ -300,8 +300,8 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("ConversationService.CreateConversation", rest={"title": "of the matrix"}),
     Row("ConversationService.ListConversations"),
     _conversation("GetConversation", Needs.VIEWER),
-    _conversation("UpdateConversation", Needs.EDITOR, title="of the matrix"),
-    _conversation("DeleteConversation", Needs.OWNER, ends=True),
+    _conversation("UpdateConversation", Needs.EDITOR, spoils=True, title="of the matrix"),
+    _conversation("DeleteConversation", Needs.OWNER, spoils=True),
     _conversation("ListMessages", Needs.VIEWER),
     _conversation("AppendMessage", Needs.EDITOR, **_SAID),
     _conversation("SendMessage", Needs.EDITOR, **_SAID),
@@ -315,9 +315,9 @@ ROWS: Final[tuple[Row, ...]] = (
     *_organization("ApiKeyService.CreateApiKey", **_KEY),
     *_organization("ApiKeyService.ListApiKeys"),
     *_key("GetApiKey"),
-    *_key("UpdateApiKey", name="of the matrix"),
+    *_key("UpdateApiKey", spoils=True, name="of the matrix"),
     *_key("RotateApiKey"),
-    *_key("RevokeApiKey", ends=True),
+    *_key("RevokeApiKey", spoils=True),
     _bearer(
         "TokenService.ExchangeToken",
         Kind.KEY_SECRET,
@@ -330,9 +330,9 @@ ROWS: Final[tuple[Row, ...]] = (
         Kind.REFRESH_TOKEN,
         "refreshToken",
         unknown="UNAUTHENTICATED",
-        ends=True,
+        spoils=True,
     ),
-    _bearer("TokenService.RevokeToken", Kind.ACCESS_TOKEN, "token", unknown=OK, ends=True),
+    _bearer("TokenService.RevokeToken", Kind.ACCESS_TOKEN, "token", unknown=OK, spoils=True),
     _bearer("TokenService.CreateSessionCookie", Kind.ID_TOKEN, "idToken", **_NO_FIREBASE),
     Row("TokenService.CreateCustomToken", answer="FAILED_PRECONDITION"),
     _sharing("Share", **_GUEST),
@@ -343,18 +343,18 @@ ROWS: Final[tuple[Row, ...]] = (
         "AuthorizationService.RevokeShareLink",
         Kind.CONVERSATION,
         ("object", "linkId"),
-        ends=True,
+        spoils=True,
     ),
     Row(
         "AuthorizationService.RevokeShareLink",
         Kind.LINK,
         ("linkId",),
         beside=("object",),
-        ends=True,
+        spoils=True,
     ),
     _bearer("AuthorizationService.OpenShareLink", Kind.LINK_TOKEN, "token"),
     Row("AuthorizationService.ListSharedWithMe"),
     *_organization("AuditService.ListAuditEvents"),
-    Row("AccountService.DeleteAccount", ends=True),
+    Row("AccountService.DeleteAccount", spoils=True),
     _bearer("AccountService.GetAccountDeletion", Kind.DELETION, "deletionId"),
 )

@@ -82,7 +82,7 @@ async def answer(world: World, row: Row, cell: Cell) -> Said:
     """What a cell answers."""
     operation = OPERATIONS[row.operation]
     caller = world.person(cell.principal)
-    anew = row.ends and cell.expected == OK
+    anew = row.spoils and cell.expected == OK
     if anew and row.kind is Kind.NOTHING:
         caller = await world.newcomer("leaving")
         return await ask(caller.client, operation, caller.client.token, row.rest)

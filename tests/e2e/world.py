@@ -42,7 +42,7 @@ class Person:
 
 
 class World:
-    """Made as it is asked for; what a call ends is made anew for each."""
+    """Made as it is asked for; what a call ends or renames is made anew for each."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -127,7 +127,7 @@ class World:
     async def body(
         self, row: Row, principal: Principal, target: Target, *, anew: bool
     ) -> dict[str, Any]:
-        """What a principal sends to ask about a target; a thing that the call will end is made anew."""
+        """What a principal sends to ask about a target; a thing that the call will end or rename is made anew."""
         thing = await self.thing(row.kind, principal, target, anew=anew)
         own = thing if target is Target.OWN or not row.beside else await self._own(row, principal)
         return {
