@@ -1,6 +1,5 @@
 """Composition root of the auth app."""
 
-import asyncio
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,9 +18,15 @@ from services.auth.adapters.firebase import (
     open_emulated_admin,
     open_service_account_admin,
 )
-from services.auth.adapters.hashing import API_KEYS, REFRESH_TOKENS, KeyedHash, random_base62
+from services.auth.adapters.hashing import (
+    API_KEYS,
+    REFRESH_TOKENS,
+    SHARE_LINKS,
+    KeyedHash,
+    random_base62,
+)
 from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.limits import ValkeyCallCounter
+from services.auth.adapters.limits import WindowCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.deletions import PostgresDeletions
@@ -34,7 +39,6 @@ from services.auth.adapters.postgres.sessions import PostgresRevocations, Postgr
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.auth.adapters.workflows import WorkflowErasures
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind
-from services.auth.domain.sharing import LinkTokens
 from services.auth.ports.firebase import SignatureCheck
 from services.auth.rpc import accounts, audit, authorization, keys
 from services.auth.rpc.authorization import Access, provide_access
@@ -49,11 +53,12 @@ from services.contracts.accounts import RECORD_ERASURE, eraser_of
 from services.contracts.openapi import app_document
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
-from services.kit.authorization import CHANGED, GUARD_STATE, Decisions, Guard
+from services.kit.authorization import CHANGED
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.errors import RpcError
-from services.kit.limits import RateLimiter
+from services.kit.guard import open_guard
+from services.kit.limits import SlidingWindows
 from services.kit.outbound import OutboundTimeouts, open_outbound
 from services.kit.rpc_client import RpcClient
 from services.kit.settings import Environment, load_settings
@@ -77,9 +82,22 @@ def create_app() -> FastAPI:
     settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        facts, revocations = await _open(app, stack, settings)
-        links = await _open_firebase(app, stack, firebase, revocations)
-        await _open_erasure(app, stack, settings, facts, revocations, links)
+        stores = await _open_stores(stack, settings)
+        issuer = await _open_issuer(stack, settings, stores)
+        await open_guard(
+            app,
+            stack,
+            settings,
+            name="auth",
+            judge=OwnFacts(stores.relations),
+            denials=OwnDenials(stores.relations, stores.audit),
+            signals=stores.signals,
+            windows=stores.windows,
+        )
+        await _open_sharing(app, stack, settings, stores)
+        await _open_tokens(app, stack, settings, stores, issuer)
+        links = await _open_firebase(app, stack, firebase, stores.revocations)
+        await _open_erasure(app, stack, settings, stores, links)
 
     app = create_service(
         "auth",
@@ -94,45 +112,26 @@ def create_app() -> FastAPI:
     return app
 
 
-async def _open(
-    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings
-) -> tuple["Facts", PostgresRevocations]:
-    database = Database(settings.database_url.get_secret_value())
-    stack.push_async_callback(database.close)
-    await database.migrate(SCHEMA, MIGRATIONS)
-    issuer = Issuer(
-        keys=PostgresKeyStore(database),
-        forge=JoseKeyForge(settings.key_secret.get_secret_value()),
-        clock=utc_now,
-        issuer=settings.issuer,
-        audience=settings.audience,
-        max_age=timedelta(days=settings.key_max_age_days),
-        issues_local_tokens=settings.environment is not Environment.PRODUCTION,
-    )
-    await issuer.rotate_when_due()
-    rotation = every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
-    await stack.enter_async_context(background(rotation))
-    facts = await _open_facts(stack, settings, database)
-    await _open_guard(app, stack, settings, facts)
-    await _open_sharing(app, stack, settings, database, facts)
-    revocations = PostgresRevocations(database, utc_now)
-    await _open_tokens(app, stack, settings, database, facts, revocations, issuer)
-    return facts, revocations
-
-
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What keeps facts, and what brings them there."""
+class Stores:
+    """What the parts of the app share."""
 
     database: Database
+    signals: Signals
+    windows: SlidingWindows
     relations: OpenFgaRelations
     outbox: PostgresOutbox
     audit: PostgresAuditLog
-    signals: Signals
+    revocations: PostgresRevocations
 
 
-async def _open_facts(stack: AsyncExitStack, settings: AuthSettings, database: Database) -> Facts:
-    signals = Signals(settings.valkey_url.get_secret_value())
+async def _open_stores(stack: AsyncExitStack, settings: AuthSettings) -> Stores:
+    database = Database(settings.database_url.get_secret_value())
+    stack.push_async_callback(database.close)
+    await database.migrate(SCHEMA, MIGRATIONS)
+    valkey_url = settings.valkey_url.get_secret_value()
+    signals, windows = Signals(valkey_url), SlidingWindows(valkey_url)
+    stack.push_async_callback(windows.close)
     stack.push_async_callback(signals.close)
     await signals.start()
     relations = OpenFgaRelations(
@@ -144,37 +143,42 @@ async def _open_facts(stack: AsyncExitStack, settings: AuthSettings, database: D
     stack.push_async_callback(relations.close)
     with suppress(RpcError):  # else the first call does it
         await relations.prepare()
-    outbox, log = PostgresOutbox(database, relations), PostgresAuditLog(database, utc_now)
-    return Facts(database, relations, outbox, log, signals)
-
-
-async def _open_guard(
-    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, facts: Facts
-) -> None:
-    denials = OwnDenials(facts.relations, facts.audit)
-    stack.push_async_callback(denials.close)
-    decisions = Decisions(OwnFacts(facts.relations))
-    limiter = RateLimiter(
-        settings.valkey_url.get_secret_value(),
-        name="auth",
-        limit=settings.user_rate,
-        window=timedelta(minutes=1),
+    return Stores(
+        database=database,
+        signals=signals,
+        windows=windows,
+        relations=relations,
+        outbox=PostgresOutbox(database, relations),
+        audit=PostgresAuditLog(database, utc_now),
+        revocations=PostgresRevocations(database, utc_now),
     )
-    stack.push_async_callback(limiter.close)
-    setattr(app.state, GUARD_STATE, Guard(decisions, limiter, denials))
-    forgetting = asyncio.create_task(decisions.forget_on(facts.signals), name="access changes")
-    await stack.enter_async_context(background(forgetting))
+
+
+async def _open_issuer(stack: AsyncExitStack, settings: AuthSettings, stores: Stores) -> Issuer:
+    issuer = Issuer(
+        keys=PostgresKeyStore(stores.database),
+        forge=JoseKeyForge(settings.key_secret.get_secret_value()),
+        clock=utc_now,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        max_age=timedelta(days=settings.key_max_age_days),
+        issues_local_tokens=settings.environment is not Environment.PRODUCTION,
+    )
+    await issuer.rotate_when_due()
+    rotation = every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
+    await stack.enter_async_context(background(rotation))
+    return issuer
 
 
 async def _open_sharing(
-    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, database: Database, facts: Facts
+    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, stores: Stores
 ) -> None:
-    sharing = PostgresSharing(database, facts.outbox, facts.audit)
-    tokens = LinkTokens(settings.key_secret.get_secret_value())
-    provide_access(app, Access(facts.relations, facts.outbox, sharing, tokens, utc_now))
+    sharing = PostgresSharing(stores.database, stores.outbox, stores.audit)
+    digest = KeyedHash(settings.key_secret.get_secret_value(), SHARE_LINKS)
+    provide_access(app, Access(stores.relations, stores.outbox, sharing, digest, utc_now))
 
     async def settle() -> None:
-        await facts.outbox.relay()
+        await stores.outbox.relay()
         await sharing.end_expired(utc_now())
 
     await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay facts")))
@@ -184,29 +188,25 @@ async def _open_tokens(
     app: FastAPI,
     stack: AsyncExitStack,
     settings: AuthSettings,
-    database: Database,
-    facts: Facts,
-    revocations: PostgresRevocations,
+    stores: Stores,
     issuer: Issuer,
 ) -> None:
     secret = settings.key_secret.get_secret_value()
-    stored = PostgresApiKeys(database, facts.outbox, facts.audit, revocations)
-    counter = ValkeyCallCounter(settings.valkey_url.get_secret_value())
-    stack.push_async_callback(counter.close)
+    stored = PostgresApiKeys(stores.database, stores.outbox, stores.audit, stores.revocations)
     using = keys.Keys(
         keys=stored,
-        counter=counter,
+        counter=WindowCallCounter(stores.windows),
         digest=KeyedHash(secret, API_KEYS),
         draw=random_base62,
         clock=utc_now,
     )
     stack.push_async_callback(using.close)
     keys.provide(app, using)
-    sessions = PostgresSessions(database, revocations, facts.audit, utc_now)
+    sessions = PostgresSessions(stores.database, stores.revocations, stores.audit, utc_now)
     sign_ins = SignIns(
         sessions=sessions,
-        revocations=revocations,
-        audit=facts.audit,
+        revocations=stores.revocations,
+        audit=stores.audit,
         keys=using,
         issuer=issuer,
         digest=KeyedHash(secret, REFRESH_TOKENS),
@@ -215,12 +215,12 @@ async def _open_tokens(
         access_token_life=timedelta(seconds=settings.access_token_seconds),
     )
     provide(app, issuer, sign_ins)
-    audit.provide(app, audit.Audit(facts.audit, facts.relations))
+    audit.provide(app, audit.Audit(stores.audit, stores.relations))
 
     async def purge() -> None:
         await stored.purge(utc_now())
         await sessions.purge()
-        await facts.audit.purge(utc_now() - timedelta(days=settings.audit_days))
+        await stores.audit.purge(utc_now() - timedelta(days=settings.audit_days))
 
     await stack.enter_async_context(background(every(PURGE_SECONDS, purge, "purge")))
 
@@ -259,17 +259,16 @@ async def _open_erasure(
     app: FastAPI,
     stack: AsyncExitStack,
     settings: AuthSettings,
-    facts: Facts,
-    revocations: PostgresRevocations,
+    stores: Stores,
     links: FirebaseLinks,
 ) -> None:
     client = RpcClient()
     stack.push_async_callback(client.close)
-    deletions = PostgresDeletions(facts.database)
-    own = PostgresUserData(facts.database, facts.relations, facts.outbox, revocations)
-    eraser = accounts.Eraser(deletions, own, WorkflowErasures(client), facts.audit)
+    deletions = PostgresDeletions(stores.database)
+    own = PostgresUserData(stores.database, stores.relations, stores.outbox, stores.revocations)
+    eraser = accounts.Eraser(deletions, own, WorkflowErasures(client), stores.audit)
     accounts.provide(app, eraser)
-    given = UserFacts(facts.relations)
+    given = UserFacts(stores.relations)
     # The link goes first: who signs in anew while the rest is erased would leave something behind.
     erasure = UserErasure(deletions, [links, own, given])
     host = WorkflowHost()

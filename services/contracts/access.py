@@ -1,7 +1,6 @@
 """How an app asks who may, and says what came to be: the one client of auth's services for apps."""
 
 import uuid
-from collections.abc import Sequence
 
 from typing_extensions import override
 
@@ -9,8 +8,8 @@ from services.contracts.audit import AUDIT_SERVICE, AuditAction, RecordAuditEven
 from services.contracts.authorization import (
     AUTHORIZATION_SERVICE,
     OWNER,
-    BatchCheckRequest,
-    BatchCheckResponse,
+    CheckRequest,
+    CheckResponse,
     ForgetObjectRequest,
     RelationTuple,
     WriteTuplesRequest,
@@ -29,20 +28,20 @@ class Access(RecordedDenials):
         super().__init__()
         self._client = client
 
-    async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
-        """Answers in order. UNAVAILABLE where nobody can tell."""
-        checks = [_tuple(q.user_id, q.relation, q.object) for q in questions]
-        answer = await self._client.call(
-            AUTHORIZATION_SERVICE,
-            "BatchCheck",
-            BatchCheckRequest(checks=checks, fresh=fresh),
-            BatchCheckResponse,
+    async def judge(self, question: Question) -> bool:
+        """By the facts as they are. UNAVAILABLE where nobody can tell."""
+        request = CheckRequest(
+            subject=f"user:{question.user_id}",
+            relation=question.relation,
+            object=question.object,
+            fresh=True,
         )
+        answer = await self._client.call(AUTHORIZATION_SERVICE, "Check", request, CheckResponse)
         return answer.allowed
 
     async def own(self, user_id: str, target: str) -> None:
         """Make a user the owner of an object; repeatable."""
-        writes = [_tuple(user_id, OWNER, target)]
+        writes = [RelationTuple(subject=f"user:{user_id}", relation=OWNER, object=target)]
         await self._client.call(
             AUTHORIZATION_SERVICE, "WriteTuples", WriteTuplesRequest(writes=writes), Empty
         )
@@ -70,7 +69,3 @@ class Access(RecordedDenials):
             details={"wanted": relation[:256]},
         )
         await self._client.call(AUDIT_SERVICE, "RecordAuditEvent", request, Empty)
-
-
-def _tuple(user_id: str, relation: str, target: str) -> RelationTuple:
-    return RelationTuple(subject=f"user:{user_id}", relation=relation, object=target)

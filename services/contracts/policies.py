@@ -33,10 +33,7 @@ UNLOCK: Final = ("unlock", "v1alpha1")
 """Does nothing where no lock store is: an empty list of one protocol would allow all of it."""
 APIS: Final[dict[str, dict[str, tuple[tuple[str, str], ...]]]] = {
     "auth": {"http": (("invoke", "v1"),), "grpc": (("actors", "v1"), ("state", "v1"))},
-    "llm": {
-        "http": (("invoke", "v1"),),
-        "grpc": (("actors", "v1"), ("invoke", "v1"), ("state", "v1")),
-    },
+    "llm": {"http": (("invoke", "v1"),), "grpc": (("actors", "v1"), ("state", "v1"))},
     ORCHESTRATOR: {"http": (HEALTH_ONLY,), "grpc": (UNLOCK,)},
     EDGE: {"http": (("invoke", "v1"),), "grpc": (UNLOCK,)},
 }

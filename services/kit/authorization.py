@@ -9,7 +9,7 @@ with. UNAVAILABLE, never a yes, while nobody can tell.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final, Protocol
@@ -19,6 +19,7 @@ from fastapi import Depends, Request
 from typing_extensions import override
 
 from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.flights import Flights
 from services.kit.identity import CallerIdentity, caller_of, calling_app, unauthenticated
 from services.kit.limits import RateLimiter
 from services.kit.rpc import message_of, method_of
@@ -29,6 +30,8 @@ CHANGED: Final = "access.changed"
 """The signal that facts have changed somewhere: what was remembered is forgotten at once."""
 REMEMBERED: Final = timedelta(seconds=5)
 """How long a yes is believed where that signal was lost; a no is never remembered."""
+RENEWED: Final = timedelta(seconds=2)
+"""How long before the end of its moment a yes that is used is asked for anew."""
 MAX_REMEMBERED: Final = 20_000
 MAX_RECORDING: Final = 1000
 
@@ -47,8 +50,8 @@ class Question:
 class Judge(Protocol):
     """Answers from the facts."""
 
-    async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
-        """Answers in order; `fresh` sees every acknowledged change. UNAVAILABLE where it cannot tell."""
+    async def judge(self, question: Question) -> bool:
+        """By the facts with every acknowledged change. UNAVAILABLE where it cannot tell."""
         ...
 
 
@@ -91,26 +94,26 @@ class RecordedDenials:
 
 
 class Decisions:
-    """Remembers what was allowed, for a moment, and asks once for what is asked at the same time."""
+    """Remembers what was allowed, for a moment, and asks once for what is asked at the same time.
+
+    What is asked for again and again is asked anew before its moment is over, beside the call that it lets through.
+    """
 
     def __init__(self, judge: Judge, clock: Callable[[], float] = time.monotonic) -> None:
         self._judge = judge
         self._clock = clock
         self._allowed: OrderedDict[Question, float] = OrderedDict()
-        self._asked: dict[Question, asyncio.Task[bool]] = {}
+        self._asking: Flights[Question, bool] = Flights()
         self._changes = 0
 
     async def allows(self, question: Question) -> bool:
         """Whether it is allowed, as far as was known within the last moments."""
-        until = self._allowed.get(question)
-        if until is not None and self._clock() < until:
-            return True
-        task = self._asked.get(question)
-        if task is None:
-            task = asyncio.create_task(self._ask(question))
-            self._asked[question] = task
-            task.add_done_callback(lambda done: self._answered(question, done))
-        return await asyncio.shield(task)
+        left = self._allowed.get(question, 0.0) - self._clock()
+        if left <= 0:
+            return await self._asking.run(question, lambda: self._ask(question))
+        if left <= RENEWED.total_seconds():
+            self._asking.begin(question, lambda: self._ask(question))
+        return True
 
     async def still_allows(self, question: Question) -> bool:
         """Whether it is allowed by the facts as they are now."""
@@ -121,7 +124,7 @@ class Decisions:
         """Remember nothing; what is asked at this moment is asked again by whoever comes next."""
         self._changes += 1
         self._allowed.clear()
-        self._asked.clear()
+        self._asking.forget()
 
     async def forget_on(self, signals: Signals) -> None:
         """Forget whenever facts change; runs until it is cancelled."""
@@ -133,17 +136,15 @@ class Decisions:
 
     async def _ask(self, question: Question) -> bool:
         began, changes = self._clock(), self._changes
-        [allowed] = await self._judge.judge([question], fresh=True)
-        if allowed and changes == self._changes:
+        allowed = await self._judge.judge(question)
+        if not allowed:
+            self._allowed.pop(question, None)
+        elif changes == self._changes:
             self._allowed[question] = began + REMEMBERED.total_seconds()
             self._allowed.move_to_end(question)
             while len(self._allowed) > MAX_REMEMBERED:
                 self._allowed.popitem(last=False)
         return allowed
-
-    def _answered(self, question: Question, task: asyncio.Task[bool]) -> None:
-        if self._asked.get(question) is task:
-            del self._asked[question]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The connection to this app's own daprd: one pooled gRPC channel for state, actors and invocation."""
+"""The connection to this app's own daprd: one pooled gRPC channel for state and actors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from typing import Any, Final
 from dapr.clients.grpc._channel import create_aio_channel
 from dapr.proto import api_v1, common_v1
 from dapr.proto.runtime.v1 import dapr_pb2_grpc
-from google.protobuf.any_pb2 import Any as Any_
 from grpc.aio import AioRpcError
 
 from services.kit.errors import ErrorCode, RpcError
@@ -79,20 +78,6 @@ class Sidecar:
         response = await self._call(self._stub.InvokeActor, request)
         return response.data
 
-    async def invoke(self, app_id: str, path: str, data: bytes) -> bytes:
-        """Call an RPC method of another app; whatever it refuses is a `SidecarError`."""
-        traceparent = current_traceparent()
-        message = common_v1.InvokeRequest(
-            method=path.removeprefix("/"),
-            data=Any_(value=data),
-            content_type="application/json",
-            http_extension=common_v1.HTTPExtension(verb=common_v1.HTTPExtension.POST),
-        )
-        request = api_v1.InvokeServiceRequest(id=app_id, message=message)
-        metadata = (("traceparent", traceparent),) if traceparent else ()
-        response = await self._call(self._stub.InvokeService, request, metadata)
-        return response.data.value
-
     async def read(self, key: str) -> StoredValue:
         """Read one row of the state store."""
         request = api_v1.GetStateRequest(
@@ -129,11 +114,9 @@ class Sidecar:
         )
         await self._call(self._stub.ExecuteStateTransaction, request)
 
-    async def _call(
-        self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()
-    ) -> Any:
+    async def _call(self, method: Any, request: Any) -> Any:
         try:
-            return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
+            return await method(request, timeout=CALL_TIMEOUT_SECONDS)
         except AioRpcError as error:
             raise SidecarError(f"{error.code().name}: {error.details()}") from error
 

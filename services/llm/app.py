@@ -14,12 +14,12 @@ from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
-from services.kit.authorization import GUARD_STATE, Decisions, Guard
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.eventlog import EventLog, migrate_event_log
+from services.kit.guard import open_guard
 from services.kit.idempotency import IdempotencyRecords
-from services.kit.limits import RateLimiter
+from services.kit.limits import SlidingWindows
 from services.kit.rpc import RECORDS_STATE
 from services.kit.rpc_client import RpcClient
 from services.kit.settings import load_settings
@@ -64,8 +64,22 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     sidecar = Sidecar()
     stack.push_async_callback(sidecar.close)
     model = await stack.enter_async_context(open_language_model(settings))
-    actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(sidecar)
-    access, decisions = await _open_guard(app, stack, settings, signals)
+    client = RpcClient()
+    stack.push_async_callback(client.close)
+    access = Access(client)
+    actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(client)
+    windows = SlidingWindows(settings.valkey_url.get_secret_value())
+    stack.push_async_callback(windows.close)
+    decisions = await open_guard(
+        app,
+        stack,
+        settings,
+        name="llm",
+        judge=access,
+        denials=access,
+        signals=signals,
+        windows=windows,
+    )
     runner = TurnRunner(
         actors=actors,
         events=events,
@@ -108,28 +122,6 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     await stack.enter_async_context(
         background(every(PURGE_SECONDS, records.purge, "purge idempotency"))
     )
-
-
-async def _open_guard(
-    app: FastAPI, stack: AsyncExitStack, settings: LlmSettings, signals: Signals
-) -> tuple[Access, Decisions]:
-    client = RpcClient()
-    stack.push_async_callback(client.close)
-    access = Access(client)
-    stack.push_async_callback(access.close)
-    decisions = Decisions(access)
-    limiter = RateLimiter(
-        settings.valkey_url.get_secret_value(),
-        name="llm",
-        limit=settings.user_rate,
-        window=timedelta(minutes=1),
-    )
-    stack.push_async_callback(limiter.close)
-    setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
-    await stack.enter_async_context(
-        background(asyncio.create_task(decisions.forget_on(signals), name="access changes"))
-    )
-    return access, decisions
 
 
 async def _host_actors(

@@ -1,19 +1,18 @@
 """An app for `access`: methods that do nothing, so that what is measured is who may call them."""
 
-import asyncio
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI
 
 from services.contracts.access import Access
 from services.contracts.scopes import CONVERSATIONS_READ
-from services.kit.app import background, create_service
-from services.kit.authorization import GUARD_STATE, Caller, Decisions, Guard, Permitted
+from services.kit.app import create_service
+from services.kit.authorization import Caller, Permitted
 from services.kit.contract import Empty, Message, RpcMethod, RpcService
+from services.kit.guard import open_guard
 from services.kit.identity import CallerIdentity
-from services.kit.limits import RateLimiter
+from services.kit.limits import SlidingWindows
 from services.kit.rpc import RpcRouter
 from services.kit.rpc_client import RpcClient
 from services.kit.settings import PlatformSettings, load_settings
@@ -70,14 +69,18 @@ def create_app() -> FastAPI:
         client = RpcClient()
         stack.push_async_callback(client.close)
         access = Access(client)
-        decisions = Decisions(access)
-        limiter = RateLimiter(
-            url, name="bench", limit=settings.user_rate, window=timedelta(minutes=1)
+        windows = SlidingWindows(url)
+        stack.push_async_callback(windows.close)
+        await open_guard(
+            app,
+            stack,
+            settings,
+            name="bench",
+            judge=access,
+            denials=access,
+            signals=signals,
+            windows=windows,
         )
-        stack.push_async_callback(limiter.close)
-        setattr(app.state, GUARD_STATE, Guard(decisions, limiter, access))
-        forgetting = asyncio.create_task(decisions.forget_on(signals))
-        await stack.enter_async_context(background(forgetting))
 
     return create_service(
         "bench",

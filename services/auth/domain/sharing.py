@@ -1,7 +1,5 @@
 """Sharing: who may be given what, and what a link is."""
 
-import hashlib
-import hmac
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -68,17 +66,6 @@ class StoredLink(BaseModel):
             expires_at=self.expires_at,
             token=token,
         )
-
-
-class LinkTokens:
-    """Turns tokens into what is kept of them; without the secret nobody can tell one from the other."""
-
-    def __init__(self, secret: str) -> None:
-        self._key = hmac.digest(secret.encode(), b"yocaso share links", hashlib.sha256)
-
-    def digest(self, token: str) -> bytes:
-        """The keyed hash of a token."""
-        return hmac.digest(self._key, token.encode(), hashlib.sha256)
 
 
 def direct_shares(facts: Iterable[RelationTuple]) -> list[Share]:

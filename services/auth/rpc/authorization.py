@@ -7,11 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
-from services.auth.domain.keys import log_of
+from services.auth.domain.keys import Digest, log_of
 from services.auth.domain.sharing import (
     TOKEN_BYTES,
     TOKEN_PREFIX,
-    LinkTokens,
     StoredLink,
     direct_shares,
     owners,
@@ -73,7 +72,7 @@ class Access:
     relations: Relations
     outbox: Outbox
     sharing: Sharing
-    tokens: LinkTokens
+    digest: Digest
     clock: Clock
 
     async def forget(self, target: str) -> None:
@@ -116,7 +115,7 @@ class Access:
         token = TOKEN_PREFIX + secrets.token_hex(TOKEN_BYTES)
         details = {"change": "link created", "link": link.link_id, "role": link.role.value}
         event = _event(caller, request.object, details)
-        await self.sharing.create(event, link, self.tokens.digest(token))
+        await self.sharing.create(event, link, self.digest(token))
         return link.shown(token)
 
     async def revoke_link(self, request: RevokeShareLinkRequest, caller: CallerIdentity) -> None:
@@ -128,7 +127,7 @@ class Access:
 
     async def open_link(self, token: str, caller: CallerIdentity) -> StoredLink:
         """Make the caller one of those who hold the link; what does not work is as if it never was."""
-        link = await self.sharing.find(self.tokens.digest(token))
+        link = await self.sharing.find(self.digest(token))
         if link is None or not link.works_at(self.clock()):
             raise not_found("link")
         details = {"change": "link opened", "link": link.link_id, "role": link.role.value}

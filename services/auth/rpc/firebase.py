@@ -1,7 +1,5 @@
 """Sign-in by Firebase: asks Firebase, lets the user's actor decide, and ends what no longer counts."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -29,6 +27,7 @@ from services.kit.actors import Actors
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
+from services.kit.flights import Flights
 from services.kit.identity import CallerIdentity
 
 REFUSALS: Final = {
@@ -36,31 +35,6 @@ REFUSALS: Final = {
     FirebaseVerdict.DISABLED: "The Firebase user is disabled.",
     FirebaseVerdict.DELETED: "The Firebase user was deleted.",
 }
-
-
-class Flights:
-    """One run of some work per key at a time; whoever comes meanwhile shares its outcome."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, asyncio.Task[None]] = {}
-
-    async def run(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run, or join; a caller that leaves does not stop the others."""
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.ensure_future(_run(work))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._landed(key, done))
-        await asyncio.shield(task)
-
-    def _landed(self, key: str, done: asyncio.Task[None]) -> None:
-        del self._running[key]
-        if not done.cancelled():
-            done.exception()  # everybody who asked may have left
-
-
-async def _run(work: Callable[[], Awaitable[None]]) -> None:
-    await work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +47,7 @@ class Firebase:
     revocations: Revocations
     actors: Actors
     clock: Clock
-    flights: Flights = field(default_factory=Flights)
+    flights: Flights[str, None] = field(default_factory=Flights[str, None])
 
     async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
         """Who a token speaks for, if that person may come in."""

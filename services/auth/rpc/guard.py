@@ -1,7 +1,6 @@
 """What auth's own routes ask: the facts that it keeps, and its own audit log."""
 
 import uuid
-from collections.abc import Sequence
 from typing import Final
 
 from typing_extensions import override
@@ -25,13 +24,13 @@ class OwnFacts:
     def __init__(self, relations: Relations) -> None:
         self._relations = relations
 
-    async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
-        """Answers in order. UNAVAILABLE while OpenFGA is away."""
-        facts = [
-            RelationTuple(subject=f"user:{q.user_id}", relation=q.relation, object=q.object)
-            for q in questions
-        ]
-        return await self._relations.check(facts, fresh=fresh)
+    async def judge(self, question: Question) -> bool:
+        """By the facts as they are. UNAVAILABLE while OpenFGA is away."""
+        fact = RelationTuple(
+            subject=f"user:{question.user_id}", relation=question.relation, object=question.object
+        )
+        [holds] = await self._relations.check([fact], fresh=True)
+        return holds
 
 
 class OwnDenials(RecordedDenials):

@@ -16,7 +16,6 @@ from services.contracts.events import EventType
 from services.contracts.turns import (
     TURN_STREAM,
     Answer,
-    CompletedTurn,
     CompleteTurnCommand,
     ConversationActorInterface,
     RunTurnInput,
@@ -28,7 +27,6 @@ from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, ErrorStatus, RpcError
 from services.kit.eventlog import EventLog, NewEvent, Occupancy, Segment, run_segment
 from services.kit.failpoints import failpoint
-from services.kit.sidecar import SidecarError
 from services.kit.signals import Signals
 from services.kit.telemetry import span_from
 from services.kit.waiting import wait_for
@@ -134,8 +132,8 @@ class TurnRunner:
         await begun.wait()  # a workflow that finds the stream free asks the model too
         try:
             await self._workflows.start(ref)
-        except SidecarError as error:
-            log.warning("turn.workflow_not_started", turn_id=ref.turn_id, error=str(error))
+        except RpcError as error:
+            log.warning("turn.workflow_not_started", turn_id=ref.turn_id, code=error.code)
 
     async def _attempt(
         self, ref: RunTurnInput, context: TurnContext | None, begun: asyncio.Event | None = None
@@ -166,21 +164,22 @@ class TurnRunner:
         conversation = self._actors.get(ConversationActorInterface, ref.conversation_id)
         try:
             context = known or await conversation.turn_context(ref)
-            turn, key_id = context.turn, context.key_id
+            turn, key_id, next_turn_id = context.turn, context.key_id, None
             if not turn.status.is_terminal:
                 answer = await segment.step(
                     "generate", Answer, lambda: self._generate(segment, ref, context)
                 )
                 await failpoint("turn.after_generate")
                 completed = await conversation.complete_turn(_command(answer, context, segment))
-                turn = completed.turn
-                await self._start_next(ref, completed)
+                turn, next_turn_id = completed.turn, completed.next_turn_id
         except RpcError as error:
             if error.code not in PERMANENT:
                 raise
             # The conversation was deleted, or another attempt ended the turn under a newer epoch.
             await segment.finish(EventType.RUN_CANCELLED, {})
             return TurnOutcome(status=TurnStatus.CANCELLED)
+        if next_turn_id is not None:
+            await self._workflows.start(ref.model_copy(update={"turn_id": next_turn_id}))
         await charge(self._charges, turn, key_id)
         await failpoint("turn.before_terminal")
         await segment.finish(*ending(turn))
@@ -211,10 +210,6 @@ class TurnRunner:
         if again and answer.error is not None and not answer.error.is_terminal:
             raise _ComeBack(_retry_after(answer.error))
         return answer, rest
-
-    async def _start_next(self, ref: RunTurnInput, completed: CompletedTurn) -> None:
-        if completed.next_turn_id is not None:
-            await self._workflows.start(ref.model_copy(update={"turn_id": completed.next_turn_id}))
 
 
 async def charge(charges: Charges, turn: Turn, key_id: str | None) -> None:

@@ -13,17 +13,17 @@ from services.contracts.workflows import (
     StartWorkflowRequest,
     WorkflowStatus,
 )
-from services.kit.contract import Message
+from services.kit.contract import Empty
 from services.kit.eventlog import EventLog
-from services.kit.sidecar import Sidecar
+from services.kit.rpc_client import RpcClient
 from services.kit.telemetry import current_traceparent
 
 
 class WorkflowTurns:
     """`TurnWorkflows` by one workflow per turn, under the turn's id."""
 
-    def __init__(self, sidecar: Sidecar) -> None:
-        self._sidecar = sidecar
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
 
     async def start(self, turn: TurnRef) -> None:
         """Start the workflow; one that runs is left alone."""
@@ -38,20 +38,20 @@ class WorkflowTurns:
             instance_id=turn.turn_id,
             input=value.model_dump(mode="json", exclude_none=True),
         )
-        await self._call("StartWorkflow", request)
+        await self._client.call(WORKFLOW_SERVICE, "StartWorkflow", request, Empty)
 
     async def status(self, turn_id: str) -> WorkflowStatus:
         """Where the turn's workflow stands."""
-        reply = await self._call("GetWorkflow", GetWorkflowRequest(instance_id=turn_id))
-        return GetWorkflowResponse.model_validate_json(reply).status
+        request = GetWorkflowRequest(instance_id=turn_id)
+        found = await self._client.call(
+            WORKFLOW_SERVICE, "GetWorkflow", request, GetWorkflowResponse
+        )
+        return found.status
 
     async def purge(self, turn_ids: Sequence[str]) -> None:
         """Remove the history of workflows that have ended; one that is not there is no error."""
-        await self._call("PurgeWorkflows", PurgeWorkflowsRequest(instance_ids=list(turn_ids)))
-
-    async def _call(self, method: str, request: Message) -> bytes:
-        path = WORKFLOW_SERVICE.path(WORKFLOW_SERVICE[method])
-        return await self._sidecar.invoke(WORKFLOW_SERVICE.app_id, path, request.to_json())
+        request = PurgeWorkflowsRequest(instance_ids=list(turn_ids))
+        await self._client.call(WORKFLOW_SERVICE, "PurgeWorkflows", request, Empty)
 
 
 class LoggedTurnStreams:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.auth.adapters.hashing import API_KEYS, KeyedHash, random_base62
-from services.auth.adapters.limits import ValkeyCallCounter
+from services.auth.adapters.limits import WindowCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.keys import PostgresApiKeys
@@ -17,6 +17,7 @@ from services.auth.adapters.postgres.sessions import PostgresRevocations, Postgr
 from services.auth.rpc.keys import Keys
 from services.cli.stack import Stack
 from services.kit.db import Database
+from services.kit.limits import SlidingWindows
 
 KEY_SECRET = "a secret of at least thirty-two characters"
 
@@ -52,9 +53,10 @@ async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores
         changed=lambda: asyncio.sleep(0),
     )
     audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
+    windows = SlidingWindows(env["YOCASO_VALKEY_URL"])
     keys = Keys(
         keys=PostgresApiKeys(database, PostgresOutbox(database, relations), audit, revocations),
-        counter=ValkeyCallCounter(env["YOCASO_VALKEY_URL"]),
+        counter=WindowCallCounter(windows),
         digest=KeyedHash(KEY_SECRET, API_KEYS),
         draw=random_base62,
         clock=clock,
@@ -62,5 +64,6 @@ async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores
     sessions = PostgresSessions(database, revocations, audit, clock)
     yield Stores(database, audit, revocations, sessions, keys)
     await keys.close()
+    await windows.close()
     await relations.close()
     await database.close()

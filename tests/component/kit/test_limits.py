@@ -1,6 +1,7 @@
-"""Rates on a real Valkey: exact, shared by processes, and still there while Valkey is away."""
+"""Rates on a real Valkey: shared by processes, exact to what they have taken ahead, and still there while Valkey is away."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,7 +11,7 @@ import pytest
 from services.cli.stack import Stack
 from services.kit import limits
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.limits import RateLimiter
+from services.kit.limits import MAX_TAKEN_AHEAD, RateLimiter, SlidingWindows
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -18,15 +19,23 @@ LIMIT = 20
 
 
 @pytest.fixture
-async def processes(servers: Stack) -> AsyncIterator[list[RateLimiter]]:
-    """What two processes count with."""
-    name, url = uuid.uuid4().hex, servers.url("valkey")
-    opened = [
-        RateLimiter(url, name=name, limit=LIMIT, window=timedelta(seconds=60)) for _ in range(2)
-    ]
+async def windows(servers: Stack) -> AsyncIterator[list[SlidingWindows]]:
+    """What two processes count in."""
+    opened = [SlidingWindows(servers.url("valkey")) for _ in range(2)]
     yield opened
-    for limiter in opened:
-        await limiter.close()
+    for each in opened:
+        await each.close()
+
+
+@pytest.fixture
+def processes(windows: list[SlidingWindows]) -> list[RateLimiter]:
+    """What two processes count with, up to a limit at which each call is counted by itself."""
+    return limiters(windows, LIMIT)
+
+
+def limiters(windows: list[SlidingWindows], limit: int) -> list[RateLimiter]:
+    name, window = uuid.uuid4().hex, timedelta(seconds=60)
+    return [RateLimiter(each, name=name, limit=limit, window=window) for each in windows]
 
 
 async def admitted(limiters: list[RateLimiter], subject: str, calls: int) -> int:
@@ -52,6 +61,31 @@ async def test_a_burst_over_two_processes_is_let_through_up_to_the_limit(
         await processes[0].require("ada")
     assert refused.value.retry_after is not None
     assert timedelta(0) < refused.value.retry_after <= timedelta(seconds=120)
+
+
+@requirement("access:rate-limits")
+async def test_calls_counted_ahead_are_let_through_up_to_the_limit_and_no_further(
+    windows: list[SlidingWindows],
+) -> None:
+    limit = 100 * MAX_TAKEN_AHEAD
+    one, other = limiters(windows, limit)
+    assert await admitted([one], "ada", 1) == 1
+    assert await admitted([other], "ada", limit) == limit - MAX_TAKEN_AHEAD
+    assert await admitted([one], "ada", limit) == MAX_TAKEN_AHEAD - 1
+    assert await admitted([one, other], "bob", 2 * limit) == limit
+
+
+@requirement("access:rate-limits")
+async def test_calls_counted_ahead_lapse_with_their_window(
+    windows: list[SlidingWindows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 100 * MAX_TAKEN_AHEAD
+    one, other = limiters(windows, limit)
+    assert await admitted([one], "ada", 1) == 1
+    assert await admitted([other], "ada", limit) == limit - MAX_TAKEN_AHEAD
+    later = time.monotonic() + 61
+    monkeypatch.setattr(limits.time, "monotonic", lambda: later)  # Valkey's own clock stands still
+    assert await admitted([one], "ada", 1) == 0
 
 
 @requirement("access:rate-limits")

@@ -38,13 +38,18 @@ async def google() -> AsyncIterator[FirebaseServer]:
         yield server
 
 
+def at_one_moment() -> float:
+    """Seconds that stand still: however long these tests take, a set of keys has just been fetched."""
+    return 1000.0
+
+
 @pytest.fixture(scope="module")
 async def signatures(google: FirebaseServer) -> AsyncIterator[GoogleSignatures]:
     async with open_outbound(OutboundTimeouts(), trusted=[google.url]) as client:
         yield GoogleSignatures(
             {
-                ID_TOKEN: Certificates(client, f"{google.url}/certs"),
-                COOKIE: Certificates(client, f"{google.url}/cookie-certs"),
+                ID_TOKEN: Certificates(client, f"{google.url}/certs", at_one_moment),
+                COOKIE: Certificates(client, f"{google.url}/cookie-certs", at_one_moment),
             }
         )
 

@@ -1,16 +1,17 @@
 """What is remembered of who may do what, and how a call is refused."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from services.kit.authorization import REMEMBERED, Decisions, Guard, Question, require
+from services.kit.authorization import REMEMBERED, RENEWED, Decisions, Guard, Question, require
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.identity import CallerIdentity
 from services.kit.limits import RateLimiter
 from tests.requirements import requirement
+from tests.support.wait import wait_until
 
 VIEW = Question("ada", "viewer", "conversation:c1")
 ADA = CallerIdentity("ada", "ada@example.com", frozenset())
@@ -27,14 +28,13 @@ class Facts:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def judge(self, questions: Sequence[Question], *, fresh: bool) -> list[bool]:
-        assert fresh
-        self.asked += questions
+    async def judge(self, question: Question) -> bool:
+        self.asked.append(question)
         self.heard.set()
         await self.gate.wait()
         if self.away:
             raise RpcError(ErrorCode.UNAVAILABLE, "away")
-        return [question in self.holds for question in questions]
+        return question in self.holds
 
 
 class Denied:
@@ -72,11 +72,55 @@ async def test_a_yes_is_remembered_for_a_moment_only() -> None:
     decisions = Decisions(facts, clock)
     assert await decisions.allows(VIEW)
     facts.holds.clear()
-    clock.now = REMEMBERED.total_seconds() - 0.1
+    clock.now = (REMEMBERED - RENEWED).total_seconds() - 0.1
     assert await decisions.allows(VIEW)
     clock.now = REMEMBERED.total_seconds()
     assert not await decisions.allows(VIEW)
     assert len(facts.asked) == 2
+
+
+@requirement("access:decisions")
+async def test_a_yes_in_use_is_renewed_beside_the_calls_that_it_lets_through() -> None:
+    facts, clock = Facts(VIEW), Clock()
+    decisions = Decisions(facts, clock)
+    assert await decisions.allows(VIEW)
+    clock.now = (REMEMBERED - RENEWED).total_seconds()
+    facts.gate.clear()
+    assert [await decisions.allows(VIEW) for _ in range(3)] == [True] * 3
+    facts.gate.set()
+    await wait_until(lambda: len(facts.asked) == 2)
+    clock.now = REMEMBERED.total_seconds()
+    assert await decisions.allows(VIEW)
+    assert len(facts.asked) == 2
+
+
+@requirement("access:decisions")
+async def test_a_renewal_that_says_no_ends_what_was_remembered() -> None:
+    facts, clock = Facts(VIEW), Clock()
+    decisions = Decisions(facts, clock)
+    assert await decisions.allows(VIEW)
+    facts.holds.clear()
+    clock.now = (REMEMBERED - RENEWED).total_seconds()
+    assert await decisions.allows(VIEW)
+
+    async def refused() -> bool:
+        return not await decisions.allows(VIEW)
+
+    await wait_until(refused, what="the no")
+
+
+@requirement("access:fail-closed")
+async def test_a_renewal_that_nobody_answers_leaves_a_yes_its_moment_and_no_longer() -> None:
+    facts, clock = Facts(VIEW), Clock()
+    decisions = Decisions(facts, clock)
+    assert await decisions.allows(VIEW)
+    facts.away = True
+    clock.now = (REMEMBERED - RENEWED).total_seconds()
+    assert await decisions.allows(VIEW)
+    await wait_until(lambda: len(facts.asked) == 2)
+    assert await decisions.allows(VIEW)
+    clock.now = REMEMBERED.total_seconds()
+    assert await refusal(lambda: decisions.allows(VIEW)) is ErrorCode.UNAVAILABLE
 
 
 @requirement("access:decisions")

@@ -23,7 +23,7 @@ from tests.support.model_server import ModelServer, script_text
 from tests.support.wait import wait_until
 
 # Real slowness takes real time.
-pytestmark = [pytest.mark.loopback, pytest.mark.timeout(5)]
+pytestmark = [pytest.mark.loopback, pytest.mark.timeout(20)]
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ async def test_an_endpoint_that_is_not_trusted_never_sees_a_connection(server: M
 @pytest.mark.parametrize(
     ("timeouts", "script", "error"),
     [
-        (OutboundTimeouts(connect=0, first_byte=0.3), {"first_byte_ms": 5_000}, FirstByteTimeout),
+        (OutboundTimeouts(connect=0, first_byte=1), {"first_byte_ms": 60_000}, FirstByteTimeout),
         (
-            OutboundTimeouts(connect=0, first_byte=0.3),
-            {"first_token_ms": 5_000, "comments": 0},
+            OutboundTimeouts(connect=0, first_byte=1),
+            {"first_token_ms": 60_000, "comments": 0},
             FirstByteTimeout,
         ),
         (
@@ -70,7 +70,7 @@ async def test_an_endpoint_that_is_not_trusted_never_sees_a_connection(server: M
             {"tokens": 3, "cut": "hang", "cut_after": 1},
             BetweenChunksTimeout,
         ),
-        (OutboundTimeouts(total=0.1), {"tokens": 1_000, "delay_ms": 5}, TotalTimeout),
+        (OutboundTimeouts(total=1), {"tokens": 12_000, "delay_ms": 5}, TotalTimeout),
     ],
 )
 async def test_each_kind_of_slowness_is_an_error_of_its_own(
@@ -87,9 +87,9 @@ async def test_each_kind_of_slowness_is_an_error_of_its_own(
 async def test_a_stream_may_last_longer_than_the_bound_between_its_chunks(
     server: ModelServer,
 ) -> None:
-    timeouts = OutboundTimeouts(between_chunks=0.5, first_byte=0.5)
+    timeouts = OutboundTimeouts(between_chunks=2, first_byte=2)
     async with open_outbound(timeouts, trusted=[server.base_url]) as client:
-        assert b"token9" in await read(client, server, script_text(tokens=10, delay_ms=80))
+        assert b"token9" in await read(client, server, script_text(tokens=10, delay_ms=250))
 
 
 async def test_a_connection_that_nobody_accepts_is_a_connect_error(server: ModelServer) -> None:
@@ -111,7 +111,7 @@ async def test_a_cancelled_call_closes_its_socket_at_once(server: ModelServer) -
         cancelled = time.monotonic()
         reading.cancel()
         closed_at = await wait_until(lambda: entry.client_closed_at, what="the close", every=0.001)
-        assert closed_at - cancelled < 0.5
+        assert closed_at - cancelled < 5  # every other reason to close it comes later
         with pytest.raises(asyncio.CancelledError):
             await reading
 
@@ -174,7 +174,7 @@ async def test_proxies_of_the_environment_are_ignored(
 async def test_the_openai_sdk_streams_through_it_and_shows_its_timeouts(
     server: ModelServer,
 ) -> None:
-    timeouts = OutboundTimeouts(connect=0, first_byte=0.5)
+    timeouts = OutboundTimeouts(connect=0, first_byte=2)
     async with open_outbound(timeouts, trusted=[server.base_url]) as client:
         sdk = openai.AsyncOpenAI(
             api_key="k", base_url=server.base_url, http_client=client, max_retries=0
@@ -183,7 +183,7 @@ async def test_the_openai_sdk_streams_through_it_and_shows_its_timeouts(
         stream = await sdk.chat.completions.create(model="m", messages=asked, stream=True)
         text = [chunk.choices[0].delta.content async for chunk in stream if chunk.choices]
         assert "".join(each or "" for each in text) == "token0 token1 token2 "
-        slow: list[Any] = [{"role": "user", "content": script_text(first_byte_ms=5_000)}]
+        slow: list[Any] = [{"role": "user", "content": script_text(first_byte_ms=60_000)}]
         with pytest.raises(openai.APITimeoutError) as caught:
             await sdk.chat.completions.create(model="m", messages=slow, stream=True)
         assert isinstance(caught.value.__cause__, FirstByteTimeout)
