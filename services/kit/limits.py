@@ -80,8 +80,8 @@ class _Taken:
 class RateLimiter:
     """At most `limit` calls of one subject in a sliding window.
 
-    Each process takes a few calls ahead, so that most of them ask nobody. What it has taken and not spent is missing
-    elsewhere: with N processes a subject may be refused up to N hundredths of the limit early.
+    Each process counts a few calls ahead, so that most of them ask nobody. Those are missing elsewhere, and may be
+    spent until their window is over: each process makes the limit inexact by a hundredth.
     """
 
     def __init__(
