@@ -21,7 +21,7 @@ class Flights(Generic[K, V]):
     def begin(self, key: K, work: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
         """Run, or join, without waiting."""
         task = self._running.get(key)
-        if task is None:
+        if task is None or task.done():  # landed, but its callbacks have not run yet
             task = asyncio.create_task(_run(work))
             self._running[key] = task
             task.add_done_callback(lambda done: self._landed(key, done))

@@ -38,6 +38,20 @@ async def test_who_comes_meanwhile_shares_the_outcome_and_who_comes_after_begins
     assert await flights.run("key", work) == 2
 
 
+async def test_who_comes_in_the_very_moment_of_landing_begins_anew() -> None:
+    flights, late = Flights[str, int](), list[asyncio.Task[int]]()
+
+    async def second() -> int:
+        return 2
+
+    async def first() -> int:  # what it schedules comes before anybody hears that it has ended
+        asyncio.get_running_loop().call_soon(lambda: late.append(flights.begin("key", second)))
+        return 1
+
+    assert await flights.run("key", first) == 1
+    assert await late[0] == 2
+
+
 async def test_who_leaves_does_not_stop_the_others() -> None:
     flights, work = Flights[str, int](), Work()
     first, second = await begun(flights, work, 2)
