@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import until_issuing
+from tests.chaos.faults import until_begun
 from tests.support.platform import Client, Platform
 
 # A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
@@ -38,8 +38,8 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 
 @pytest.fixture
 async def alice(platform: Platform) -> AsyncIterator[Client]:
-    """A user of this test alone; what the test before killed may still answer UNAVAILABLE once."""
-    await until_issuing(platform)
+    """A user of this test alone, once what the test before killed answers again."""
+    await until_begun(platform)
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 

@@ -73,14 +73,17 @@ async def until_issuing(platform: Platform) -> None:
     await wait_until(is_issuing, 30, "a token to be issued")
 
 
-async def until_begun(platform: Platform) -> None:
-    """Wait until conversations can be created and written; no turn is begun, so failpoints of turns stay armed."""
+async def until_begun(platform: Platform, conversation: str | None = None) -> str:
+    """Wait until a conversation of a probe's can be written; its id.
+
+    No turn is begun, so failpoints of turns stay armed; those of creation do where the conversation is given: how
+    often a probe has to try before it has created one is nothing to count hits by.
+    """
     await until_issuing(platform)
     async with platform.client("probe") as client:
-        created = await until_ok(client, "CreateConversation")
-        await until_ok(
-            client, "AppendMessage", conversationId=created["conversationId"], text="ready?"
-        )
+        named = conversation or (await until_ok(client, "CreateConversation"))["conversationId"]
+        await until_ok(client, "AppendMessage", conversationId=named, text="ready?")
+    return named
 
 
 class Recovery:

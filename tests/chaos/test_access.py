@@ -31,9 +31,10 @@ async def facts(platform: Platform) -> AsyncIterator[Facts]:
 async def test_a_conversation_whose_owner_was_never_written_down_is_mended(
     platform: Platform, alice: Client, socket: Path, facts: Facts
 ) -> None:
+    probed = await until_begun(platform)
     async with FailpointControl(socket) as control:
-        await restart(platform, "llm", control.environment("conversation.after_create:2:stop"))
-        await until_begun(platform)  # the first hit
+        await restart(platform, "llm", control.environment("conversation.after_create:1:stop"))
+        await until_begun(platform, probed)
         cut = asyncio.create_task(alice.call("CreateConversation", key(), title="half"))
         hit = await control.wait_for("conversation.after_create")
         await kill(platform, "llm")

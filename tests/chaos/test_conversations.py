@@ -27,9 +27,10 @@ async def _listed(client: Client) -> list[str]:
 async def test_a_creation_that_was_cut_in_half_is_mended(
     platform: Platform, alice: Client, socket: Path, target: str
 ) -> None:
+    probed = await until_begun(platform)
     async with FailpointControl(socket) as control:
-        await restart(platform, "llm", control.environment("conversation.after_index:2:stop"))
-        await until_begun(platform)  # the first hit
+        await restart(platform, "llm", control.environment("conversation.after_index:1:stop"))
+        await until_begun(platform, probed)
         key = {"idempotency-key": uuid.uuid4().hex}
         cut = asyncio.create_task(alice.call("CreateConversation", key, title="half"))
         hit = await control.wait_for("conversation.after_index")

@@ -74,7 +74,7 @@ class Column:
         for name in ("middle", "cancelled"):
             await self.turns[name].shows(MIDDLE)
         self.calls.append(asyncio.create_task(self._cancel("cancelled")))
-        await control.wait_for("turn.after_cancel_recorded")
+        await control.wait_for("turn.after_cancel_recorded", 20)
         self.calls.append(asyncio.create_task(self._send_unary()))
         await held_at(self.platform, self.gate, 3)
         self.turns["race"] = await TurnUnderFire.begin(

@@ -33,7 +33,7 @@ from tests.support.platform import Client, Platform
 
 ACTORS = 8
 OWNERS = 2
-ROWS = 40
+ROWS = 150
 MUTANT_ROUNDS = 8
 
 
