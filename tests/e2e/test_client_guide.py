@@ -14,6 +14,7 @@ from services.auth.domain.firebase import user_id_of
 from services.contracts.services import SERVICES
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
+from tests.support.firebase.bridge import until_welcome
 from tests.support.guide import Example, examples_of, printed_by, script_of
 from tests.support.platform import ROOT, Platform
 
@@ -67,6 +68,7 @@ def firebase_platform(
 async def run(language: str, google: FirebaseServer, platform: Platform) -> Printed:
     """Run the examples of a language, one after another."""
     await platform.until_answering()
+    await until_welcome(platform.edge_url, google)
     long = {"match": "a long story", "script": {"tokens": 600, "delay_ms": 100}}
     await platform.model("/__scripts", {"scripts": [long]})
     bob = user_id_of(PROJECT, "bob")

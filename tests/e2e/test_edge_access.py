@@ -4,54 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.scopes import CONVERSATIONS_READ, CONVERSATIONS_WRITE
-from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
-from services.kit.contract import RpcService
-from tests.e2e.talk import live_turn, prompt, release, until_held
+from tests.e2e.talk import (
+    EVERYWHERE_SECONDS,
+    api_key,
+    exchanged,
+    live_turn,
+    prompt,
+    release,
+    until_held,
+    until_refused,
+)
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
-from tests.support.wait import wait_until
-
-SCOPES = [CONVERSATIONS_READ, CONVERSATIONS_WRITE]
-EVERYWHERE_SECONDS = 5
-
-
-async def ask(
-    client: Client, service: RpcService, method: str, headers: dict[str, str], **body: Any
-) -> tuple[int, Any]:
-    """Call a method with just these headers."""
-    url = client.url + service.edge_path(service[method])
-    async with client.session.post(url, json=body, headers=headers) as reply:
-        return reply.status, await reply.json()
-
-
-async def new_key(client: Client) -> tuple[str, str]:
-    """A key of a user: its id and its secret."""
-    status, made = await ask(
-        client, API_KEY_SERVICE, "CreateApiKey", client.headers(), name="a test's", scopes=SCOPES
-    )
-    assert status == 200, made
-    return made["apiKey"]["keyId"], made["secret"]
-
-
-async def exchanged(client: Client, secret: str) -> str:
-    """The access token that a key is traded for, without any other credential."""
-    status, made = await ask(
-        client,
-        TOKEN_SERVICE,
-        "ExchangeToken",
-        {},
-        subjectToken=secret,
-        subjectTokenType=SubjectTokenType.API_KEY,
-    )
-    assert status == 200, made
-    return made["accessToken"]
 
 
 async def status_of(client: Client, headers: dict[str, str], query: str = "") -> int:
@@ -80,7 +49,7 @@ async def held_stream(platform: Platform, client: Client) -> AsyncIterator[async
 
 @requirement("access:edge:keys")
 async def test_a_key_speaks_for_its_owner_in_either_header_and_alone(alice: Client) -> None:
-    _, secret = await new_key(alice)
+    _, secret = await api_key(alice)
     conversation = await alice.conversation()
     for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}):
         status, found = await ask_conversation(alice, headers, conversation)
@@ -108,27 +77,22 @@ async def ask_conversation(
 async def test_a_revoked_key_ends_everywhere_and_takes_its_streams_with_it(
     platform: Platform, alice: Client, traded: bool
 ) -> None:
-    key_id, secret = await new_key(alice)
-    robot = replace(alice, token=await exchanged(alice, secret) if traded else secret)
-    assert await status_of(robot, robot.headers()) == 200
+    key_id, secret = await api_key(alice)
+    robot = alice.as_(await exchanged(alice, secret) if traded else secret)
+    await robot.must("ListConversations")
     async with held_stream(platform, robot) as reading, held_stream(platform, alice) as other:
         began = time.monotonic()
-        status, _ = await ask(alice, API_KEY_SERVICE, "RevokeApiKey", alice.headers(), keyId=key_id)
-        assert status == 200
-
-        async def refused() -> bool:
-            return await status_of(robot, robot.headers()) == 401
-
-        await wait_until(refused, EVERYWHERE_SECONDS, "the key to end")
+        await alice.must_of(API_KEY_SERVICE, "RevokeApiKey", keyId=key_id)
+        await until_refused(robot)
         await asyncio.wait_for(reading, EVERYWHERE_SECONDS)
         assert time.monotonic() - began < EVERYWHERE_SECONDS
         assert not other.done()
-        assert await status_of(alice, alice.headers()) == 200
+        await alice.must("ListConversations")
 
 
 @requirement("access:edge:keys")
 async def test_no_log_shows_a_key_or_a_token(platform: Platform, alice: Client) -> None:
-    _, secret = await new_key(alice)
+    _, secret = await api_key(alice)
     token = await exchanged(alice, secret)
     for headers in ({"x-api-key": secret}, {"authorization": f"Bearer {token}"}):
         assert await status_of(alice, headers) == 200

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 
 from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.audit import AUDIT_SERVICE
 from services.contracts.authorization import AUTHORIZATION_SERVICE
 from services.contracts.keys import API_KEY_SERVICE
 from tests.e2e.talk import ask, user_of
@@ -45,7 +46,13 @@ async def test_nothing_that_names_the_user_is_left_but_the_lock(
     )
     await ask(alice, shared, "said in a conversation of bob's")
     denied = await alice.call("DeleteConversation", conversationId=shared)
-    assert denied.code == "PERMISSION_DENIED"  # which bob's log says
+    assert denied.code == "PERMISSION_DENIED"
+
+    async def written_down() -> bool:  # a moment after the answer
+        log = await bob.must_of(AUDIT_SERVICE, "ListAuditEvents", action="ACCESS_DENIED")
+        return user in json.dumps(log)
+
+    await wait_until(written_down, what="the denial in bob's log")
 
     begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
     done = await receipt(bob, begun["deletionId"])

@@ -202,7 +202,7 @@ def test_nobody_gets_a_certificate_for_another_app(secure: Platform) -> None:
         cwd=posing.cwd,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert ended.returncode != 0
@@ -216,6 +216,6 @@ async def test_a_sidecar_takes_no_call_without_a_certificate(secure: Platform, a
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary("/dapr.proto.internals.v1.ServiceInvocation/CallLocal")(
-                b"", timeout=5
+                b"", timeout=20
             )
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -4,6 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from services.contracts.audit import AUDIT_SERVICE
@@ -125,17 +126,20 @@ async def test_a_link_gives_its_role_to_who_opens_it_until_it_is_revoked(
 
 @requirement("access:share-links")
 async def test_links_that_ended_are_as_links_that_never_were(
-    alice: Client, bob: Client, conversation: str
+    alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     revoked = await shared(alice, "CreateShareLink", conversation)
     await shared(alice, "RevokeShareLink", conversation, linkId=revoked["linkId"])
-    ends = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     expiring = await shared(alice, "CreateShareLink", conversation, expiresAt=ends)
+
+    over = "UPDATE auth.share_links SET expires_at = now() WHERE link_id = $1"
+    assert await database.execute(over, expiring["linkId"]) == "UPDATE 1"
 
     async def expired() -> bool:
         return (await shared(alice, "ListShares", conversation))["links"] == []
 
-    await wait_until(expired, 5, "the link to expire")
+    await wait_until(expired, 10, "the link to expire")
     of_deleted = await alice.conversation()
     gone = await shared(alice, "CreateShareLink", of_deleted)
     await alice.must("DeleteConversation", conversationId=of_deleted)

@@ -127,7 +127,7 @@ async def test_a_sidecar_s_grpc_needs_its_token(platform: Platform, app: str) ->
                 await stub.GetState(
                     api_v1.GetStateRequest(store_name="statestore", key="x"),
                     metadata=tuple(headers.items()),
-                    timeout=5,
+                    timeout=20,
                 )
             closed = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
             assert refused.value.code() in closed

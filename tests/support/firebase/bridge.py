@@ -13,6 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from services.cli.stack.stack import Stack
+from services.contracts.tokens import TOKEN_SERVICE
 from tests.support.firebase.server import FirebaseServer
 from tests.support.wait import wait_until
 
@@ -104,7 +105,7 @@ class Bridge:
             except aiohttp.ClientError:
                 return False
 
-        await wait_until(answers, 30, "a sign-in to be answered")
+        await wait_until(answers, 60, "a sign-in to be answered")
 
 
 Probe = Callable[[Bridge], Awaitable[str]]
@@ -116,6 +117,21 @@ async def _probe(bridge: Bridge) -> str:
     uid = f"probe-{uuid.uuid4().hex}"
     bridge.google.add(uid)
     return bridge.google.id_token(uid)
+
+
+async def until_welcome(edge_url: str, google: FirebaseServer) -> None:
+    """Wait until somebody of Firebase is let in at the edge: a new process takes a while to ask its first question."""
+    google.add("probe")
+    asked = {"subjectToken": google.id_token("probe"), "subjectTokenType": ID_TOKEN}
+    url = edge_url + TOKEN_SERVICE.edge_path(TOKEN_SERVICE["ExchangeToken"])
+
+    async with aiohttp.ClientSession() as session:
+
+        async def welcome() -> bool:
+            async with session.post(url, json=asked) as reply:
+                return reply.status == 200
+
+        await wait_until(welcome, 60, "a sign-in to be answered", every=0.1)
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ class FirebaseUser:
 
 @dataclass
 class FirebaseServer:
-    """Started on a port of 127.0.0.1; `calls` counts by name, `down` lists what answers 503.
+    """Started on a port of 127.0.0.1; `calls` counts by name, `asked_about` look-ups by user, `down` lists what answers 503.
 
     A cleared `gate` holds look-ups back.
     """
@@ -58,6 +58,7 @@ class FirebaseServer:
     port: int
     users: dict[str, FirebaseUser] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
+    asked_about: Counter[str] = field(default_factory=Counter)
     down: set[str] = field(default_factory=set)
     cache_control: str = "public, max-age=21600, must-revalidate, no-transform"
     cookie_error: str | None = None
@@ -158,6 +159,7 @@ class FirebaseServer:
         """No users, no counts, all well."""
         self.users.clear()
         self.calls.clear()
+        self.asked_about.clear()
         self.down = set()
         self.cookie_error = self.certificates_body = None
         self.gate.set()
@@ -208,6 +210,7 @@ class FirebaseServer:
         if refused := _unauthorized(request):
             return refused
         wanted = (await request.json())["localId"]
+        self.asked_about.update(wanted)
         users = [self.users[uid].wire() for uid in wanted if uid in self.users]
         found: dict[str, Any] = {"users": users} if users else {}
         return web.json_response({"kind": "identitytoolkit#GetAccountInfoResponse", **found})
