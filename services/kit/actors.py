@@ -19,6 +19,10 @@ from dapr.serializers import Serializer
 from dapr.serializers.util import convert_to_dapr_duration
 from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from services.kit.errors import ErrorStatus, RpcError, internal_error
@@ -40,6 +44,7 @@ __all__ = [
 I = TypeVar("I", bound=ActorInterface)  # noqa: E741 - an interface, by the language's own name
 Method = Callable[..., Awaitable[Any]]
 
+METHOD_PATH: Final = "/actors/{type}/{id}/method/{method}"
 MAX_DECISIONS: Final = 5
 """How often one call decides again after another owner of the same actor wrote first."""
 
@@ -258,4 +263,16 @@ def host_actors(app: FastAPI) -> None:
             drain_rebalanced_actors=True,
         )
     )
+    app.router.routes.append(Route(METHOD_PATH, _ActorMethods(), methods=["PUT"]))
     DaprActor(app)
+
+
+class _ActorMethods:
+    """Calls of actor methods, in place of the SDK's route: half of all calls are these, and FastAPI doubles their cost."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the actor answer; what it refuses is in the answer."""
+        named: dict[str, str] = scope["path_params"]
+        body = await Request(scope, receive).body()
+        answer = await ActorRuntime.dispatch(named["type"], named["id"], named["method"], body)
+        await Response(answer, media_type="application/json")(scope, receive, send)

@@ -30,7 +30,7 @@ CHANGED: Final = "access.changed"
 """The signal that facts have changed somewhere: what was remembered is forgotten at once."""
 REMEMBERED: Final = timedelta(seconds=5)
 """How long a yes is believed where that signal was lost; a no is never remembered."""
-RENEWED: Final = timedelta(seconds=2)
+RENEWED: Final = timedelta(seconds=1)
 """How long before the end of its moment a yes that is used is asked for anew."""
 MAX_REMEMBERED: Final = 20_000
 MAX_RECORDING: Final = 1000

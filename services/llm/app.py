@@ -14,6 +14,7 @@ from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
+from services.kit.authorization import Decisions
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.eventlog import EventLog, migrate_event_log
@@ -68,18 +69,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     stack.push_async_callback(client.close)
     access = Access(client)
     actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(client)
-    windows = SlidingWindows(settings.valkey_url.get_secret_value())
-    stack.push_async_callback(windows.close)
-    decisions = await open_guard(
-        app,
-        stack,
-        settings,
-        name="llm",
-        judge=access,
-        denials=access,
-        signals=signals,
-        windows=windows,
-    )
+    decisions = await _open_guard(app, stack, settings, signals, access)
     runner = TurnRunner(
         actors=actors,
         events=events,
@@ -121,6 +111,23 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     )
     await stack.enter_async_context(
         background(every(PURGE_SECONDS, records.purge, "purge idempotency"))
+    )
+
+
+async def _open_guard(
+    app: FastAPI, stack: AsyncExitStack, settings: LlmSettings, signals: Signals, access: Access
+) -> Decisions:
+    windows = SlidingWindows(settings.valkey_url.get_secret_value())
+    stack.push_async_callback(windows.close)
+    return await open_guard(
+        app,
+        stack,
+        settings,
+        name="llm",
+        judge=access,
+        denials=access,
+        signals=signals,
+        windows=windows,
     )
 
 
