@@ -139,7 +139,7 @@ async def test_a_key_is_over_at_its_expiry_and_a_budget_begins_again_with_its_pe
     assert codes == [spent, spent, good, good, over]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @requirement("access:keys:timing")
 async def test_an_unknown_key_takes_as_long_as_a_wrong_secret(
     moved: tuple[Keys, MovedClock],

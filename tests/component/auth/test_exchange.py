@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.contracts.tokens import SubjectTokenType
-from tests.component.auth.conftest import AuthApp, Person, by_app
+from tests.component.auth.conftest import AuthApp, Person, by_app, counted_together
 from tests.component.auth.test_tokens import claims_of
 from tests.requirements import requirement
 
@@ -73,15 +73,19 @@ async def test_a_key_that_may_not_is_not_traded(replicas: list[AuthApp]) -> None
     ada = Person(app, a_user())
     gone = await ada.key()
     await ada.call("ApiKeyService", "RevokeApiKey", keyId=gone["apiKey"]["keyId"])
-    limited = await ada.key(rateLimit={"limit": 1, "windowSeconds": 3600})
-    assert (await exchange(app, limited["secret"]))[0] == 200
-    poor = await ada.key(budget={"amount": 0.5})
+
+    async def twice() -> list[tuple[int, Any]]:
+        limited = await ada.key(rateLimit={"limit": 1, "windowSeconds": 3600})
+        return [await exchange(app, limited["secret"]) for _ in range(2)]
+
+    (first, _), (second, late) = await counted_together([app], twice)
+    assert (first, second, late["error"]["code"]) == (200, 429, "RATE_LIMITED")
+    poor = await ada.key(budget={"amount": 0.5, "period": "TOTAL"})
     charge = {"keyId": poor["apiKey"]["keyId"], "reference": "turn", "amount": 0.5}
     await by_app(app, "llm", "ApiKeyService", "ChargeApiKey", **charge)
     for secret, expected in (
         (gone["secret"], (401, "UNAUTHENTICATED")),
         ("yk_live_nonsense", (401, "UNAUTHENTICATED")),
-        (limited["secret"], (429, "RATE_LIMITED")),
         (poor["secret"], (402, "BUDGET_EXCEEDED")),
     ):
         status, refused = await exchange(app, secret)

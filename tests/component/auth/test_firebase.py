@@ -59,13 +59,15 @@ async def test_what_cannot_be_believed_is_refused_without_a_question_to_firebase
 async def test_fifty_sign_ins_at_once_ask_firebase_once(bridge: Bridge) -> None:
     bridge.google.add("many")
     bridge.google.gate.clear()
+    began = time.monotonic()
     sign_ins = [
         asyncio.create_task(bridge.exchange(bridge.google.id_token("many"))) for _ in range(50)
     ]
     await wait_until(lambda: bridge.google.calls["lookup"], 10, "the question")
     bridge.google.gate.set()
     assert {answer.status for answer in await asyncio.gather(*sign_ins)} == {200}
-    assert bridge.google.calls["lookup"] == 1
+    words_ended = int((time.monotonic() - began) / BELIEVED)  # none, unless the machine is slow
+    assert 1 <= bridge.google.calls["lookup"] <= 1 + words_ended
 
 
 @requirement("access:firebase:standing")
@@ -138,7 +140,7 @@ async def test_while_firebase_is_away_its_last_word_counts_for_a_while_and_then_
 
 
 @requirement("access:firebase:fail-closed")
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("away", ["lookup", "token"])
 async def test_a_user_of_whom_nothing_is_known_needs_firebases_word(
     bridge: Bridge, away: str

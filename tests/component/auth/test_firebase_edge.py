@@ -14,7 +14,7 @@ from services.contracts.tokens import TOKEN_SERVICE
 from services.kit.contract import RpcService
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
-from tests.support.firebase.bridge import ID_TOKEN, OFFSET
+from tests.support.firebase.bridge import ID_TOKEN, OFFSET, until_welcome
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -41,9 +41,10 @@ def platform(
 
 
 @pytest.fixture
-async def client(platform: Platform) -> AsyncIterator[Client]:
-    """Somebody without a token."""
+async def client(platform: Platform, google: FirebaseServer) -> AsyncIterator[Client]:
+    """Somebody without a token, where turns are answered and people of Firebase let in."""
     await platform.until_answering()
+    await until_welcome(platform.edge_url, google)
     async with aiohttp.ClientSession() as session:
         yield Client(platform.edge_url, "", session)
 

@@ -36,9 +36,9 @@ async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     sidecar = Sidecar(f"127.0.0.1:{stack.spec('auth-daprd').ports['gRPC of the sidecar of auth']}")
     database = Database(stack.database_url())
     account = google.service_account()
-    directory = AdminDirectory(
-        lambda: open_service_account_admin(PROJECT, account, f"{google.url}/v1"), utc_now
-    )
+    # The SDK takes seconds to load where the machine is slow, and a call has only so many.
+    admin = open_service_account_admin(PROJECT, account, f"{google.url}/v1")
+    directory = AdminDirectory(lambda: admin, utc_now)
     yield FirebaseLinks(directory, PostgresRevocations(database, utc_now), Actors(sidecar), utc_now)
     directory.close()
     await database.close()

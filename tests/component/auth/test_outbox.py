@@ -18,7 +18,7 @@ from services.cli.stack import Stack
 from services.contracts.authorization import RelationTuple
 from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
-from tests.component.auth.conftest import AuthApps
+from tests.component.auth.conftest import START_SECONDS, AuthApps
 from tests.component.auth.test_sharing import World
 from tests.requirements import requirement
 from tests.support.wait import wait_until
@@ -125,18 +125,20 @@ async def test_relays_that_run_together_deliver_each_change(store: Store) -> Non
     assert sorted(each.subject for each in found) == sorted(each.subject for each in facts)
 
 
+@pytest.mark.timeout(150)
 @requirement("access:outbox")
 async def test_a_process_that_dies_between_commit_and_delivery_loses_nothing(
-    auth_apps: AuthApps,
+    auth_apps: AuthApps, empty_database_url: str
 ) -> None:
-    dying = auth_apps.start({"YOCASO_FAILPOINTS": "auth.outbox.deliver:1:kill"})
+    own = {"YOCASO_DATABASE_URL": empty_database_url}  # where nothing else is to be delivered
+    dying = auth_apps.start({**own, "YOCASO_FAILPOINTS": "auth.outbox.deliver:1:kill"})
     first = World(await dying.until_ready())
     olga, bob = first.person("olga"), first.person("bob")
     target = await first.made_by(olga)
     with pytest.raises(aiohttp.ClientError):
         await olga.must("Share", object=target, subject=bob.subject)
-    assert await asyncio.to_thread(dying.process.wait, 10) != 0
-    second = World(await auth_apps.start().until_ready())
+    assert await asyncio.to_thread(dying.process.wait, START_SECONDS) != 0
+    second = World(await auth_apps.start(own).until_ready())
 
     async def delivered() -> Any:
         return await second.may(bob, "viewer", target)

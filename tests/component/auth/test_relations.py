@@ -296,7 +296,7 @@ async def test_while_openfga_is_away_every_question_is_unavailable_and_then_answ
             partial(relations.expand, "viewer", owns.object),
             partial(relations.changes, None, 1, None),
         ]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             outcomes = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
     finally:
         if fault == "killed":

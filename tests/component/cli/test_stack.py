@@ -156,7 +156,7 @@ async def test_a_second_host_of_an_app_shares_its_name(stack: Stack) -> None:
 
 
 async def test_output_goes_to_a_file_by_the_name_of_the_process(stack: Stack) -> None:
-    assert "llm listens" in stack.log("llm").read_text()
+    await wait_until(lambda: "llm listens" in stack.log("llm").read_text(), what="its first line")
 
 
 async def test_a_name_that_is_not_there_is_refused_with_those_that_are(stack: Stack) -> None:

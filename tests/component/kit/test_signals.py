@@ -97,7 +97,7 @@ async def test_without_valkey_a_reader_follows_all_the_same(database_url: str) -
     await log.append(stream_id, 1, [NewEvent("custom")])
     await wait_until(lambda: seen == [1])
     await log.append(stream_id, 1, [NewEvent("run.completed", {}, terminal=True)])
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 10)
     assert seen == [1, 2]
     for each in (reader, writer, database):
         await each.close()

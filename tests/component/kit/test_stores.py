@@ -141,7 +141,7 @@ async def test_a_reader_follows_what_another_process_writes(log: EventLog) -> No
     for _ in range(3):
         await log.append(stream_id, 1, [NewEvent("custom")])
     await log.append(stream_id, 1, [END])
-    assert await asyncio.wait_for(reader, 5) == [1, 2, 3, 4]
+    assert await asyncio.wait_for(reader, 10) == [1, 2, 3, 4]
 
 
 async def test_a_cancelled_caller_leaves_its_statement_whole(log: EventLog) -> None:
