@@ -59,11 +59,12 @@ CHECKS: Final = (
     Stage("openapi", (PYTHON, "-m", "services.contracts.openapi", "--check")),
     Stage("edge configuration", (PYTHON, "-m", "services.contracts.edge", "--check")),
     Stage("access policies", (PYTHON, "-m", "services.contracts.policies", "--check")),
+    Stage("chart", (PYTHON, "-m", "services.contracts.chart", "--check")),
     Stage("authorization model", ("go", "run", "-C", MODEL, ".", "-check")),
 )
 MEASURED: Final = (
     _pytest("unit", 5, measured=True),
-    _pytest("contract", 5, measured=True),
+    _pytest("contract", 15, measured=True),  # a new machine builds helm first
     _pytest("component", 15, measured=True),
 )
 COVERAGE: Final = (

@@ -20,12 +20,14 @@ from services.cli.stack.errors import StackError
 DAPRD_VERSION: Final = "1.18.0"
 CONTROL_VERSION: Final = "1.18.3"
 OPENFGA_VERSION: Final = "1.22.1"
+HELM_VERSION: Final = "3.20.2"
 OLDEST_DAPRD: Final = (1, 18)
 GO_HELP: Final = (
     "Go 1.24 or later is needed to build {}: install it from https://go.dev/dl/ and put it on PATH"
 )
 _MODULE: Final = "github.com/dapr/dapr"
 _OPENFGA: Final = "github.com/openfga/openfga"
+_HELM: Final = "helm.sh/helm/v3"
 _TICK_SECONDS: Final = 10
 
 Progress = Callable[[str], None]
@@ -38,6 +40,11 @@ class Binaries:
     cache: Path
     edge_source: Path
     progress: Progress
+
+    def dapr_definitions(self) -> Path:
+        """The folder with what Kubernetes is told of Dapr's kinds of resources."""
+        source = _module(f"{_MODULE}@v{CONTROL_VERSION}", "dapr", self.progress)
+        return source / "charts" / "dapr" / "crds"
 
     def daprd(self) -> Path:
         """An installed daprd of 1.18 or later, else one built at the pin."""
@@ -61,6 +68,16 @@ class Binaries:
             _go_build("openfga", source, output, flags, "./cmd/openfga", self.progress)
 
         return self._cached("openfga", self.cache / f"openfga-{OPENFGA_VERSION}", build)
+
+    def helm(self) -> Path:
+        """Helm at its pin; only the tests of the chart need it."""
+
+        def build(output: Path) -> None:
+            source = _module(f"{_HELM}@v{HELM_VERSION}", "helm", self.progress)
+            stamp = f"-s -w -X {_HELM}/internal/version.version=v{HELM_VERSION}"
+            _go_build("helm", source, output, ["-ldflags", stamp], "./cmd/helm", self.progress)
+
+        return self._cached("helm", self.cache / f"helm-{HELM_VERSION}", build)
 
     def sentry(self) -> Path:
         """The sentry service at its pin; only the secure profile needs it."""
