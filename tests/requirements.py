@@ -351,6 +351,11 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ACCESS,
         "What a sidecar lets its app ask of Dapr, and lets others ask of its app, follows the contracts.",
     ),
+    "access:chart": (
+        ACCESS,
+        "On Kubernetes Dapr is told the same of trust, for the release's namespace and trust domain.",
+    ),
+    "access:chart-mtls": (ACCESS, "The chart is refused by a control plane whose mTLS is off."),
     "access:logs": (f"{RELIABILITY} S-LOG-01", "Secrets and people's words reach no log or trace."),
     "access:rate-limits": (
         f"{RELIABILITY} S-RL-01",

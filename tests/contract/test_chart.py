@@ -1,0 +1,160 @@
+"""On Kubernetes Dapr is told the same of trust as in the secure profile here, in the release's namespace and trust domain."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from services.contracts.chart import main
+from services.contracts.policies import APIS, COMPONENTS, TRUST_DOMAIN
+from tests.requirements import requirement
+from tests.support.chart import CHART, Helm, a_cluster
+
+NAMESPACE = "tenant-x"
+DOMAIN = "trust.y"
+Resources = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="module")
+def resources(helm: Helm) -> Resources:
+    rendered = helm.template(NAMESPACE, trustDomain=DOMAIN)
+    found = {(one["kind"], one["metadata"]["name"]): one for one in rendered}
+    assert len(found) == len(rendered)
+    return found
+
+
+def _configurations(resources: Resources) -> dict[str, dict[str, Any]]:
+    return {name: one["spec"] for (kind, name), one in resources.items() if kind == "Configuration"}
+
+
+def _local(folder: str, name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((COMPONENTS / folder / f"{name}.yaml").read_text()))
+
+
+@requirement("access:chart")
+def test_the_chart_s_data_is_what_the_contracts_render() -> None:
+    assert main(["--check"]) == 0
+
+
+@requirement("access:chart")
+def test_helm_finds_nothing_to_object_to(helm: Helm) -> None:
+    linted = helm.run("lint", "--strict", str(CHART))
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+@requirement("access:chart")
+def test_dapr_knows_every_field_of_every_resource(helm: Helm, resources: Resources) -> None:
+    validators = helm.validators()
+    for resource in resources.values():
+        errors = validators[resource["apiVersion"], resource["kind"]].iter_errors(resource)
+        assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+@requirement("access:chart")
+def test_a_field_that_dapr_does_not_know_would_be_seen(helm: Helm, resources: Resources) -> None:
+    validator = helm.validators()["dapr.io/v1alpha1", "Configuration"]
+    resource = resources["Configuration", "llm"]
+    control = {**resource["spec"]["accessControl"], "defaultActoin": "deny"}
+    spoiled = {**resource, "spec": {**resource["spec"], "accessControl": control}}
+    assert "defaultActoin" in "".join(error.message for error in validator.iter_errors(spoiled))
+
+
+@requirement("access:chart")
+def test_every_policy_says_the_release_s_namespace_and_trust_domain(resources: Resources) -> None:
+    assert {one["metadata"]["namespace"] for one in resources.values()} == {NAMESPACE}
+    for spec in _configurations(resources).values():
+        control = spec["accessControl"]
+        assert {one["trustDomain"] for one in (control, *control["policies"])} == {DOMAIN}
+        assert {one["namespace"] for one in control["policies"]} <= {NAMESPACE}
+
+
+@requirement("access:chart")
+def test_an_app_is_told_what_it_is_told_in_the_secure_profile(resources: Resources) -> None:
+    found = _configurations(resources)
+    assert set(found) == set(APIS)
+    for app, spec in found.items():
+        ((apis,), (policies,)) = (_local(folder, app) for folder in ("apps", "policies"))
+        local: dict[str, Any] = {**apis["spec"], **policies["spec"]}
+        del local["nameResolution"]
+        local["secrets"]["scopes"].append({"storeName": "kubernetes", "defaultAccess": "deny"})
+        control = local["accessControl"]
+        control["trustDomain"] = DOMAIN
+        for policy in control["policies"]:
+            policy |= {"trustDomain": DOMAIN, "namespace": NAMESPACE}
+        assert spec == local
+
+
+@requirement("access:chart")
+def test_nothing_is_allowed_by_default(resources: Resources) -> None:
+    for spec in _configurations(resources).values():
+        control = spec["accessControl"]
+        assert {one["defaultAction"] for one in (control, *control["policies"])} == {"deny"}
+        assert {one["protocol"] for one in spec["api"]["allowed"]} == {"http", "grpc"}
+        denied = {(one["storeName"], one["defaultAccess"]) for one in spec["secrets"]["scopes"]}
+        assert denied == {("secrets", "deny"), ("kubernetes", "deny")}
+
+
+@requirement("access:chart")
+def test_activities_and_components_are_those_of_the_repository(resources: Resources) -> None:
+    names = [path.stem for path in (COMPONENTS / "production").glob("*.yaml")]
+    production = [one for name in names for one in _local("production", name)]
+    wanted = [*_local("policies", "activities"), *production]
+    for resource in wanted:
+        resource["metadata"]["namespace"] = NAMESPACE
+        found = resources[resource["kind"], resource["metadata"]["name"]]
+        assert found == resource
+        assert found["scopes"]
+        assert set(found["scopes"]) <= set(APIS)
+    assert len(resources) == len(wanted) + len(APIS)
+
+
+@requirement("access:chart")
+def test_the_trust_domain_is_the_one_of_the_repository_unless_said(helm: Helm) -> None:
+    specs = [one["spec"] for one in helm.template("default") if one["kind"] == "Configuration"]
+    assert {spec["accessControl"]["trustDomain"] for spec in specs} == {TRUST_DOMAIN}
+
+
+@requirement("access:chart")
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("trustDomain=Not a domain", "trustDomain"),
+        ("trustDomain=", "trustDomain"),
+        ("trustDomain=null", "trustDomain"),
+        ("daprNamespace=-x", "daprNamespace"),
+        ("trustDomian=x", "trustDomian"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(helm: Helm, value: str, name: str) -> None:
+    refused = helm.run("template", "one", str(CHART), f"--set={value}")
+    assert refused.returncode != 0
+    assert name in refused.stderr
+
+
+@requirement("access:chart-mtls")
+@pytest.mark.parametrize("namespace", ["dapr-system", "elsewhere"])
+def test_a_control_plane_without_mtls_is_refused(helm: Helm, namespace: str) -> None:
+    answer = _installed(helm, namespace, {"enabled": False})
+    assert answer.returncode != 0
+    assert f'mTLS of the Dapr control plane in namespace "{namespace}" is off' in answer.stderr
+
+
+@requirement("access:chart-mtls")
+@pytest.mark.parametrize("mtls", [{"enabled": True}, {}, None])
+def test_a_control_plane_with_mtls_or_none_at_all_is_not(
+    helm: Helm, mtls: dict[str, Any] | None
+) -> None:
+    answer = _installed(helm, "dapr-system", mtls)
+    assert answer.returncode == 0, answer.stderr
+    assert "defaultAction: deny" in answer.stdout
+
+
+def _installed(helm: Helm, namespace: str, mtls: dict[str, Any] | None) -> Any:
+    with a_cluster(namespace, mtls) as address:
+        release = ("template", "one", str(CHART), f"--set=daprNamespace={namespace}")
+        return helm.run(*release, "--dry-run=server", f"--kube-apiserver={address}")
