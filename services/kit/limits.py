@@ -85,9 +85,16 @@ class RateLimiter:
     """
 
     def __init__(
-        self, windows: SlidingWindows, *, name: str, limit: int, window: timedelta
+        self,
+        windows: SlidingWindows,
+        *,
+        name: str,
+        limit: int,
+        window: timedelta,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._windows = windows
+        self._clock = clock
         self._window = window.total_seconds()
         self._item = RateLimitItemPerSecond(limit, int(self._window), namespace=f"rate/{name}")
         self._ahead = min(MAX_TAKEN_AHEAD, limit // 100)
@@ -114,14 +121,14 @@ class RateLimiter:
 
     def _spend(self, subject: str) -> bool:
         taken = self._taken.get(subject)
-        if taken is None or taken.calls == 0 or time.monotonic() >= taken.until:
+        if taken is None or taken.calls == 0 or self._clock() >= taken.until:
             return False
         taken.calls -= 1
         return True
 
     async def _take(self, subject: str) -> bool:
         """Count some calls ahead; no where so many are not left any more."""
-        until = time.monotonic() + self._window
+        until = self._clock() + self._window
         if self._ahead < 2 or not await self._windows.hit(self._item, subject, self._ahead):
             return False
         self._taken[subject] = _Taken(self._ahead, until)
