@@ -13,9 +13,8 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from services.cli.stack.binaries import Binaries, default_cache
+from tests.support.programs import PROGRAMS, ROOT
 
-ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "yocaso"
 CONFIGURATIONS = "/apis/dapr.io/v1alpha1/namespaces/{namespace}/configurations/daprsystem"
 
@@ -24,8 +23,7 @@ class Helm:
     """Helm at its pin, built once for every checkout, with a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self._binaries = Binaries(default_cache(), ROOT / "services" / "edge", print)
-        self._binary = self._binaries.helm()
+        self._binary = PROGRAMS.helm()
         self._env = {"HOME": str(home), "PATH": os.environ["PATH"]}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +43,7 @@ class Helm:
     def validators(self) -> dict[tuple[str, str], Draft202012Validator]:
         """By version and kind of a resource, what Dapr accepts; a field that it does not know is refused."""
         found: dict[tuple[str, str], Draft202012Validator] = {}
-        for file in self._binaries.dapr_definitions().glob("*.yaml"):
+        for file in PROGRAMS.dapr_definitions().glob("*.yaml"):
             for definition in filter(None, yaml.safe_load_all(file.read_text())):
                 spec = definition["spec"]
                 for version in spec["versions"]:

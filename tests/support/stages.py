@@ -64,7 +64,7 @@ CHECKS: Final = (
 )
 MEASURED: Final = (
     _pytest("unit", 5, measured=True),
-    _pytest("contract", 15, measured=True),  # a new machine builds helm first
+    _pytest("contract", 5, measured=True),
     _pytest("component", 15, measured=True),
 )
 COVERAGE: Final = (
@@ -87,6 +87,7 @@ STAGES: Final = (
     Stage("edge vet", ("go", "vet", "-C", EDGE, "./..."), 10),
     Stage("model vet", ("go", "vet", "-C", MODEL, "./..."), 10),
     Stage("edge tests", ("go", "test", "-C", EDGE, "./..."), 10),
+    Stage("programs", (PYTHON, "-m", "tests.support.programs"), 30),
     *MEASURED,
     *COVERAGE,
     _pytest("e2e", 15),

@@ -1,0 +1,34 @@
+"""Builds every program that the tests start, so that no stage of tests waits for a build: `python -m tests.support.programs`."""
+
+from pathlib import Path
+from typing import Final
+
+from services.cli.stack.binaries import Binaries, default_cache
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+def say(line: str) -> None:
+    """Show how far the work is, at once."""
+    print(line, flush=True)
+
+
+PROGRAMS: Final = Binaries(default_cache(), ROOT / "services" / "edge", say)
+
+
+def main() -> None:
+    """Build what is not there yet, one after the other."""
+    for program in (
+        PROGRAMS.daprd,
+        PROGRAMS.placement,
+        PROGRAMS.scheduler,
+        PROGRAMS.sentry,
+        PROGRAMS.openfga,
+        PROGRAMS.edge,
+        PROGRAMS.helm,
+    ):
+        say(f"{program.__name__}: {program()}")
+
+
+if __name__ == "__main__":
+    main()
