@@ -69,13 +69,10 @@ class Sidecar:
         """Call an actor method; the turn lock of the actor is held by whoever hosts it."""
         traceparent = current_traceparent()
         request = api_v1.InvokeActorRequest(
-            actor_type=actor_type,
-            actor_id=actor_id,
-            method=method,
-            data=data,
-            metadata={"traceparent": traceparent} if traceparent else {},
+            actor_type=actor_type, actor_id=actor_id, method=method, data=data
         )
-        response = await self._call(self._stub.InvokeActor, request)
+        metadata = (("traceparent", traceparent),) if traceparent else ()
+        response = await self._call(self._stub.InvokeActor, request, metadata)
         return response.data
 
     async def read(self, key: str) -> StoredValue:
@@ -114,9 +111,11 @@ class Sidecar:
         )
         await self._call(self._stub.ExecuteStateTransaction, request)
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def _call(
+        self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Any:
         try:
-            return await method(request, timeout=CALL_TIMEOUT_SECONDS)
+            return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
         except AioRpcError as error:
             raise SidecarError(f"{error.code().name}: {error.details()}") from error
 
