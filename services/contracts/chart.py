@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import yaml
 
+from services.contracts.emitted import emit
 from services.contracts.policies import (
     APIS,
     COMPONENTS,
@@ -53,14 +54,7 @@ def _without(mapping: Resource, *names: str) -> Resource:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or with `--check` say whether it differs; the exit code is 1 when it does."""
-    wanted = HEADER + yaml.safe_dump(trust(), sort_keys=False)
-    if "--check" not in arguments:
-        FILE.parent.mkdir(exist_ok=True)
-        FILE.write_text(wanted)
-    if FILE.exists() and FILE.read_text() == wanted:
-        return 0
-    sys.stderr.write(f"{FILE.name} of the chart differs from the contracts: run `poe emit`\n")
-    return 1
+    return emit({FILE: HEADER + yaml.safe_dump(trust(), sort_keys=False)}, arguments)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from services.contracts.emitted import emit
 from services.contracts.services import SERVICES
 from services.kit.contract import RpcMethod, RpcService
 from services.kit.errors import CATALOGUE, HELP_BASE_URL
@@ -136,13 +137,7 @@ def _backend(verb: str, path: str) -> Json:
 
 def main(arguments: list[str]) -> int:
     """Write the file, or with `--check` say whether it differs; the exit code is 1 when it does."""
-    wanted = json.dumps(configuration(), indent=2) + "\n"
-    if "--check" not in arguments:
-        FILE.write_text(wanted)
-    if FILE.exists() and FILE.read_text() == wanted:
-        return 0
-    sys.stderr.write(f"{FILE.name} differs from the contracts: run `poe emit`\n")
-    return 1
+    return emit({FILE: json.dumps(configuration(), indent=2) + "\n"}, arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pydantic.json_schema import (
 from pydantic_core import core_schema
 from typing_extensions import override
 
+from services.contracts.emitted import emit
 from services.contracts.openapi_parts import (
     EVENT_STREAM_EXAMPLE,
     EXAMPLES,
@@ -352,21 +353,9 @@ def _render(document: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the documents, or with `--check` name those that differ; the exit code says whether any does."""
+    """Write the documents, or with `--check` name those that differ; the exit code is 1 when one does."""
     wanted = {FOLDER / f"{name}.json": _render(document) for name, document in documents().items()}
-    if "--check" not in arguments:
-        FOLDER.mkdir(exist_ok=True)
-        for path, text in wanted.items():
-            path.write_text(text)
-    present = {path: path.read_text() for path in FOLDER.glob("*.json")}
-    stale = sorted(
-        path.name
-        for path in wanted.keys() | present.keys()
-        if wanted.get(path) != present.get(path)
-    )
-    for name in stale:
-        sys.stderr.write(f"{FOLDER.name}/{name} differs from the contracts: run `poe emit`\n")
-    return 1 if stale else 0
+    return emit(wanted, arguments, FOLDER.glob("*.json"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import yaml
 
 from services.contracts.accounts import ERASERS, RECORD_ERASURE
 from services.contracts.edge import JWKS_PATH
+from services.contracts.emitted import emit
 from services.contracts.services import SERVICES
 from services.contracts.turns import RUN_TURN
 from services.kit.contract import RpcMethod
@@ -137,20 +138,8 @@ def _text(*resources: Resource) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the files, or with `--check` say which differ; the exit code is 1 when one does."""
-    wanted = files()
-    if "--check" not in arguments:
-        for path, text in wanted.items():
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-    found = {path for name in ("apps", "policies") for path in (COMPONENTS / name).glob("*.yaml")}
-    different = [
-        path.name
-        for path in sorted(found | set(wanted))
-        if not path.exists() or path.read_text() != wanted.get(path)
-    ]
-    if different:
-        sys.stderr.write(f"{', '.join(different)} differ from the contracts: run `poe emit`\n")
-    return 1 if different else 0
+    folders = (COMPONENTS / "apps", COMPONENTS / "policies")
+    return emit(files(), arguments, (path for each in folders for path in each.glob("*.yaml")))
 
 
 if __name__ == "__main__":
