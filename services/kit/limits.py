@@ -107,7 +107,7 @@ class RateLimiter:
         Raises:
             RpcError: RATE_LIMITED with the time after which a call is let through again.
         """
-        ahead = True
+        ahead = self._ahead > 1
         while ahead and not self._spend(subject):
             ahead = await self._taking.run(subject, lambda: self._take(subject))
         if ahead or await self._windows.hit(self._item, subject):
@@ -129,7 +129,7 @@ class RateLimiter:
     async def _take(self, subject: str) -> bool:
         """Count some calls ahead; no where so many are not left any more."""
         until = self._clock() + self._window
-        if self._ahead < 2 or not await self._windows.hit(self._item, subject, self._ahead):
+        if not await self._windows.hit(self._item, subject, self._ahead):
             return False
         self._taken[subject] = _Taken(self._ahead, until)
         self._taken.move_to_end(subject)

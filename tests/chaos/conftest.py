@@ -37,9 +37,15 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 
 
 @pytest.fixture
-async def alice(platform: Platform) -> AsyncIterator[Client]:
-    """A user of this test alone, once what the test before killed answers again."""
-    await until_begun(platform)
+async def probed(platform: Platform) -> str:
+    """The conversation of a probe, once what the test before killed answers again."""
+    return await until_begun(platform)
+
+
+@pytest.fixture
+async def alice(platform: Platform, probed: str) -> AsyncIterator[Client]:
+    """A user of this test alone."""
+    del probed  # it is what is waited for
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 

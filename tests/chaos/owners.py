@@ -24,8 +24,8 @@ BLIND: Final = str(ROOT / "tests" / "support" / "blind")
 HOSTS: Final = ("llm", "llm-2")
 BATCH: Final = 3
 PATIENCE: Final = 4.0
-MESSAGES: Final = "SELECT value FROM dapr.state WHERE key LIKE $1"
 """How long a caller waits for an answer before it asks again."""
+MESSAGES: Final = "SELECT value FROM dapr.state WHERE key LIKE $1"
 
 
 @dataclass

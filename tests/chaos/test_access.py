@@ -29,9 +29,8 @@ async def facts(platform: Platform) -> AsyncIterator[Facts]:
 
 @requirement("access:facts-follow-objects")
 async def test_a_conversation_whose_owner_was_never_written_down_is_mended(
-    platform: Platform, alice: Client, socket: Path, facts: Facts
+    platform: Platform, alice: Client, probed: str, socket: Path, facts: Facts
 ) -> None:
-    probed = await until_begun(platform)
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_create:1:stop"))
         await until_begun(platform, probed)

@@ -25,9 +25,8 @@ async def _listed(client: Client) -> list[str]:
 @requirement("chaos:T3", "conversations:create")
 @pytest.mark.parametrize("target", ["llm", "llm-daprd"])
 async def test_a_creation_that_was_cut_in_half_is_mended(
-    platform: Platform, alice: Client, socket: Path, target: str
+    platform: Platform, alice: Client, probed: str, socket: Path, target: str
 ) -> None:
-    probed = await until_begun(platform)
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_index:1:stop"))
         await until_begun(platform, probed)

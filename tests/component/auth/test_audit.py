@@ -160,9 +160,8 @@ async def test_a_page_of_a_log_is_read_by_its_index(
         "SELECT now(), 'ACCESS_DENIED', 'ada', 'user:' || n % 500, '{}' "
         "FROM generate_series(1, 50000) AS n"
     )
-    await connection.execute(
-        "ANALYZE auth.audit_events"
-    )  # the planner's choice hangs on its figures
+    # The planner's choice hangs on its figures.
+    await connection.execute("ANALYZE auth.audit_events")
     plan = await connection.fetch(
         "EXPLAIN SELECT * FROM auth.audit_events WHERE owner = 'user:7' ORDER BY number DESC LIMIT 50"
     )

@@ -106,10 +106,8 @@ async def test_while_valkey_is_away_each_process_counts_by_itself(
     servers: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "AWAY_SECONDS", 0.2)
-    noon = SimpleNamespace(
-        time=lambda: 43_200.0
-    )  # or a minute of the clock may turn within a burst
-    monkeypatch.setattr(memory, "time", noon)
+    noon = SimpleNamespace(time=lambda: 43_200.0)
+    monkeypatch.setattr(memory, "time", noon)  # or a minute may turn within a burst
     async with opened_windows(servers) as windows:
         one, other = limiters(windows, LIMIT)
         servers.pause("valkey")
