@@ -87,6 +87,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "model:cuts": (f"{RELIABILITY} NET-03", "A cut stream is never shown as complete."),
     "model:unknown": (ISSUE, "An unknown model is MODEL_INVALID."),
     # Events and streams
+    "engine:recovery": (ARCHITECTURE, "Work whose host died or froze goes on in another, once."),
+    "engine:no-false-takeover": (ARCHITECTURE, "A late heartbeat is not a death."),
+    "engine:deadline": (ARCHITECTURE, "A deadline that has passed ends the work."),
+    "engine:durable-steps": (ARCHITECTURE, "Durable steps answer one call, each done once."),
     "events:gap-free": (
         f"{RELIABILITY} I3",
         "seq counts from 1 without a gap or a repeat, also across resumes.",

@@ -244,14 +244,16 @@ class ConversationActorInterface(ActorInterface):
 
 
 class GenerationInput(TurnRef):
-    """A turn to answer. References only: history stores every payload."""
+    """A turn to answer, after a wait. References only: history stores every payload."""
 
     traceparent: str | None = None
+    retry_after_seconds: float = 0.0
 
 
-class RunTurnInput(GenerationInput):
+class RunTurnInput(TurnRef):
     """One segment of a turn; the `last` one ends the turn rather than ask for another."""
 
+    traceparent: str | None = None
     last: bool = False
 
 

@@ -63,9 +63,9 @@ class IdempotencyKey:
     key: str
     explicit: bool = True
 
-    def derive(self, kind: str) -> str:
-        """An id that every repeat of the call finds again: 32 hexadecimal digits."""
-        source = "\0".join((kind, self.caller, self.operation, self.key))
+    def derive(self, kind: str, *within: str) -> str:
+        """An id that every repeat of the call finds again, of its own in each `within`: 32 hexadecimal digits."""
+        source = "\0".join((kind, self.caller, self.operation, self.key, *within))
         return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 

@@ -30,7 +30,7 @@ class RpcRouter(APIRouter):
 
     A handler takes the request message as `request`, and whatever dependencies it declares. A unary handler
     returns the response message; a stream handler is an async function that returns an iterator of SSE bytes,
-    so that what is wrong with a call is known before the first byte.
+    so that what is wrong with a call is known before the first byte, or None (204) where nothing is left to come.
     """
 
     def __init__(self, service: RpcService) -> None:
@@ -164,7 +164,9 @@ def _unary(method: RpcMethod, handler: Handler) -> Handler:
 def _stream(method: RpcMethod, handler: Handler) -> Handler:
     async def endpoint(http_request: Request, **dependencies: Any) -> Response:
         message = await message_of(http_request)
-        events: AsyncIterator[bytes] = await handler(request=message, **dependencies)
+        events: AsyncIterator[bytes] | None = await handler(request=message, **dependencies)
+        if events is None:
+            return Response(status_code=204)
         return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
 
     return _endpoint(endpoint, method, handler)

@@ -1,10 +1,10 @@
-"""Wake-ups over Valkey: losing one costs latency, never data."""
+"""Wake-ups over Valkey: losing one costs latency, never data. No caller ever waits for Valkey."""
 
 import asyncio
 import uuid
-from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -12,108 +12,170 @@ from valkey.asyncio import Valkey
 from valkey.exceptions import ValkeyError
 
 RECONNECT_SECONDS: Final = 0.5
+TIMEOUT_SECONDS: Final = 2.0
+MAX_WAITING: Final = 10_000
+"""Wake-ups that wait while Valkey does not answer; past that they are dropped, and readers poll."""
+MAX_AT_ONCE: Final = 500
+
+Wake = Callable[[], None]
 
 log = structlog.get_logger()
 
 
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """One listener of one name, until it is closed."""
+
+    _signals: "Signals"
+    name: str
+    wake: Wake
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._signals.unsubscribe(self)
+
+
 class Signals:
-    """Named wake-ups. A reader subscribes first, then reads the store, then waits."""
+    """Named wake-ups. A reader subscribes first, then reads the store, then waits.
+
+    A listener is also woken once its subscription stands, since what was sent before did not reach it.
+    """
 
     def __init__(self, url: str) -> None:
-        self._client: Any = Valkey.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+        self._client: Any = Valkey.from_url(
+            url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
+        )
         # A listener waits for as long as it takes.
         self._reader: Any = Valkey.from_url(
-            url, socket_timeout=None, socket_connect_timeout=5, socket_keepalive=True
+            url, socket_timeout=None, socket_connect_timeout=TIMEOUT_SECONDS, socket_keepalive=True
         )
-        self._pubsub: Any = self._reader.pubsub(ignore_subscribe_messages=True)
-        self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._task: asyncio.Task[None] | None = None
-        self._wanted = asyncio.Event()
+        self._pubsub: Any = self._reader.pubsub()
+        self._listeners: dict[str, set[Subscription]] = {}
+        self._subscribed: set[str] = set()
+        self._changed = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._outbox: dict[str, None] = {}  # in order, each once
+        self._posted = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._origin = uuid.uuid4().hex.encode()
 
     async def start(self) -> None:
-        """Begin to listen; an absent Valkey is not an error, readers poll meanwhile."""
-        self._task = asyncio.create_task(self._listen(), name="signals")
+        """Begin to send and to listen; an absent Valkey is not an error, readers poll meanwhile."""
+        for work in (self._publish, self._keep_subscribed, self._listen):
+            self._tasks.append(asyncio.create_task(work(), name=f"wake-ups {work.__name__}"))
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pubsub.aclose()
         await self._reader.aclose()
         await self._client.aclose()
 
     async def notify(self, name: str) -> None:
-        """Wake whoever listens to `name`, in any process."""
+        """Wake who listens to `name`, in any process. Returns at once."""
+        self.wake(name)
+
+    def wake(self, name: str) -> None:
+        """Wake who listens to `name`: here at once, in other processes soon."""
         self._wake(name)
-        try:
-            await self._client.publish(name, self._origin)
-        except (ValkeyError, OSError) as error:
-            log.warning("signals.publish_failed", error=type(error).__name__)
+        if len(self._outbox) < MAX_WAITING:
+            self._outbox[name] = None
+            self._posted.set()
+
+    def subscribe(self, name: str, wake: Wake) -> Subscription:
+        """Call `wake` at each wake-up of `name`, until the subscription is closed."""
+        subscription = Subscription(self, name, wake)
+        self._listeners.setdefault(name, set()).add(subscription)
+        self._changed.set()
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Listen no more; see `Subscription.close`."""
+        listeners = self._listeners.get(subscription.name)
+        if listeners is not None:
+            listeners.discard(subscription)
+            if not listeners:
+                del self._listeners[subscription.name]
+                self._changed.set()
 
     @asynccontextmanager
     async def listen(self, name: str) -> AsyncIterator[asyncio.Event]:
         """An event that is set at each wake-up of `name`; whoever waits clears it."""
         event = asyncio.Event()
-        first = not self._listeners[name]
-        self._listeners[name].add(event)
+        subscription = self.subscribe(name, event.set)
         try:
-            if first:
-                await self._subscribe(name)
             yield event
         finally:
-            self._listeners[name].discard(event)
-            if not self._listeners[name]:
-                del self._listeners[name]
-                await self._unsubscribe(name)
-
-    def _accept(self, message: dict[str, Any]) -> None:
-        if message["data"] != self._origin:  # our own listeners were woken without the detour
-            self._wake(_text(message["channel"]))
+            subscription.close()
 
     def _wake(self, name: str) -> None:
-        for event in self._listeners.get(name, ()):
-            event.set()
+        for subscription in tuple(self._listeners.get(name, ())):
+            subscription.wake()
 
-    async def _subscribe(self, name: str) -> None:
-        await self._subscribe_all([name])
-        self._wanted.set()  # also after a failure: whoever listens is who tries again
+    async def _publish(self) -> None:
+        while True:
+            await self._posted.wait()
+            self._posted.clear()
+            while self._outbox:
+                names = list(self._outbox)[:MAX_AT_ONCE]
+                for name in names:
+                    del self._outbox[name]
+                await self._send(names)
 
-    async def _unsubscribe(self, name: str) -> None:
+    async def _send(self, names: list[str]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.publish(name, self._origin)
         try:
-            await self._pubsub.unsubscribe(name)
-        except (ValkeyError, OSError):
-            return
+            await pipeline.execute()
+        except (ValkeyError, OSError) as error:
+            log.warning("signals.publish_failed", error=type(error).__name__)
+
+    async def _keep_subscribed(self) -> None:
+        """Bring the connection's subscriptions in line with the listeners."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            wanted = set(self._listeners)
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    if new := wanted - self._subscribed:
+                        await self._pubsub.subscribe(*new)
+                    if old := self._subscribed - wanted:
+                        await self._pubsub.unsubscribe(*old)
+            except (ValkeyError, OSError, TimeoutError):
+                self._changed.set()
+                await asyncio.sleep(RECONNECT_SECONDS)
+            else:
+                self._subscribed = wanted
+                self._connected.set()
 
     async def _listen(self) -> None:
         while True:
+            await self._connected.wait()
             try:
-                await self._wanted.wait()
                 message = await self._pubsub.get_message(timeout=None)
-                if message is not None:
-                    self._accept(message)
-                elif not self._pubsub.subscribed:
-                    self._wanted.clear()
             except (ValkeyError, OSError, RuntimeError) as error:
                 log.warning("signals.listen_failed", error=type(error).__name__)
+                self._lost()
                 await asyncio.sleep(RECONNECT_SECONDS)
-                await self._resubscribe()
+                continue
+            if message is not None:
+                self._accept(message)
+            elif not self._pubsub.subscribed:
+                self._connected.clear()
 
-    async def _resubscribe(self) -> None:
-        names = list(self._listeners)
-        if not names:
-            self._wanted.clear()
-            return
-        await self._subscribe_all(names)
-        for name in names:
-            self._wake(name)
+    def _lost(self) -> None:
+        """The connection broke: subscribe to everything anew."""
+        self._connected.clear()
+        self._subscribed = set()
+        self._changed.set()
 
-    async def _subscribe_all(self, names: list[str]) -> None:
-        try:
-            await self._pubsub.subscribe(*names)
-        except (ValkeyError, OSError):
-            return
+    def _accept(self, message: dict[str, Any]) -> None:
+        if message["type"] in ("subscribe", "message") and message["data"] != self._origin:
+            self._wake(_text(message["channel"]))  # ours were woken without the detour
 
 
 def _text(value: bytes | str) -> str:

@@ -17,7 +17,7 @@ from services.kit.app import background, create_service, every
 from services.kit.authorization import Decisions
 from services.kit.clock import utc_now
 from services.kit.db import Database
-from services.kit.eventlog import EventLog, migrate_event_log
+from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
 from services.kit.guard import open_guard
 from services.kit.idempotency import IdempotencyRecords
 from services.kit.limits import SlidingWindows
@@ -27,12 +27,13 @@ from services.kit.settings import load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
 from services.kit.workflows import WorkflowHost
-from services.llm.activities import TurnRunner, TurnSweep, UserErasure
+from services.llm.activities import UserErasure
 from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
 from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns
 from services.llm.adapters.openrouter import open_language_model
 from services.llm.rpc import Resources, provide, rpc
 from services.llm.settings import LlmSettings
+from services.llm.turns import TurnRunner, TurnService
 
 PURGE_SECONDS: Final = 3600.0
 
@@ -68,34 +69,37 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     client = RpcClient()
     stack.push_async_callback(client.close)
     access = Access(client)
-    actors, events, workflows = Actors(sidecar), EventLog(database, signals), WorkflowTurns(client)
+    actors, workflows = Actors(sidecar), WorkflowTurns(client)
+    lease = HostLease(settings.database_url.get_secret_value())
+    await lease.start()
+    stack.push_async_callback(lease.close)
+    events = EventLog(database, signals, lease.host_id)
+    engine = Engine(database, events, signals, lease)
     decisions = await _open_guard(app, stack, settings, signals, access)
     runner = TurnRunner(
+        engine=engine,
         actors=actors,
-        events=events,
-        signals=signals,
         model=model,
         workflows=workflows,
         charges=access,
         clock=utc_now,
         max_output_tokens=settings.max_output_tokens,
     )
-    sweep = TurnSweep(
+    engine.host(runner)
+    turns = TurnService(
         actors=actors,
         events=events,
-        workflows=workflows,
-        charges=access,
-        idle=timedelta(seconds=settings.idle_seconds),
+        runner=runner,
+        model=model,
+        default_model=settings.default_model,
     )
     records = IdempotencyRecords(database)
     setattr(app.state, RECORDS_STATE, records)
     resources = Resources(
         actors=actors,
         events=events,
+        turns=turns,
         model=model,
-        default_model=settings.default_model,
-        workflows=workflows,
-        work=runner,
         ownership=access,
         decisions=decisions,
         read_conversations=functools.partial(read_conversations, sidecar),
@@ -105,9 +109,8 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     kept = timedelta(seconds=settings.kept_seconds)
     await _host_actors(sidecar, actors, events, workflows, access, kept)
     erasure = UserErasure(actors, events, workflows, records)
-    await _host_activities(stack, runner, erasure, timedelta(seconds=settings.drain_seconds))
-    await stack.enter_async_context(
-        background(every(settings.sweep_seconds, sweep.run, "turn sweep"))
+    await _host_activities(
+        stack, engine, runner, erasure, timedelta(seconds=settings.drain_seconds)
     )
     await stack.enter_async_context(
         background(every(PURGE_SECONDS, records.purge, "purge idempotency"))
@@ -152,15 +155,20 @@ async def _host_actors(
 
 
 async def _host_activities(
-    stack: AsyncExitStack, runner: TurnRunner, erasure: UserErasure, drain: timedelta
+    stack: AsyncExitStack,
+    engine: Engine,
+    runner: TurnRunner,
+    erasure: UserErasure,
+    drain: timedelta,
 ) -> None:
     host = WorkflowHost()
-    host.add_activity(RUN_TURN, runner.run)
+    host.add_activity(RUN_TURN, runner.run_turn)
     host.add_activity(eraser_of("llm"), erasure.run)
     await host.start()
-    stack.push_async_callback(_drain, host, runner, drain)
+    await engine.start()
+    stack.push_async_callback(_drain, host, engine, drain)
 
 
-async def _drain(host: WorkflowHost, runner: TurnRunner, drain: timedelta) -> None:
+async def _drain(host: WorkflowHost, engine: Engine, drain: timedelta) -> None:
     """Both at once: one after the other they take twice as long, and the second takes over what the first gave up."""
-    await asyncio.gather(host.stop(drain), runner.drain(drain))
+    await asyncio.gather(host.stop(drain), engine.close(drain))

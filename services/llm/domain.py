@@ -300,6 +300,12 @@ def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelRe
     )
 
 
+def owed_charge(turn: Turn, key_id: str | None) -> dict[str, Any] | None:
+    """What an ended turn leaves to be booked on the API key that asked for it."""
+    cost = turn.usage.cost if turn.usage else None
+    return {"keyId": key_id, "amount": cost} if key_id and cost else None
+
+
 def ending(turn: Turn) -> tuple[EventType, dict[str, Any]]:
     """The one event that ends a turn's stream: its type and its data."""
     seq = {"messageSeq": str(turn.assistant_message_seq)} if turn.assistant_message_seq else {}

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.contracts.conversations import Usage
-from services.contracts.turns import PromptMessage, RunTurnInput, TurnContext, TurnRef
-from services.contracts.workflows import WorkflowStatus
+from services.contracts.turns import GenerationInput, PromptMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +63,14 @@ class LanguageModel(Protocol):
 
 
 class TurnWorkflows(Protocol):
-    """The workflows that see turns through."""
+    """The workflows that hold the waits of turns."""
 
-    async def start(self, turn: TurnRef) -> None:
+    async def start(self, turn: GenerationInput) -> None:
         """Start the turn's workflow; harmless when it runs already."""
-        ...
-
-    async def status(self, turn_id: str) -> WorkflowStatus:
-        """Where the turn's workflow stands."""
         ...
 
     async def purge(self, turn_ids: Sequence[str]) -> None:
         """Remove the history of turns that have ended; one that is not there is no error."""
-        ...
-
-
-class TurnWork(Protocol):
-    """Works on turns in this process."""
-
-    def begin_at_once(self, ref: RunTurnInput, context: TurnContext) -> None:
-        """Begin the first attempt, and start the workflow that guarantees it."""
-        ...
-
-    async def end_if_free(self, ref: RunTurnInput) -> None:
-        """End a cancelled turn that nobody works on now."""
         ...
 
 

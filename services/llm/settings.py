@@ -26,8 +26,6 @@ class LlmSettings(PlatformSettings):
     first_byte_timeout: float = Field(default=60, gt=0)
     between_chunks_timeout: float = Field(default=30, gt=0)
     max_output_tokens: int = Field(default=4096, ge=1, le=32_768)
-    sweep_seconds: float = Field(default=5, gt=0)
-    idle_seconds: float = Field(default=15, gt=0)
     kept_seconds: float = Field(
         default=60, ge=1, description="How long readers still see how a deleted turn ended."
     )

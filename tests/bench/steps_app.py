@@ -1,6 +1,5 @@
-"""An app for W2: three trivial durable steps, as one segment and as three activities."""
+"""An app for W2: three trivial durable steps, as one call of `DurableWork` and as three activities of a workflow."""
 
-import asyncio
 import uuid
 from collections.abc import Generator
 from contextlib import AsyncExitStack
@@ -11,9 +10,19 @@ from dapr.ext.workflow.aio import DaprWorkflowClient
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
+from services.contracts.events import EventType
 from services.kit.app import create_service
 from services.kit.db import Database
-from services.kit.eventlog import EventLog, NewEvent, Segment, migrate_event_log, run_segment
+from services.kit.eventlog import (
+    DurableWork,
+    Endings,
+    Engine,
+    EventLog,
+    HostLease,
+    NewEvent,
+    Segment,
+    migrate_event_log,
+)
 from services.kit.settings import PlatformSettings, load_settings
 from services.kit.signals import Signals
 from services.kit.workflows import (
@@ -24,6 +33,8 @@ from services.kit.workflows import (
     WorkflowRef,
 )
 
+STEPS = 3
+
 
 class Work(BaseModel):
     """Names an execution."""
@@ -31,30 +42,34 @@ class Work(BaseModel):
     id: str
 
 
-class Step(BaseModel):
-    """A trivial result."""
+class Number(BaseModel):
+    """The input, and each step's result: one more than the last."""
 
     value: int
 
 
-SEGMENT = ActivityRef("BenchSegment", "workflows", Work, Step)
-ONE_STEP = ActivityRef("BenchStep", "workflows", Work, Step)
-BY_SEGMENT = WorkflowRef("BenchBySegment", "workflows", Work)
+ONE_STEP = ActivityRef("BenchStep", "workflows", Work, Number)
 BY_ACTIVITIES = WorkflowRef("BenchByActivities", "workflows", Work)
-DONE = "done"
 
 
-def by_segment(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Step]:
-    """Three steps in one activity."""
-    return (yield from ctx.call(SEGMENT, work))
-
-
-def by_activities(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Step]:
+def by_activities(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Number]:
     """Three steps in three activities."""
-    result = Step(value=0)
-    for _ in range(3):
+    result = Number(value=0)
+    for _ in range(STEPS):
         result = yield from ctx.call(ONE_STEP, work)
     return result
+
+
+async def three_steps(segment: Segment, given: Number) -> Number:
+    """Three steps, each checkpointed before the next begins."""
+    result = given
+    for number in range(STEPS):
+        result = await segment.step(f"step-{number}", Number, lambda last=result: _add_one(last))
+    return result
+
+
+async def _add_one(last: Number) -> tuple[Number, list[NewEvent]]:
+    return Number(value=last.value + 1), []
 
 
 def create_app() -> FastAPI:
@@ -62,62 +77,46 @@ def create_app() -> FastAPI:
     settings = load_settings(PlatformSettings)
 
     async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        database = Database(settings.database_url.get_secret_value())
+        url = settings.database_url.get_secret_value()
+        database, lease = Database(url), HostLease(url)
         stack.push_async_callback(database.close)
         await migrate_event_log(database)
         signals = Signals(settings.valkey_url.get_secret_value())
         await signals.start()
         stack.push_async_callback(signals.close)
-        await _host(app, stack, EventLog(database, signals), signals)
+        await lease.start()
+        stack.push_async_callback(lease.close)
+        log = EventLog(database, signals, lease.host_id)
+        engine = Engine(database, log, signals, lease)
+        endings = Endings(EventType.RUN_COMPLETED, EventType.RUN_FAILED)
+        app.state.three = DurableWork(engine, "bench", (Number, Number), three_steps, endings)
+        await engine.start()
+        stack.push_async_callback(engine.close, timedelta(seconds=2))
+        await _host_workflow(app, stack)
 
     app = create_service("workflows", settings, routers=[], lifespan=lifespan, document=dict)
-    app.add_api_route("/segment", _run_segment, methods=["POST"])
+    app.add_api_route("/three", _run_three, methods=["POST"])
     app.add_api_route("/activities", _run_activities, methods=["POST"])
     return app
 
 
-async def _host(app: FastAPI, stack: AsyncExitStack, events: EventLog, signals: Signals) -> None:
-    ended: dict[str, asyncio.Event] = {}
-
-    async def segment(work: Work) -> Step:
-        async def steps(segment: Segment) -> Step:
-            result = Step(value=0)
-            for number in range(3):
-                result = await segment.step(f"step-{number}", Step, lambda n=number: _trivial(n))
-            await segment.finish(DONE, {})
-            return result
-
-        result = await run_segment(events, signals, work.id, steps)
-        ended[work.id].set()
-        return result or Step(value=0)
-
-    async def one_step(_: Work) -> Step:
-        return Step(value=1)
+async def _host_workflow(app: FastAPI, stack: AsyncExitStack) -> None:
+    async def one_step(_: Work) -> Number:
+        return Number(value=1)
 
     host = WorkflowHost()
-    host.add_workflow(BY_SEGMENT, by_segment)
     host.add_workflow(BY_ACTIVITIES, by_activities)
-    host.add_activity(SEGMENT, segment)
     host.add_activity(ONE_STEP, one_step)
     await host.start()
     stack.push_async_callback(host.stop, timedelta(seconds=5))
-    app.state.events, app.state.ended, app.state.workflows = events, ended, LocalWorkflows()
-    app.state.client = DaprWorkflowClient()
+    app.state.workflows, app.state.client = LocalWorkflows(), DaprWorkflowClient()
 
 
-async def _trivial(number: int) -> tuple[Step, list[NewEvent]]:
-    return Step(value=number), []
-
-
-async def _run_segment(request: Request) -> dict[str, str]:
+async def _run_three(request: Request) -> dict[str, int]:
     """Returns when the third step is durable and the execution's stream is closed."""
-    state, name = request.app.state, uuid.uuid4().hex
-    state.ended[name] = asyncio.Event()
-    await state.events.open(name, kind="bench", owner="bench", subject=name)
-    await state.workflows.start(BY_SEGMENT.name, name, {"id": name})
-    await state.ended[name].wait()
-    del state.ended[name]
-    return {"id": name}
+    value = Number.model_validate_json(await request.body())
+    result = await request.app.state.three.call(uuid.uuid4().hex, value, owner="bench")
+    return {"value": result.value}
 
 
 async def _run_activities(request: Request) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tests.support.platform import Client, Platform
 
 # A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
 ENV = {
-    "llm": {"LLM_SWEEP_SECONDS": "1", "LLM_IDLE_SECONDS": "6", "LLM_KEPT_SECONDS": "5"},
+    "llm": {"LLM_KEPT_SECONDS": "5"},
 }
 FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 

@@ -31,7 +31,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iter
         "*": {"YOCASO_TRACE_FILE": str(trace_file)},
         "auth": {"AUTH_KEY_SECRET": KEY_SECRET},
         # A turn that nobody drives is found sooner, so that tests need not wait for it.
-        "llm": {"LLM_SWEEP_SECONDS": "1", "LLM_IDLE_SECONDS": "8", "LLM_KEPT_SECONDS": "5"},
+        "llm": {"LLM_KEPT_SECONDS": "5"},
     }
     running = Platform(tmp_path_factory.mktemp("platform"), offset=16_200, env=env)
     running.start()

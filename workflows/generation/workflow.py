@@ -15,10 +15,17 @@ from workflows.generation.policy import (
 
 
 def generation(ctx: WorkflowContext, turn: GenerationInput) -> Generator[Any, Any, TurnOutcome]:
-    """Run segments until one ends the turn; what failed and may pass is tried again later."""
-    model_tries = host_tries = 0
+    """After its first failure: run segments until one ends the turn; what failed and may pass is tried again later."""
+    model_tries, host_tries = 1, 0
+    yield from ctx.sleep(after_model_failure(model_tries, turn.retry_after_seconds))
     while host_tries < HOST_TRIES:
-        segment = RunTurnInput(**turn.model_dump(), last=model_tries + 1 >= MODEL_TRIES)
+        segment = RunTurnInput(
+            user_id=turn.user_id,
+            conversation_id=turn.conversation_id,
+            turn_id=turn.turn_id,
+            traceparent=turn.traceparent,
+            last=model_tries >= MODEL_TRIES,
+        )
         try:
             outcome = yield from ctx.call(RUN_TURN, segment)
         except ActivityFailed:

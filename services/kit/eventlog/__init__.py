@@ -1,30 +1,38 @@
-"""The event log: gap-free, append-only streams of events with the checkpoints that they announce."""
+"""The event log: gap-free, append-only streams of events with the checkpoints that they announce, and durable work on them."""
 
 from pathlib import Path
 
 from services.kit.db import Database
-from services.kit.eventlog.log import (
+from services.kit.eventlog.durable import DurableWork, Endings
+from services.kit.eventlog.engine import Engine, WorkKind
+from services.kit.eventlog.host import HostLease
+from services.kit.eventlog.log import EventLog
+from services.kit.eventlog.records import (
     Attempt,
-    EventLog,
     NewEvent,
-    Occupancy,
+    NewStream,
     StaleAttempt,
     StoredEvent,
     StreamHead,
 )
-from services.kit.eventlog.segment import Segment, run_segment
+from services.kit.eventlog.segment import RetryLater, Segment
 
 __all__ = [
     "Attempt",
+    "DurableWork",
+    "Endings",
+    "Engine",
     "EventLog",
+    "HostLease",
     "NewEvent",
-    "Occupancy",
+    "NewStream",
+    "RetryLater",
     "Segment",
     "StaleAttempt",
     "StoredEvent",
     "StreamHead",
+    "WorkKind",
     "migrate_event_log",
-    "run_segment",
 ]
 
 

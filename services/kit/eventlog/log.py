@@ -7,114 +7,93 @@ stream has one writer at a time, one terminal event, and nothing after it.
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from services.kit.db import Database
 from services.kit.eventlog import statements as sql
+from services.kit.eventlog.hub import Hub, channel
+from services.kit.eventlog.records import Attempt, NewEvent, NewStream, StoredEvent, StreamHead
+from services.kit.eventlog.writer import Append, Writer, to_json
 from services.kit.signals import Signals
 from services.kit.waiting import wait_for
 
-POLL_SECONDS: Final = 1.0
-"""How long a reader trusts a wake-up to come before it looks for itself."""
 READ_LIMIT: Final = 500
-SILENCE_SECONDS: Final = 4.0
-"""After how long without a sign of life an attempt counts as dead; it gives one each second."""
-
-
-class StaleAttempt(Exception):
-    """A newer attempt owns the stream, or it is closed: whoever writes must stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """An event to append; `terminal` closes the stream."""
-
-    type: str
-    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    terminal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as stored; `data` is the JSON text, the same bytes for every reader."""
-
-    seq: int
-    type: str
-    attempt: int
-    data: str
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StreamHead:
-    """What is known of a stream without reading its events."""
-
-    stream_id: str
-    owner: str
-    subject: str
-    last_seq: int
-    attempt: int
-    closed_at: datetime | None
-    cancel_requested_at: datetime | None
-    cancel_acknowledged_at: datetime | None
-
-
-class Occupancy(StrEnum):
-    """Whether a stream may be written by a new attempt."""
-
-    FREE = "FREE"
-    BUSY = "BUSY"
-    CLOSED = "CLOSED"
-    MISSING = "MISSING"
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The right to write a stream, until somebody begins a newer attempt."""
-
-    stream_id: str
-    number: int
-    last_seq: int
-    cancel_requested_at: datetime | None
-    checkpoints: Mapping[str, Any]
-    checkpoint_seq: int
-    """The last seq that no later attempt takes back."""
+IDLE_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 5.0
+"""When recovery first looks at a stream that was opened and not begun."""
 
 
 class EventLog:
-    """Streams: open, write by attempt, read from any point, follow."""
+    """Streams: open, write by attempt, read from any point, follow. `host` is this process, where it writes."""
 
-    def __init__(self, database: Database, signals: Signals) -> None:
+    def __init__(self, database: Database, signals: Signals, host: str = "") -> None:
         self._database = database
         self._signals = signals
+        self._host = host
+        self._hub = Hub(signals)
+        self._writer = Writer(database, self._committed)
 
-    async def open(self, stream_id: str, *, kind: str, owner: str, subject: str) -> bool:
-        """Create a stream; one that exists is left as it is. Returns whether it is new."""
-        return await self._database.fetch_one(sql.OPEN, stream_id, kind, owner, subject) is not None
+    # --- opening ---
 
-    async def discard_unused(self, stream_id: str) -> None:
-        """Delete a stream that nothing was ever written to."""
-        await self._database.fetch(sql.DISCARD_UNUSED, stream_id)
+    async def open(self, stream: NewStream) -> bool:
+        """Create a stream that nobody writes yet; one that exists is left as it is. Returns whether it is new."""
+        row = await self._database.fetch_one(sql.OPEN, *_columns(stream), LOOK_SECONDS)
+        return row is not None
 
-    async def head(self, stream_id: str) -> StreamHead | None:
-        """The stream without its events, or None."""
-        row = await self._database.fetch_one(sql.HEAD, stream_id)
-        return StreamHead(*row) if row else None
+    async def open_begun(self, stream: NewStream, opening: Sequence[NewEvent]) -> Attempt | None:
+        """Create a stream, begin its first attempt here and append its first events, in one transaction.
 
-    async def begin_attempt(self, stream_id: str, *, first: bool = False) -> Attempt | None:
-        """Take the stream over from any older attempt; None where it is closed or missing.
-
-        With `first`, only where there was no attempt before.
+        None where it exists; then nothing was changed.
         """
-        row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, first)
+        at = datetime.now(UTC)
+        types, data = [one.type for one in opening], [to_json(one.data) for one in opening]
+        row = await self._database.fetch_one(
+            sql.OPEN_BEGUN,
+            *_columns(stream),
+            self._host,
+            stream.deadline,
+            types,
+            data,
+            [at] * len(opening),
+        )
         if row is None:
             return None
-        number, last_seq, cancel_requested_at, checkpoints, checkpoint_seq = row
-        found: dict[str, Any] = json.loads(checkpoints) if checkpoints else {}
-        return Attempt(stream_id, number, last_seq, cancel_requested_at, found, checkpoint_seq)
+        events = [
+            StoredEvent(seq, kind, 1, text, at)
+            for seq, (kind, text) in enumerate(zip(types, data, strict=True), 1)
+        ]
+        self._hub.begin(stream.stream_id, len(events), events)
+        return Attempt(stream, 1, len(events))
+
+    async def discard(self, stream_id: str, attempt: int) -> None:
+        """Delete a stream to which nothing was written but its opening."""
+        self._hub.end(stream_id)
+        await self._database.fetch(sql.DISCARD, stream_id, attempt)
+
+    # --- writing ---
+
+    async def begin_attempt(
+        self, stream_id: str, deadline: datetime | None = None
+    ) -> Attempt | None:
+        """Begin a newer attempt here; None where the stream is closed, missing, or written by a living host."""
+        row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, self._host, deadline)
+        if row is None:
+            return None
+        number, last_seq, cancel, kind, owner, subject, ends, given = row
+        stream = NewStream(
+            stream_id, kind, owner, subject, ends, json.loads(given) if given else None
+        )
+        found = await self._database.fetch(sql.CHECKPOINTS, stream_id) if number > 1 else []
+        self._hub.begin(stream_id, last_seq)
+        return Attempt(
+            stream,
+            number,
+            last_seq,
+            cancel,
+            {step: json.loads(value) for step, value, _ in found},
+            max((seq for _, _, seq in found), default=0),
+        )
 
     async def append(
         self,
@@ -123,87 +102,62 @@ class EventLog:
         events: Sequence[NewEvent],
         *,
         checkpoint: tuple[str, Any] | None = None,
+        owed: Any = None,
     ) -> tuple[int, bool]:
         """Append events, and the checkpoint that they announce, in one transaction.
 
+        With a terminal event, `owed` is an effect that remains to be settled after the end.
         Returns the seq of the last event of the stream, and whether a cancel is wanted.
 
         Raises:
             StaleAttempt: nothing was written.
         """
-        step, value = checkpoint or (None, None)
-        closes = any(event.terminal for event in events)
-        row = await self._database.fetch_one(
-            sql.APPEND,
-            stream_id,
-            attempt,
-            len(events),
-            closes,
-            [event.type for event in events],
-            [_json(event.data) for event in events],
-            step,
-            _json(value),
-        )
-        if row is None:
-            raise StaleAttempt(f"{stream_id} attempt {attempt}")
-        if events:
-            await self._signals.notify(_channel(stream_id))
-        if closes:
-            await self._signals.notify(_free_channel(stream_id))
-        return row[0], row[1] is not None
+        return await self._writer.append(stream_id, attempt, events, checkpoint, owed)
 
-    async def close_stream(self, stream_id: str, kind: str, data: Mapping[str, Any]) -> bool:
+    async def close_stream(
+        self, stream_id: str, kind: str, data: Mapping[str, Any], *, owed: Any = None
+    ) -> bool:
         """Append a terminal event whatever the attempt; False where the stream was closed already."""
-        row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, _json(data))
+        at, text = datetime.now(UTC), to_json(data)
+        debt = to_json(owed) if owed is not None else None
+        row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, text, at, debt)
         if row is not None:
-            await self._signals.notify(_channel(stream_id))
-            await self._signals.notify(_free_channel(stream_id))
+            self._hub.add(stream_id, [StoredEvent(row[0], kind, row[1], text, at)])
+            self._announce(stream_id, closed=True)
         return row is not None
 
-    async def release(self, stream_id: str, attempt: int) -> None:
-        """Say that this attempt ends without ending the stream, so that the next need not wait for its silence."""
-        await self._database.fetch(sql.RELEASE, stream_id, attempt, SILENCE_SECONDS)
-        await self._signals.notify(_free_channel(stream_id))
+    async def release(self, stream_id: str, attempt: int, due: timedelta = timedelta()) -> None:
+        """Say that this attempt ends without ending the stream; recovery looks at it after `due`."""
+        self._hub.end(stream_id)
+        await self._database.fetch(sql.RELEASE, stream_id, attempt, due.total_seconds())
+        self._signals.wake(free_channel(stream_id))
 
-    async def occupancy(self, stream_id: str) -> Occupancy:
-        """Whether a living attempt writes the stream."""
-        row = await self._database.fetch_one(sql.OCCUPANCY, stream_id, SILENCE_SECONDS)
+    def detach(self, stream_id: str) -> None:
+        """This process writes the stream no more; who follows it here goes on by wake-up and poll."""
+        self._hub.end(stream_id)
+
+    async def request_cancel(self, stream_id: str) -> tuple[bool, str | None]:
+        """Ask the writer to stop: durable, then told at once; repeated requests keep the first time.
+
+        Returns whether the stream is open, and its host if an attempt runs.
+        """
+        row = await self._database.fetch_one(sql.REQUEST_CANCEL, stream_id)
         if row is None:
-            return Occupancy.MISSING
-        closed, busy = row
-        if closed:
-            return Occupancy.CLOSED
-        return Occupancy.BUSY if busy else Occupancy.FREE
-
-    async def wait_until_free(self, stream_id: str) -> Occupancy:
-        """Wait while a living attempt writes the stream: until it ends, releases it, or falls silent."""
-        async with self._signals.listen(_free_channel(stream_id)) as news:
-            while True:
-                news.clear()
-                found = await self.occupancy(stream_id)
-                if found is not Occupancy.BUSY:
-                    return found
-                await wait_for(news, POLL_SECONDS)
-
-    async def request_cancel(self, stream_id: str) -> None:
-        """Ask the writer to stop: durable, then told at once; repeated requests keep the first time."""
-        await self._database.fetch(sql.REQUEST_CANCEL, stream_id)
-        await self._signals.notify(control_channel(stream_id))
+            return False, None
+        if row[0] is not None:
+            self._signals.wake(control_channel(row[0]))
+        return True, row[0]
 
     async def acknowledge_cancel(self, stream_id: str, attempt: int) -> None:
         """Record that the writer has seen the cancel; only the first time is kept."""
         await self._database.fetch(sql.ACKNOWLEDGE_CANCEL, stream_id, attempt)
 
-    async def pulse(self, stream_id: str, attempt: int) -> bool:
-        """Show that the writer lives; returns whether a cancel is wanted.
+    # --- reading ---
 
-        Raises:
-            StaleAttempt: a newer attempt took over, or the stream is closed.
-        """
-        row = await self._database.fetch_one(sql.PULSE, stream_id, attempt)
-        if row is None:
-            raise StaleAttempt(f"{stream_id} attempt {attempt}")
-        return row[0] is not None
+    async def head(self, stream_id: str) -> StreamHead | None:
+        """The stream without its events, or None."""
+        row = await self._database.fetch_one(sql.HEAD, stream_id)
+        return StreamHead(*row) if row else None
 
     async def read(
         self, stream_id: str, after: int = 0, limit: int = READ_LIMIT
@@ -212,55 +166,85 @@ class EventLog:
         rows = await self._database.fetch(sql.READ, stream_id, after, limit)
         return [StoredEvent(*row) for row in rows]
 
-    async def follow(self, stream_id: str, after: int = 0) -> AsyncIterator[list[StoredEvent]]:
-        """Batches of events after `after` for ever; an empty batch each second without news."""
-        async with self._signals.listen(_channel(stream_id)) as news:
+    async def follow(
+        self, stream_id: str, after: int = 0, *, idle_seconds: float = IDLE_SECONDS
+    ) -> AsyncIterator[list[StoredEvent]]:
+        """Batches of events after `after` for ever; an empty batch after each `idle_seconds` without news.
+
+        What an attempt of this process appends comes straight from it; the table is read only over a gap.
+        """
+        with self._hub.following(stream_id) as (tail, news):
             while True:
                 news.clear()
-                batch = await self.read(stream_id, after)
+                batch = tail.after(after)
+                if batch is None:
+                    batch = await self.read(stream_id, after)
+                    tail.saw(batch[-1].seq if batch else after)
                 if batch:
                     after = batch[-1].seq
-                yield batch
-                if len(batch) < READ_LIMIT:
-                    await wait_for(news, POLL_SECONDS)
+                    yield batch
+                elif not await wait_for(news, idle_seconds):
+                    yield []
 
-    async def idle(self, kind: str, for_at_least: timedelta, limit: int) -> list[StreamHead]:
-        """Claim open streams that nobody has driven for a while, so that one sweeper looks at each."""
-        seconds = for_at_least.total_seconds()
-        rows = await self._database.fetch(sql.CLAIM_IDLE, kind, seconds, limit)
-        return [StreamHead(*row) for row in rows]
+    async def poll(self) -> None:
+        """One look at all streams that are followed here and written elsewhere: the net under the wake-ups."""
+        remote = self._hub.remote()
+        if remote:
+            for stream_id, last_seq in await self._database.fetch(sql.LAST_SEQS, remote):
+                self._hub.poll(stream_id, last_seq)
 
-    async def forget(self, stream_ids: Sequence[str]) -> None:
-        """Delete streams with their events and checkpoints."""
-        await self._database.fetch(sql.FORGET, list(stream_ids))
+    async def wait_until_free(self, stream_id: str, poll_seconds: float = 1.0) -> StreamHead | None:
+        """Wait while a living attempt writes the stream: the head once it is closed or free; None where missing."""
+        async with self._signals.listen(free_channel(stream_id)) as news:
+            while True:
+                news.clear()
+                found = await self.head(stream_id)
+                if found is None or found.closed_at is not None or found.host is None:
+                    return found
+                await wait_for(news, poll_seconds)
 
     async def of_owner(self, owner: str) -> list[StreamHead]:
         """Streams that a user began, the oldest 500."""
         rows = await self._database.fetch(sql.OF_OWNER, owner)
         return [StreamHead(*row) for row in rows]
 
-    async def disown(self, stream_ids: Sequence[str]) -> None:
-        """Take the user's name off streams that stay, because they are of somebody else's object."""
-        await self._database.fetch(sql.DISOWN, list(stream_ids))
-
     async def of_subject(self, subject: str) -> list[StreamHead]:
         """A subject's streams, the oldest 500."""
         rows = await self._database.fetch(sql.OF_SUBJECT, subject)
         return [StreamHead(*row) for row in rows]
 
+    # --- removing ---
 
-def control_channel(stream_id: str) -> str:
-    """Where the writer of a stream hears of a cancel."""
-    return f"yocaso:control:{stream_id}"
+    async def forget(self, stream_ids: Sequence[str]) -> None:
+        """Delete streams with their events and checkpoints."""
+        await self._database.fetch(sql.FORGET, list(stream_ids))
+
+    async def disown(self, stream_ids: Sequence[str]) -> None:
+        """Take the user's name off streams that stay, because they are of somebody else's object."""
+        await self._database.fetch(sql.DISOWN, list(stream_ids))
+
+    def _committed(self, append: Append, last_seq: int) -> None:
+        if append.events:
+            self._hub.add(append.stream_id, append.stored(last_seq))
+            self._announce(append.stream_id, closed=append.closes)
+
+    def _announce(self, stream_id: str, *, closed: bool) -> None:
+        self._signals.wake(channel(stream_id))
+        if closed:
+            self._hub.end(stream_id)
+            self._signals.wake(free_channel(stream_id))
 
 
-def _channel(stream_id: str) -> str:
-    return f"yocaso:events:{stream_id}"
+def control_channel(host: str) -> str:
+    """Where a host hears that one of its streams shall be cancelled."""
+    return f"yocaso:control:{host}"
 
 
-def _free_channel(stream_id: str) -> str:
+def free_channel(stream_id: str) -> str:
+    """Where it is told that an attempt has ended."""
     return f"yocaso:free:{stream_id}"
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _columns(stream: NewStream) -> tuple[Any, ...]:
+    given = to_json(stream.input) if stream.input is not None else None
+    return stream.stream_id, stream.kind, stream.owner, stream.subject, given

@@ -2,64 +2,108 @@
 
 from typing import Final
 
-_HEAD_COLUMNS: Final = (
-    "id, owner, subject, last_seq, attempt, closed_at, cancel_requested_at, cancel_acknowledged_at"
+HEAD_COLUMNS: Final = (
+    "id, kind, owner, subject, last_seq, attempt, host, deadline, closed_at, "
+    "cancel_requested_at, cancel_acknowledged_at"
 )
 
-# $1 id, $2 kind, $3 owner, $4 subject
+# $1 id, $2 kind, $3 owner, $4 subject, $5 input, $6 seconds until it is looked at
 OPEN: Final = """
-    INSERT INTO events.streams (id, kind, owner, subject) VALUES ($1, $2, $3, $4)
+    INSERT INTO events.streams (id, kind, owner, subject, input, due_at)
+    VALUES ($1, $2, $3, $4, $5::text::json, now() + make_interval(secs => $6::double precision))
     ON CONFLICT (id) DO NOTHING RETURNING id
 """
 
-DISCARD_UNUSED: Final = "DELETE FROM events.streams WHERE id = $1 AND last_seq = 0 AND attempt = 0"
-
-HEAD: Final = f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE id = $1"
-
-# $2 whether only a first attempt is wanted
-BEGIN_ATTEMPT: Final = """
-    UPDATE events.streams SET attempt = attempt + 1, driven_at = now()
-    WHERE id = $1 AND closed_at IS NULL AND (attempt = 0 OR NOT $2::boolean)
-    RETURNING attempt, last_seq, cancel_requested_at,
-        (SELECT json_object_agg(c.step, c.value) FROM events.checkpoints c WHERE c.stream_id = id),
-        (SELECT COALESCE(max(c.seq), 0) FROM events.checkpoints c WHERE c.stream_id = id)
+# as OPEN, but: $6 host, $7 deadline, $8 types, $9 data, $10 times
+OPEN_BEGUN: Final = """
+    WITH head AS (
+        INSERT INTO events.streams
+            (id, kind, owner, subject, input, host, deadline, attempt, last_seq)
+        VALUES ($1, $2, $3, $4, $5::text::json, $6, $7, 1, cardinality($8::text[]))
+        ON CONFLICT (id) DO NOTHING RETURNING id
+    ), rows AS (
+        INSERT INTO events.events (stream_id, seq, type, attempt, data, created_at)
+        SELECT head.id, e.ord, e.type, 1, e.data::json, e.at
+        FROM head, unnest($8::text[], $9::text[], $10::timestamptz[])
+            WITH ORDINALITY AS e(type, data, at, ord)
+    )
+    SELECT id FROM head
 """
 
-# $2 attempt, $3 how many, $4 whether one is terminal, $5 types, $6 data, $7 step, $8 the step's value
+# $2 attempt: nothing but what opened it may have been written, and by no later attempt
+DISCARD: Final = """
+    WITH gone AS (
+        DELETE FROM events.streams s WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
+            AND NOT EXISTS (
+                SELECT FROM events.events e
+                WHERE e.stream_id = $1 AND e.seq > 1
+            )
+        RETURNING id
+    )
+    DELETE FROM events.events WHERE stream_id IN (SELECT id FROM gone)
+"""
+
+HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE id = $1"
+
+# $2 host, $3 deadline
+BEGIN_ATTEMPT: Final = """
+    UPDATE events.streams
+    SET attempt = attempt + 1, host = $2, deadline = COALESCE(deadline, $3)
+    WHERE id = $1 AND closed_at IS NULL AND host IS NULL
+    RETURNING attempt, last_seq, cancel_requested_at IS NOT NULL, kind, owner, subject, deadline,
+        input::text
+"""
+
+# A statement of its own: that which begins the attempt does not see what was committed while it waited for the row.
+CHECKPOINTS: Final = "SELECT step, value::text, seq FROM events.checkpoints WHERE stream_id = $1"
+
+# of each append: $1 ids, $2 attempts, $3 numbers of events, $4 whether it closes, $5 steps, $6 values, $7 owed;
+# of each event: $8 its append's place from 1, $9 its own place in it from 1, $10 types, $11 data, $12 times
 APPEND: Final = """
     WITH head AS (
-        UPDATE events.streams
-        SET last_seq = last_seq + $3::bigint, driven_at = now(),
-            closed_at = CASE WHEN $4::boolean THEN now() END
-        WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
-        RETURNING last_seq, cancel_requested_at
+        UPDATE events.streams s
+        SET last_seq = s.last_seq + o.events,
+            closed_at = CASE WHEN o.closes THEN now() END,
+            host = CASE WHEN o.closes THEN NULL ELSE s.host END,
+            owed = o.owed::json,
+            due_at = CASE WHEN o.closes THEN now() + interval '10 s' ELSE s.due_at END
+        FROM unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[])
+            WITH ORDINALITY AS o(id, attempt, events, closes, step, value, owed, ord)
+        WHERE s.id = o.id AND s.attempt = o.attempt AND s.closed_at IS NULL
+        RETURNING s.id, s.attempt, s.last_seq, s.cancel_requested_at IS NOT NULL AS cancel,
+            o.ord, o.events, o.step, o.value
     ), rows AS (
-        INSERT INTO events.events (stream_id, seq, type, attempt, data)
-        SELECT $1, head.last_seq - $3::bigint + e.ord, e.type, $2, e.data::json
-        FROM head, unnest($5::text[], $6::text[]) WITH ORDINALITY AS e(type, data, ord)
+        INSERT INTO events.events (stream_id, seq, type, attempt, data, created_at)
+        SELECT head.id, head.last_seq - head.events + e.place, e.type, head.attempt, e.data::json, e.at
+        FROM unnest($8::int[], $9::int[], $10::text[], $11::text[], $12::timestamptz[])
+            AS e(ord, place, type, data, at)
+        JOIN head ON head.ord = e.ord
     ), point AS (
         INSERT INTO events.checkpoints (stream_id, step, seq, attempt, value)
-        SELECT $1, $7::text, head.last_seq, $2, $8::text::json
-        FROM head WHERE $7::text IS NOT NULL
+        SELECT id, step, last_seq, attempt, value::json FROM head WHERE step IS NOT NULL
     )
-    SELECT last_seq, cancel_requested_at FROM head
+    SELECT ord, last_seq, cancel FROM head
 """
 
-# $2 type, $3 data
+# $2 type, $3 data, $4 time, $5 owed
 CLOSE: Final = """
     WITH head AS (
-        UPDATE events.streams SET last_seq = last_seq + 1, attempt = attempt + 1, closed_at = now()
+        UPDATE events.streams
+        SET last_seq = last_seq + 1, attempt = attempt + 1, closed_at = now(), host = NULL,
+            owed = $5::text::json, due_at = now()
         WHERE id = $1 AND closed_at IS NULL
         RETURNING last_seq, attempt
     )
-    INSERT INTO events.events (stream_id, seq, type, attempt, data)
-    SELECT $1, last_seq, $2::text, attempt, $3::text::json FROM head
-    RETURNING seq
+    INSERT INTO events.events (stream_id, seq, type, attempt, data, created_at)
+    SELECT $1, last_seq, $2::text, attempt, $3::text::json, $4 FROM head
+    RETURNING seq, attempt
 """
 
 REQUEST_CANCEL: Final = """
-    UPDATE events.streams SET cancel_requested_at = now()
-    WHERE id = $1 AND closed_at IS NULL AND cancel_requested_at IS NULL
+    UPDATE events.streams SET cancel_requested_at = COALESCE(cancel_requested_at, now()),
+        due_at = CASE WHEN host IS NULL THEN now() ELSE due_at END
+    WHERE id = $1 AND closed_at IS NULL
+    RETURNING host
 """
 
 # $2 attempt
@@ -68,23 +112,10 @@ ACKNOWLEDGE_CANCEL: Final = """
     WHERE id = $1 AND attempt = $2
 """
 
-# $2 attempt
-PULSE: Final = """
-    UPDATE events.streams SET driven_at = now()
-    WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
-    RETURNING cancel_requested_at
-"""
-
-# $2 seconds of silence after which an attempt counts as dead
-OCCUPANCY: Final = """
-    SELECT closed_at IS NOT NULL,
-        attempt > 0 AND driven_at > now() - make_interval(secs => $2::double precision)
-    FROM events.streams WHERE id = $1
-"""
-
-# $2 attempt, $3 seconds of silence; further back, a sweep would take the stream for abandoned between two attempts
+# $2 attempt, $3 seconds until recovery looks at it
 RELEASE: Final = """
-    UPDATE events.streams SET driven_at = now() - make_interval(secs => $3::double precision)
+    UPDATE events.streams
+    SET host = NULL, due_at = now() + make_interval(secs => $3::double precision)
     WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
 """
 
@@ -94,17 +125,21 @@ READ: Final = """
     WHERE stream_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
 """
 
-# $1 kind, $2 seconds, $3 limit
-CLAIM_IDLE: Final = f"""
-    UPDATE events.streams SET driven_at = now()
-    WHERE id IN (
-        SELECT id FROM events.streams
-        WHERE kind = $1 AND closed_at IS NULL
-            AND driven_at < now() - make_interval(secs => $2::double precision)
-        ORDER BY driven_at LIMIT $3 FOR UPDATE SKIP LOCKED
-    )
-    RETURNING {_HEAD_COLUMNS}
+# $1 host
+HOSTED: Final = """
+    SELECT id, attempt, cancel_requested_at IS NOT NULL FROM events.streams
+    WHERE host = $1 AND closed_at IS NULL
 """
+
+# $1 host
+CANCELS: Final = """
+    SELECT id FROM events.streams
+    WHERE host = $1 AND closed_at IS NULL AND cancel_requested_at IS NOT NULL
+        AND cancel_acknowledged_at IS NULL
+"""
+
+# $1 ids
+LAST_SEQS: Final = "SELECT id, last_seq FROM events.streams WHERE id = ANY($1::text[])"
 
 # $1 ids
 FORGET: Final = """
@@ -115,11 +150,80 @@ FORGET: Final = """
 
 # $1 subject
 OF_SUBJECT: Final = (
-    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
+    f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
 )
 
 OF_OWNER: Final = (
-    f"SELECT {_HEAD_COLUMNS} FROM events.streams WHERE owner = $1 ORDER BY created_at LIMIT 500"
+    f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE owner = $1 ORDER BY created_at LIMIT 500"
 )
 
 DISOWN: Final = "UPDATE events.streams SET owner = '' WHERE id = ANY($1)"
+
+# --- hosts and recovery ---
+
+# $1 host, $2 its lock
+ENTER: Final = """
+    INSERT INTO events.hosts (id, lock_key) VALUES ($1, $2)
+    ON CONFLICT (id) DO UPDATE SET beat_at = now()
+"""
+
+BEAT: Final = "UPDATE events.hosts SET beat_at = now() WHERE id = $1"
+
+LEAVE: Final = "DELETE FROM events.hosts WHERE id = $1"
+
+# $1 own host, $2 seconds of a lease, $3 seconds after which a host that still holds its lock counts as frozen;
+# the lock is that of a session, which the server releases when the process dies, and this statement's own at its end
+DEAD_HOSTS: Final = """
+    SELECT id FROM events.hosts
+    WHERE id <> $1 AND beat_at < now() - make_interval(secs => $2::double precision)
+        AND (beat_at < now() - make_interval(secs => $3::double precision)
+            OR pg_try_advisory_xact_lock(lock_key))
+"""
+
+# $1 hosts
+ABANDON: Final = """
+    WITH orphans AS (
+        UPDATE events.streams SET host = NULL, due_at = now()
+        WHERE host = ANY($1::text[]) AND closed_at IS NULL RETURNING id
+    ), gone AS (DELETE FROM events.hosts WHERE id = ANY($1::text[]))
+    SELECT count(*) FROM orphans
+"""
+
+# A host that left while it could not release its streams has no row any more.
+ABANDON_HOMELESS: Final = """
+    UPDATE events.streams s SET host = NULL, due_at = now()
+    WHERE closed_at IS NULL AND host IS NOT NULL
+        AND NOT EXISTS (SELECT FROM events.hosts h WHERE h.id = s.host)
+"""
+
+# $1 seconds of grace
+EXPIRE: Final = """
+    UPDATE events.streams SET host = NULL, due_at = now()
+    WHERE closed_at IS NULL AND host IS NOT NULL
+        AND deadline < now() - make_interval(secs => $1::double precision)
+"""
+
+# $1 kinds, $2 limit, $3 seconds until it is looked at again, which grow with its age to $4
+CLAIM_DUE: Final = f"""
+    UPDATE events.streams SET due_at = now() + make_interval(secs => LEAST($4::double precision,
+        GREATEST($3::double precision, extract(epoch FROM now() - created_at) / 4)))
+    WHERE id IN (
+        SELECT id FROM events.streams
+        WHERE kind = ANY($1::text[]) AND closed_at IS NULL AND host IS NULL AND due_at <= now()
+        ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING {HEAD_COLUMNS}
+"""
+
+# $1 kinds, $2 limit, $3 seconds until it is tried again
+CLAIM_OWED: Final = """
+    UPDATE events.streams SET due_at = now() + make_interval(secs => $3::double precision)
+    WHERE id IN (
+        SELECT id FROM events.streams
+        WHERE kind = ANY($1::text[]) AND owed IS NOT NULL AND due_at <= now()
+        ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, kind, owed::text
+"""
+
+SETTLE: Final = "UPDATE events.streams SET owed = NULL WHERE id = $1"

@@ -4,19 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from services.contracts.events import EventType
-from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput, TurnRef
+from services.contracts.turns import GENERATION_WORKFLOW, GenerationInput
 from services.contracts.workflows import (
     WORKFLOW_SERVICE,
-    GetWorkflowRequest,
-    GetWorkflowResponse,
     PurgeWorkflowsRequest,
     StartWorkflowRequest,
-    WorkflowStatus,
 )
 from services.kit.contract import Empty
 from services.kit.eventlog import EventLog
 from services.kit.rpc_client import RpcClient
-from services.kit.telemetry import current_traceparent
 
 
 class WorkflowTurns:
@@ -25,28 +21,14 @@ class WorkflowTurns:
     def __init__(self, client: RpcClient) -> None:
         self._client = client
 
-    async def start(self, turn: TurnRef) -> None:
+    async def start(self, turn: GenerationInput) -> None:
         """Start the workflow; one that runs is left alone."""
-        value = GenerationInput(
-            user_id=turn.user_id,
-            conversation_id=turn.conversation_id,
-            turn_id=turn.turn_id,
-            traceparent=current_traceparent(),
-        )
         request = StartWorkflowRequest(
             workflow=GENERATION_WORKFLOW.name,
             instance_id=turn.turn_id,
-            input=value.model_dump(mode="json", exclude_none=True),
+            input=turn.model_dump(mode="json", exclude_none=True),
         )
         await self._client.call(WORKFLOW_SERVICE, "StartWorkflow", request, Empty)
-
-    async def status(self, turn_id: str) -> WorkflowStatus:
-        """Where the turn's workflow stands."""
-        request = GetWorkflowRequest(instance_id=turn_id)
-        found = await self._client.call(
-            WORKFLOW_SERVICE, "GetWorkflow", request, GetWorkflowResponse
-        )
-        return found.status
 
     async def purge(self, turn_ids: Sequence[str]) -> None:
         """Remove the history of workflows that have ended; one that is not there is no error."""

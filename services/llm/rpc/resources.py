@@ -13,7 +13,8 @@ from services.kit.authorization import Decisions
 from services.kit.eventlog import EventLog
 from services.kit.rpc import RpcRouter
 from services.llm.domain import ConversationState
-from services.llm.ports import LanguageModel, Ownership, TurnWork, TurnWorkflows
+from services.llm.ports import LanguageModel, Ownership
+from services.llm.turns import TurnService
 
 ReadConversations = Callable[[Sequence[str]], Awaitable[list[ConversationState | None]]]
 """Committed heads of several conversations, read without waking their actors."""
@@ -27,10 +28,8 @@ class Resources:
 
     actors: Actors
     events: EventLog
+    turns: TurnService
     model: LanguageModel
-    default_model: str
-    workflows: TurnWorkflows
-    work: TurnWork
     ownership: Ownership
     decisions: Decisions
     read_conversations: ReadConversations

@@ -19,22 +19,18 @@ from services.contracts.conversations import (
     TurnStatus,
 )
 from services.contracts.events import Event, EventType
-from services.contracts.turns import TURN_STREAM, BeginTurnCommand, RunTurnInput, TurnRef
+from services.contracts.turns import TurnRef
 from services.kit.authorization import Question
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import StoredEvent
-from services.kit.failpoints import failpoint
-from services.kit.idempotency import IdempotencyKey
 from services.kit.identity import CallerIdentity
 from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
-from services.llm.domain import conversation_object, ending
+from services.llm.domain import conversation_object
 from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc
 
 SEND_TIMEOUT: Final = timedelta(seconds=130)
-RECEIPT_TIMEOUT: Final = timedelta(seconds=3)
-"""How long CancelTurn waits for the receipt to be complete."""
 
 
 @rpc.method
@@ -42,15 +38,13 @@ async def send_message(
     request: SendMessageRequest, caller: CanEdit, key: CallKey, using: With
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
-    turn_id = await _begin(request, caller, key, using)
-    if not await _ended_within(using, turn_id, SEND_TIMEOUT):
+    ref = await using.turns.begin(request, caller, key)
+    if not await using.turns.ended_within(ref.turn_id, SEND_TIMEOUT):
         raise RpcError(
-            ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events."
+            ErrorCode.DEADLINE_EXCEEDED, f"{ref.turn_id} is still running; follow its events."
         )
     await _require_still(using, caller, request.conversation_id)
-    answer = await using.conversation(request.conversation_id).get_turn(
-        _ref(caller, request.conversation_id, turn_id)
-    )
+    answer = await using.conversation(request.conversation_id).get_turn(ref)
     if answer.turn.status is TurnStatus.FAILED and answer.turn.error:
         raise RpcError.from_status(answer.turn.error)
     return SendMessageResponse(turn=answer.turn, message=answer.message)
@@ -63,12 +57,19 @@ async def stream_message(
     key: CallKey,
     last: LastEventId,
     using: With,
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[bytes] | None:
     """Begin a turn and follow its events; a repeat with the same key follows the same turn."""
-    turn_id = await _begin(request, caller, key, using)
-    events = _follow(using, caller, request.conversation_id, turn_id, last or 0)
+    if last is not None and not key.explicit:
+        raise RpcError.invalid(
+            "Idempotency-Key",
+            "is needed to go on after Last-Event-ID; without it a turn begins anew",
+        )
+    ref = await using.turns.begin(request, caller, key)
+    if last and await _is_over(using, ref.turn_id, last):
+        return None
+    events = _follow(using, caller, request.conversation_id, ref.turn_id, last or 0)
     if request.on_disconnect is OnDisconnect.CANCEL:
-        return _cancel_on_disconnect(events, using, _ref(caller, request.conversation_id, turn_id))
+        return _cancel_on_disconnect(events, using, ref)
     return events
 
 
@@ -83,7 +84,7 @@ async def get_turn(request: GetTurnRequest, caller: CanView, using: With) -> Tur
 async def cancel_turn(request: CancelTurnRequest, caller: CanEdit, using: With) -> Turn:
     """Ask a turn to stop, and wait a little for the receipt."""
     ref = _ref(caller, request.conversation_id, request.turn_id)
-    return await _cancel(using, ref)
+    return await using.turns.cancel(ref)
 
 
 @rpc.method
@@ -104,53 +105,18 @@ async def list_events(
 @rpc.stream
 async def stream_events(
     request: StreamEventsRequest, caller: CanView, last: LastEventId, using: With
-) -> AsyncIterator[bytes]:
-    """Replay after `Last-Event-ID`, else after `after`, then follow until the terminal event."""
-    after = request.after if last is None else last
-    await _require_stream(using, caller, request.conversation_id, request.turn_id, after)
-    return _follow(using, caller, request.conversation_id, request.turn_id, after)
+) -> AsyncIterator[bytes] | None:
+    """Replay after `Last-Event-ID`, else after `after`, then follow until the terminal event.
 
-
-async def _begin(
-    request: SendMessageRequest,
-    caller: CallerIdentity,
-    key: IdempotencyKey,
-    using: Resources,
-) -> str:
-    """Admit a turn, durably, begin it here, and start the workflow that sees it through. Returns its id.
-
-    The stream is opened first: whatever dies after that, the sweep finds the turn by it.
+    None (204) where the reader has seen the terminal event already.
     """
-    if request.model:
-        using.model.check(request.model)
-    turn_id = f"turn_{key.derive('turn')}"
-    ref = RunTurnInput(
-        user_id=caller.user_id, conversation_id=request.conversation_id, turn_id=turn_id
+    after = request.after if last is None else last
+    await using.conversation(request.conversation_id).get_turn(
+        _ref(caller, request.conversation_id, request.turn_id)
     )
-    await failpoint("turn.before_begin")
-    opened = await using.events.open(
-        turn_id, kind=TURN_STREAM, owner=caller.user_id, subject=request.conversation_id
-    )
-    try:
-        begun = await using.conversation(request.conversation_id).begin_turn(
-            BeginTurnCommand(
-                turn_id=turn_id,
-                key_id=caller.key_id,
-                repeatable=key.explicit,
-                model=request.model or using.default_model,
-                request=request,
-            )
-        )
-    except RpcError as error:
-        if opened and error.code is not ErrorCode.UNAVAILABLE:  # refused: there is no such turn
-            await using.events.discard_unused(turn_id)
-        raise
-    await failpoint("turn.after_begin")
-    if begun.context is not None:
-        using.work.begin_at_once(ref, begun.context)
-    elif begun.turn.status is TurnStatus.RUNNING:
-        await using.workflows.start(ref)
-    return turn_id
+    if after and await _is_over(using, request.turn_id, after):
+        return None
+    return _follow(using, caller, request.conversation_id, request.turn_id, after)
 
 
 def _follow(
@@ -190,31 +156,7 @@ async def _cancel_on_disconnect(
         ended = True
     finally:
         if not ended:
-            await asyncio.shield(_cancel(using, ref))
-
-
-async def _cancel(using: Resources, ref: TurnRef) -> Turn:
-    conversation = using.conversation(ref.conversation_id)
-    turn = await conversation.cancel_turn(ref)
-    await failpoint("turn.after_cancel_recorded")
-    if turn.status.is_terminal:
-        await using.events.close_stream(ref.turn_id, *ending(turn))
-        return turn
-    await using.events.request_cancel(ref.turn_id)
-    await using.work.end_if_free(RunTurnInput(**ref.model_dump()))
-    await _ended_within(using, ref.turn_id, RECEIPT_TIMEOUT)
-    return (await conversation.get_turn(ref)).turn
-
-
-async def _ended_within(using: Resources, turn_id: str, limit: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(limit.total_seconds()):
-            async for batch in using.events.follow(turn_id):
-                if batch and _is_terminal(batch[-1].type):
-                    return True
-    except TimeoutError:
-        pass
-    return False
+            await asyncio.shield(using.turns.cancel(ref))
 
 
 async def _first_batch(using: Resources, request: ListEventsRequest) -> list[StoredEvent]:
@@ -226,6 +168,18 @@ async def _first_batch(using: Resources, request: ListEventsRequest) -> list[Sto
     except TimeoutError:
         pass
     return []
+
+
+async def _is_over(using: Resources, turn_id: str, after: int) -> bool:
+    """Whether nothing comes after `after` any more.
+
+    Raises:
+        RpcError: OUT_OF_RANGE where `after` is in the stream's future.
+    """
+    head = await using.events.head(turn_id)
+    if after > (head.last_seq if head else 0):
+        raise RpcError(ErrorCode.OUT_OF_RANGE, "after: no event has this seq yet.")
+    return head is not None and head.closed_at is not None and after == head.last_seq
 
 
 async def _require_stream(

@@ -8,7 +8,7 @@ import pytest
 
 from services.cli.stack import Stack
 from services.kit.db import Database
-from services.kit.eventlog import EventLog, NewEvent, migrate_event_log
+from services.kit.eventlog import EventLog, NewEvent, NewStream, migrate_event_log
 from services.kit.signals import Signals
 from tests.support.wait import wait_until
 
@@ -82,21 +82,26 @@ async def test_without_valkey_a_reader_follows_all_the_same(database_url: str) -
     database, reader, writer = Database(database_url), Signals(DEAD), Signals(DEAD)
     await migrate_event_log(database)
     await reader.start()
-    log, stream_id = EventLog(database, writer), uuid.uuid4().hex
-    await log.open(stream_id, kind="test", owner="alice", subject="s")
-    await log.begin_attempt(stream_id)
+    log, stream_id = EventLog(database, writer, "writer"), uuid.uuid4().hex
+    remote = EventLog(database, reader, "reader")
+    await log.open_begun(NewStream(stream_id, "test", "alice", "s"), [])
     seen: list[int] = []
 
     async def follow() -> None:
-        async for batch in EventLog(database, reader).follow(stream_id):
+        async for batch in remote.follow(stream_id):
             seen.extend(event.seq for event in batch)
             if len(seen) == 2:
                 return
 
+    async def polled() -> bool:
+        await remote.poll()
+        return seen == [1]
+
     following = asyncio.create_task(follow())
     await log.append(stream_id, 1, [NewEvent("custom")])
-    await wait_until(lambda: seen == [1])
+    await wait_until(polled)
     await log.append(stream_id, 1, [NewEvent("run.completed", {}, terminal=True)])
+    await remote.poll()
     await asyncio.wait_for(following, 10)
     assert seen == [1, 2]
     for each in (reader, writer, database):

@@ -13,8 +13,8 @@ from services.contracts.events import EventType
 from services.contracts.turns import Answer
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, StaleAttempt
-from services.llm.activities.generation import Generation
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
+from services.llm.turns.model_call import ModelCall
 from tests.requirements import requirement
 
 END = Finished("stop", "m", Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3))
@@ -76,14 +76,14 @@ class Log:
 
 def generation(
     log: Log, model: Model, seconds: float = 60, opening: Sequence[NewEvent] = (OPENING,)
-) -> Generation:
+) -> ModelCall:
     def now() -> datetime:
         return datetime.now(UTC)
 
     deadline = now() + timedelta(seconds=seconds)
     prompt = Prompt("m", [], None, None, "u")
     segment: Any = log
-    return Generation(segment, model, prompt, deadline, now, opening=opening)
+    return ModelCall(segment, model, prompt, deadline, now, opening=opening)
 
 
 def text_of(events: Sequence[NewEvent]) -> str:

@@ -59,7 +59,7 @@ def a_failure() -> ActivityFailed:
 
 def test_a_turn_that_ends_needs_one_segment() -> None:
     asked, outcome = driven(TurnOutcome(status=TurnStatus.COMPLETED))
-    assert [type(step) for step in asked] == [RunTurnInput]
+    assert [type(step) for step in asked] == [timedelta, RunTurnInput]
     assert outcome == TurnOutcome(status=TurnStatus.COMPLETED)
 
 
@@ -74,12 +74,17 @@ def test_a_model_that_fails_is_asked_again_later_and_the_last_time_ends_the_turn
 
 def test_a_provider_that_asks_for_time_gets_it() -> None:
     asked, _ = driven(TurnOutcome(retry_after_seconds=30))
-    assert asked[1] == timedelta(seconds=30)
+    assert asked[2] == timedelta(seconds=30)
+
+
+def test_the_first_wait_is_the_one_that_the_first_failure_asked_for() -> None:
+    running = generation(Engine(), TURN.model_copy(update={"retry_after_seconds": 20.0}))  # type: ignore[arg-type]
+    assert next(running) == timedelta(seconds=20)
 
 
 def test_a_host_that_dies_is_replaced_within_seconds_and_not_for_ever() -> None:
     asked, outcome = driven(*(a_failure() for _ in range(HOST_TRIES)))
-    pauses = [step for step in asked if isinstance(step, timedelta)]
+    pauses = [step for step in asked if isinstance(step, timedelta)][1:]
     assert len(pauses) == HOST_TRIES
     assert pauses[0] <= timedelta(seconds=1)
     assert max(pauses) <= timedelta(seconds=10)

@@ -33,7 +33,7 @@ BATCH_SECONDS: Final = 0.04
 """How long pieces gather before they are written; the first one never waits."""
 
 
-class Generation:
+class ModelCall:
     """One call of the model, within a segment."""
 
     def __init__(

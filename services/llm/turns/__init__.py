@@ -1,0 +1,6 @@
+"""Turns: admitted, answered by a model, recovered when their host dies."""
+
+from services.llm.turns.runner import TurnRunner
+from services.llm.turns.service import TurnService
+
+__all__ = ["TurnRunner", "TurnService"]

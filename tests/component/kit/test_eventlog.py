@@ -1,0 +1,264 @@
+"""The event log on a real Postgres and a real Valkey."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from services.cli.stack import Stack
+from services.kit.db import Database
+from services.kit.eventlog import EventLog, NewEvent, NewStream, StaleAttempt, migrate_event_log
+from services.kit.signals import Signals
+from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+END = NewEvent("run.completed", {}, terminal=True)
+PIECE = NewEvent("text.delta", {"text": "x"})
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url)
+    await migrate_event_log(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def logs(database: Database, servers: Stack) -> AsyncIterator[list[EventLog]]:
+    """The event log as two processes see it."""
+    signals = [Signals(servers.url("valkey")) for _ in range(2)]
+    for each in signals:
+        await each.start()
+    yield [EventLog(database, each, f"host-{place}") for place, each in enumerate(signals)]
+    for each in signals:
+        await each.close()
+
+
+@pytest.fixture
+def log(logs: list[EventLog]) -> EventLog:
+    return logs[0]
+
+
+def a_stream() -> NewStream:
+    return NewStream(uuid.uuid4().hex, "test", "alice", "s")
+
+
+async def begun(log: EventLog) -> str:
+    stream = a_stream()
+    assert await log.open_begun(stream, [])
+    return stream.stream_id
+
+
+async def followed(log: EventLog, stream_id: str, after: int = 0) -> list[tuple[int, str]]:
+    """What a reader gets until the terminal event, as seq and bytes."""
+    seen: list[tuple[int, str]] = []
+    async for batch in log.follow(stream_id, after, idle_seconds=1):
+        seen += [(event.seq, f"{event.data} {event.created_at}") for event in batch]
+        await log.poll()
+        if batch and batch[-1].type == END.type:
+            return seen
+    return seen
+
+
+@requirement("events:gap-free")
+async def test_appends_at_once_leave_no_gap_and_no_repeat(log: EventLog) -> None:
+    stream_id = await begun(log)
+    await asyncio.gather(*(log.append(stream_id, 1, [PIECE] * 3) for _ in range(20)))
+    assert [event.seq for event in await log.read(stream_id)] == list(range(1, 61))
+
+
+@requirement("events:gap-free")
+async def test_streams_that_append_at_once_share_commits_and_nothing_else(log: EventLog) -> None:
+    streams = [await begun(log) for _ in range(40)]
+
+    async def write(number: int) -> None:
+        for piece in range(5):
+            event = NewEvent("custom", {"of": number, "n": piece})
+            await log.append(streams[number], 1, [event], checkpoint=(f"{piece}", {"of": number}))
+
+    await asyncio.gather(*map(write, range(40)))
+    for number, stream_id in enumerate(streams):
+        events = await log.read(stream_id)
+        assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+        assert {event.data for event in events} == {
+            f'{{"of":{number},"n":{piece}}}' for piece in range(5)
+        }
+        await log.release(stream_id, 1)
+        attempt = await log.begin_attempt(stream_id)
+        assert attempt is not None
+        assert attempt.checkpoints == {f"{piece}": {"of": number} for piece in range(5)}
+
+
+async def test_one_append_that_is_refused_takes_no_other_with_it(log: EventLog) -> None:
+    good, bad = await begun(log), await begun(log)
+    await log.append(good, 1, [PIECE], checkpoint=("once", {}))
+    others = [await begun(log) for _ in range(5)]
+    outcomes = await asyncio.gather(
+        *(log.append(each, 1, [PIECE]) for each in others),
+        log.append(good, 1, [PIECE], checkpoint=("once", {})),  # the step exists
+        log.append(bad, 7, [PIECE]),
+        log.append(bad, 1, [PIECE]),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in outcomes[:5]] == [tuple] * 5
+    assert isinstance(outcomes[5], Exception)
+    assert isinstance(outcomes[6], StaleAttempt)
+    assert outcomes[7] == (1, False)
+    assert [event.seq for event in await log.read(good)] == [1]
+
+
+@requirement("turns:fenced")
+async def test_an_older_attempt_writes_nothing_more(logs: list[EventLog]) -> None:
+    one, other = logs
+    stream_id = await begun(one)
+    assert await other.begin_attempt(stream_id) is None, "its host has not let go of it"
+    await one.release(stream_id, 1)
+    newer = await other.begin_attempt(stream_id)
+    assert newer is not None
+    assert newer.number == 2
+    with pytest.raises(StaleAttempt):
+        await one.append(stream_id, 1, [NewEvent("custom")])
+    assert await one.read(stream_id) == []
+
+
+async def test_nothing_follows_the_terminal_event(log: EventLog) -> None:
+    stream_id = await begun(log)
+    await log.append(stream_id, 1, [END])
+    with pytest.raises(StaleAttempt):
+        await log.append(stream_id, 1, [END])
+    assert not await log.close_stream(stream_id, END.type, END.data)
+    assert await log.begin_attempt(stream_id) is None
+    head = await log.wait_until_free(stream_id)
+    assert head is not None
+    assert head.closed_at is not None
+    assert len(await log.read(stream_id)) == 1
+
+
+@requirement("kit:segments")
+async def test_a_checkpoint_comes_with_its_events_and_outlives_the_attempt(log: EventLog) -> None:
+    stream_id = await begun(log)
+    await log.append(stream_id, 1, [NewEvent("usage", {"n": 1})], checkpoint=("step", {"a": 1}))
+    await log.release(stream_id, 1)
+    again = await log.begin_attempt(stream_id)
+    assert again is not None
+    assert (again.number, again.checkpoints, again.checkpoint_seq) == (2, {"step": {"a": 1}}, 1)
+
+
+@requirement("kit:segments")
+async def test_an_attempt_sees_the_checkpoint_that_was_committed_while_it_waited_for_the_row(
+    log: EventLog, database_url: str
+) -> None:
+    stream_id = await begun(log)
+    await log.release(stream_id, 1)
+    writer = await asyncpg.connect(database_url)
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute(
+        "UPDATE events.streams SET last_seq = last_seq + 1 WHERE id = $1", stream_id
+    )
+    await writer.execute(
+        "INSERT INTO events.checkpoints (stream_id, step, seq, attempt, value) "
+        "VALUES ($1, 'step', 1, 1, '{\"a\":1}')",
+        stream_id,
+    )
+    beginning = asyncio.create_task(log.begin_attempt(stream_id))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    await wait_until(lambda: writer.fetchval(waits), 10, "the attempt to wait for the row")
+    await transaction.commit()
+    await writer.close()
+    attempt = await beginning
+    assert attempt is not None
+    assert attempt.checkpoints == {"step": {"a": 1}}
+
+
+async def test_a_released_stream_is_free_at_once_and_a_held_one_is_not(
+    logs: list[EventLog],
+) -> None:
+    stream_id = await begun(logs[0])
+    waiting = asyncio.create_task(logs[1].wait_until_free(stream_id))
+    await logs[0].release(stream_id, 1)
+    head = await asyncio.wait_for(waiting, 5)
+    assert head is not None
+    assert head.host is None
+    assert await logs[1].wait_until_free("no such stream") is None
+
+
+async def test_readers_get_the_same_bytes_in_the_writers_process_in_another_and_from_the_table(
+    logs: list[EventLog],
+) -> None:
+    stream_id = await begun(logs[0])
+    readers = [asyncio.create_task(followed(log, stream_id)) for log in logs for _ in range(2)]
+    for number in range(50):
+        await logs[0].append(stream_id, 1, [NewEvent("custom", {"é": number})])
+    await logs[0].append(stream_id, 1, [END])
+    first, *others = await asyncio.wait_for(asyncio.gather(*readers), 20)
+    assert [seq for seq, _ in first] == list(range(1, 52))
+    late = await followed(logs[0], stream_id, after=20)
+    assert all(other == first for other in others)
+    assert late == first[20:]
+
+
+async def test_a_reader_in_the_writers_process_does_not_ask_the_table(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream_id = await begun(log)
+    reads: list[str] = []
+    read = log.read
+
+    async def counted(stream_id: str, after: int = 0, limit: int = 500):
+        reads.append(stream_id)
+        return await read(stream_id, after, limit)
+
+    monkeypatch.setattr(log, "read", counted)
+    reader = asyncio.create_task(followed(log, stream_id))
+    for _ in range(10):
+        await log.append(stream_id, 1, [PIECE])
+    await log.append(stream_id, 1, [END])
+    assert [seq for seq, _ in await asyncio.wait_for(reader, 5)] == list(range(1, 12))
+    assert reads == []
+
+
+async def test_a_reader_goes_on_when_its_writer_is_replaced_by_another_process(
+    logs: list[EventLog],
+) -> None:
+    stream_id = await begun(logs[0])
+    reader = asyncio.create_task(followed(logs[0], stream_id))
+    await logs[0].append(stream_id, 1, [PIECE])
+    await logs[0].release(stream_id, 1)
+    assert await logs[1].begin_attempt(stream_id)
+    await logs[1].append(stream_id, 2, [PIECE])
+    await logs[1].append(stream_id, 2, [END])
+    assert [seq for seq, _ in await asyncio.wait_for(reader, 10)] == [1, 2, 3]
+
+
+async def test_an_unused_stream_is_discarded_and_a_used_one_is_not(log: EventLog) -> None:
+    unused, used = a_stream(), a_stream()
+    for stream in (unused, used):
+        assert await log.open_begun(stream, [NewEvent("run.started")])
+        assert await log.open_begun(stream, []) is None
+    await log.append(used.stream_id, 1, [PIECE])
+    for stream in (unused, used):
+        await log.discard(stream.stream_id, 1)
+    assert await log.head(unused.stream_id) is None
+    assert await log.read(unused.stream_id) == []
+    assert len(await log.read(used.stream_id)) == 2
+
+
+async def test_a_cancelled_caller_leaves_its_append_whole(log: EventLog) -> None:
+    stream_id = await begun(log)
+    append = asyncio.create_task(log.append(stream_id, 1, [NewEvent("custom")] * 2))
+    await asyncio.sleep(0)
+    append.cancel()
+    await asyncio.gather(append, return_exceptions=True)
+    await log.append(stream_id, 1, [END])
+    assert [event.seq for event in await log.read(stream_id)] in ([1], [1, 2, 3])
+
+
+async def test_what_is_released_for_later_is_not_due_yet(log: EventLog) -> None:
+    stream_id = await begun(log)
+    await log.release(stream_id, 1, timedelta(hours=1))
+    assert await log.begin_attempt(stream_id) is not None, "who knows of it need not wait"
