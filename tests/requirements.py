@@ -65,6 +65,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "turns:fenced": (f"{FEATURES} C7", "A stale attempt or epoch can write nothing."),
     "turns:bounds": (ISSUE, "Wall time and tokens of a turn are bounded."),
+    "turns:usage": (
+        ISSUE,
+        "Usage of cancelled, failed and restarted attempts is booked, and marked where estimated.",
+    ),
     "turns:liveness": (
         f"{RELIABILITY} I11",
         "A turn whose workflow never started is started by its reminder.",

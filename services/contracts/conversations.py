@@ -87,12 +87,16 @@ class SortOrder(StrEnum):
 
 
 class Usage(Message):
-    """Tokens that the provider counted; `cost` is in US dollars where the provider says it."""
+    """Tokens of all attempts, as the provider counted them; `cost` is in US dollars where the provider says it.
+
+    `estimated`: some of it was counted by a tokenizer, because an attempt was cut off before the provider said it.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cost: float | None = None
+    estimated: bool = False
 
 
 class CancelReceipt(Message):

@@ -102,6 +102,8 @@ class Answer(BaseModel):
     status: TurnStatus
     text: str = ""
     finish_reason: str | None = None
+    asked: bool = False
+    """Whether the model began to answer, so that the provider bills it however it ended."""
     usage: Usage | None = None
     error: ErrorStatus | None = None
     cancel_acknowledged_at: Timestamp | None = None

@@ -31,9 +31,10 @@ from services.llm.activities import UserErasure
 from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
 from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns
 from services.llm.adapters.openrouter import open_language_model
+from services.llm.adapters.tokenizer import BpeTokenCounter
 from services.llm.rpc import Resources, provide, rpc
 from services.llm.settings import LlmSettings
-from services.llm.turns import TurnRunner, TurnService
+from services.llm.turns import TurnRunner, TurnService, UsageMeter
 
 PURGE_SECONDS: Final = 3600.0
 
@@ -82,6 +83,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         model=model,
         workflows=workflows,
         charges=access,
+        usage=UsageMeter(events, BpeTokenCounter()),
         clock=utc_now,
         max_output_tokens=settings.max_output_tokens,
     )

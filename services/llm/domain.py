@@ -1,7 +1,9 @@
 """Conversations and turns: what is allowed, and what follows. Pure: time and ids are passed in."""
 
 import hashlib
-from datetime import datetime
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
@@ -17,6 +19,7 @@ from services.contracts.conversations import (
     Turn,
     TurnStatus,
     UpdateConversationRequest,
+    Usage,
 )
 from services.contracts.events import EventType
 from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
@@ -27,6 +30,8 @@ CONVERSATION: Final = "conversation"
 """The type of a conversation in the facts of access."""
 MAX_QUEUE: Final = 8
 """How many turns may wait in one conversation."""
+OVERDUE_GRACE: Final = timedelta(seconds=30)
+"""How long after its deadline a turn is left to recovery before the conversation goes on without it."""
 CONTEXT_MESSAGES: Final = 40
 CONTEXT_CHARS: Final = 48_000
 """The window of history that the model sees: the newest messages, by count and by text."""
@@ -53,6 +58,21 @@ class TurnRecord(BaseModel):
     def deadline(self) -> datetime:
         """When the turn must have ended."""
         return (self.began_at or self.turn.created_at) + MAX_TURN_TIME
+
+    def is_overdue(self, at: datetime) -> bool:
+        """Whether it should have ended so long ago that nobody works on it any more."""
+        return at > self.deadline + OVERDUE_GRACE
+
+    def expiry(self) -> CompleteTurnCommand:
+        """What ends it then."""
+        error = RpcError(ErrorCode.DEADLINE_EXCEEDED, "The turn took longer than it may.")
+        return CompleteTurnCommand(
+            turn_id=self.turn.turn_id,
+            epoch=self.epoch,
+            attempts=self.turn.attempts,
+            status=TurnStatus.FAILED,
+            error=error.to_status(),
+        )
 
 
 class ConversationState(BaseModel):
@@ -298,6 +318,37 @@ def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelRe
         upstream_closed_at=command.upstream_closed_at,
         tokens_after_cancel=command.tokens_after_cancel,
     )
+
+
+def estimated_usage(prompt_tokens: int, completion_tokens: int, price: float | None) -> Usage:
+    """The usage of an attempt that was cut off; `price` is in US dollars a token, where it is known."""
+    total = prompt_tokens + completion_tokens
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=total,
+        cost=total * price if price else None,
+        estimated=True,
+    )
+
+
+def add_usage(parts: Sequence[Usage]) -> Usage | None:
+    """The usage of several attempts as one; None for none."""
+    if not parts:
+        return None
+    costs = [part.cost for part in parts if part.cost is not None]
+    return Usage(
+        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        completion_tokens=sum(part.completion_tokens for part in parts),
+        total_tokens=sum(part.total_tokens for part in parts),
+        cost=sum(costs) if costs else None,
+        estimated=any(part.estimated for part in parts),
+    )
+
+
+def shown_text(data: str) -> str:
+    """The text of a stored delta."""
+    return str(json.loads(data)["text"])
 
 
 def owed_charge(turn: Turn, key_id: str | None) -> dict[str, Any] | None:

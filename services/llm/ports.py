@@ -46,6 +46,14 @@ class Finished:
 ModelEvent = TextDelta | ReasoningDelta | Finished
 
 
+class TokenCounter(Protocol):
+    """Counts tokens where the provider did not."""
+
+    def count(self, text: str) -> int:
+        """About as many as a provider would count."""
+        ...
+
+
 class LanguageModel(Protocol):
     """Answers prompts, streamed."""
 

@@ -11,7 +11,7 @@ import pytest
 from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.kit.db import Database
-from services.kit.eventlog import EventLog
+from services.kit.eventlog import EventLog, HostLease
 from services.kit.signals import Signals
 from tests.support.platform import Client, Platform
 
@@ -80,10 +80,13 @@ async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
 @pytest.fixture
 async def log(platform: Platform) -> AsyncIterator[EventLog]:
     """The event log itself, to stand in for a host that died or fell behind."""
-    database = Database(platform.stack.database_url())
+    url = platform.stack.database_url()
+    database, lease = Database(url), HostLease(url)
     signals = Signals(platform.stack.url("valkey"))
     await signals.start()
-    yield EventLog(database, signals)
+    await lease.start()
+    yield EventLog(database, signals, lease.host_id)
+    await lease.close()
     await signals.close()
     await database.close()
 

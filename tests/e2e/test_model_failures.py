@@ -1,6 +1,7 @@
 """The model fails, by class of failure: what is tried again, what is not, and what a reader sees."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -200,6 +201,7 @@ async def test_a_turn_whose_time_is_over_fails(
     said = prompt(tokens=3, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
         await until_held(platform, gate)
+        await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
         aged = """

@@ -7,7 +7,7 @@ import aiohttp
 import psutil
 import pytest
 
-from services.kit.eventlog import EventLog, NewEvent
+from services.kit.eventlog import EventLog, NewEvent, NewStream
 from tests.e2e.talk import (
     ask,
     events_of,
@@ -197,8 +197,8 @@ async def long_stream(
     """A turn with far more events than any buffer on the way should hold."""
     ref = await a_turn(alice, conversation)
     await log.forget([ref["turnId"]])
-    await log.open(ref["turnId"], kind="turn", owner=user_of(alice), subject=conversation)
-    attempt = await log.begin_attempt(ref["turnId"])
+    stream = NewStream(ref["turnId"], "turn", user_of(alice), conversation)
+    attempt = await log.open_begun(stream, [])
     assert attempt is not None
     piece = NewEvent("text.delta", {"text": "x" * 1000})
     for _ in range(LONG_STREAM_BYTES // 500_000):

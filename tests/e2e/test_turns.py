@@ -3,11 +3,12 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import asyncpg
 
 from services.contracts.turns import TURN_STREAM
-from services.kit.eventlog import EventLog, NewEvent
+from services.kit.eventlog import EventLog, NewEvent, NewStream
 from tests.e2e.talk import (
     ask,
     calls,
@@ -195,6 +196,7 @@ async def test_an_attempt_that_was_taken_over_can_write_nothing_more(
     said = prompt(attempts=[{"tokens": 6, "gate": gate, "gate_after": 2}, {"tokens": 6}])
     async with live_turn(alice, conversation, said, until_text=True) as turn:
         await until_held(platform, gate)
+        await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
         await log.append(turn.turn_id, newer.number, [NewEvent("custom", {"by": "the newer"})])
@@ -225,7 +227,7 @@ async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
 ) -> None:
     turn_id = f"turn_{uuid.uuid4().hex}"
     owner = user_of(alice)
-    await log.open(turn_id, kind=TURN_STREAM, owner=owner, subject=conversation)
+    await log.open(NewStream(turn_id, TURN_STREAM, owner, conversation))
     command = {
         "turn_id": turn_id,
         "repeatable": False,
@@ -241,3 +243,41 @@ async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
     assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"
     assert (await ended(alice, ref, timeout=40))["status"] == "COMPLETED"
     assert (await events_of(alice, ref)).text == "You said: is anybody there?"
+
+
+AGED = """
+    UPDATE dapr.state SET value = convert_to(jsonb_set(convert_from(value, 'UTF8')::jsonb,
+        '{began_at}', to_jsonb(now() - interval '6 minutes'))::text, 'UTF8')
+    WHERE key LIKE $1
+"""
+
+
+@requirement("turns:liveness")
+async def test_a_turn_without_a_stream_can_be_cancelled_and_blocks_nobody_past_its_deadline(
+    platform: Platform, alice: Client, log: EventLog, database: asyncpg.Connection
+) -> None:
+    ids = [await alice.conversation() for _ in range(2)]
+    actors = ActorCalls(platform.stack)
+    turns: list[dict[str, str]] = []
+    for conversation in ids:
+        turn_id = f"turn_{uuid.uuid4().hex}"
+        command = {
+            "turn_id": turn_id,
+            "repeatable": False,
+            "model": "scripted/one",
+            "request": {"conversationId": conversation, "text": "nobody knows of me"},
+        }
+        actor = ("ConversationActor", conversation)
+        reply = await actors.invoke("llm", actor, "BeginTurn", command, timeout=10)
+        assert reply["ok"]["turn"]["status"] == "RUNNING"
+        turns.append({"conversationId": conversation, "turnId": turn_id})
+    await actors.close()
+    cancelled = await alice.must("CancelTurn", **turns[0])
+    assert cancelled["status"] == "CANCELLED"
+    assert (await events_of(alice, turns[0])).terminal == "run.cancelled"
+    refused = await alice.call("SendMessage", conversationId=ids[1], text="too early")
+    assert refused.code == "TURN_IN_PROGRESS"
+    assert await database.execute(AGED, f"%/turn/{turns[1]['turnId']}") == "UPDATE 1"
+    sent = await alice.must("SendMessage", conversationId=ids[1], text="late enough")
+    assert sent["turn"]["status"] == "COMPLETED"
+    assert (await alice.must("GetTurn", **turns[1]))["status"] == "FAILED"

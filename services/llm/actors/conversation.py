@@ -174,6 +174,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             require_same(known, command.request)
             return BegunTurn(turn=known.turn)
         now = self._clock()
+        await self._end_overdue(state)
         record = state.admit(command.turn_id, command.model, command.request, now)
         record.key_id = command.key_id
         rows: dict[str, BaseModel] = {}
@@ -199,6 +200,21 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         record = await self._record(command.turn_id)
         if record.turn.status.is_terminal:
             return CompletedTurn(turn=record.turn, next_turn_id=state.active_turn_id)
+        ended = await self._end(state, record, command)
+        await failpoint("turn.after_commit")
+        return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
+
+    async def _end_overdue(self, state: ConversationState) -> None:
+        """A turn that should have ended long ago keeps nobody waiting, whatever became of its stream."""
+        if state.active_turn_id is not None:
+            record = await self._record(state.active_turn_id)
+            if record.is_overdue(self._clock()):
+                await self._end(state, record, record.expiry())
+
+    async def _end(
+        self, state: ConversationState, record: TurnRecord, command: CompleteTurnCommand
+    ) -> TurnRecord:
+        """End the running turn and begin the next of the queue, in one commit."""
         now = self._clock()
         ended, answer = state.complete(
             record, command, _message_id(command.turn_id, Role.ASSISTANT), now
@@ -213,8 +229,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             rows[_message_row(message.seq)] = message
             changed[_turn_row(turn_id)] = begun
         await self._save(state, rows, changed)
-        await failpoint("turn.after_commit")
-        return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
+        return ended
 
     @override
     async def get_turn(self, ref: TurnRef) -> TurnAnswer:

@@ -2,5 +2,6 @@
 
 from services.llm.turns.runner import TurnRunner
 from services.llm.turns.service import TurnService
+from services.llm.turns.usage import UsageMeter
 
-__all__ = ["TurnRunner", "TurnService"]
+__all__ = ["TurnRunner", "TurnService", "UsageMeter"]

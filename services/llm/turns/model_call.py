@@ -59,6 +59,7 @@ class ModelCall:
         self._finished: Finished | None = None
         self._error: RpcError | None = None
         self._asked_at = time.monotonic()
+        self._asked = False
         self._began_showing = False
         self._deltas = 0
         self._stopped_at: datetime | None = None
@@ -89,7 +90,7 @@ class ModelCall:
             for task in (reader, stop, writer):
                 task.cancel()
             await asyncio.gather(reader, stop, writer, return_exceptions=True)
-        return self._answer(), [*self._opening, *_merge(self._take()), *self._usage()]
+        return self._answer(), [*self._opening, *_merge(self._take())]
 
     async def _read(self) -> None:
         try:
@@ -105,6 +106,7 @@ class ModelCall:
             self._closed_at = self._clock()
 
     async def _collect(self, events: AsyncIterator[ModelEvent]) -> None:
+        self._asked = True
         async for event in events:
             match event:
                 case TextDelta(text):
@@ -153,22 +155,22 @@ class ModelCall:
         taken, self._waiting = self._waiting, []
         return taken
 
-    def _usage(self) -> list[NewEvent]:
-        if self._finished is None or self._finished.usage is None:
-            return []
-        usage = self._finished.usage.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return [NewEvent(EventType.USAGE, usage)]
-
     def _answer(self) -> Answer:
         text = "".join(self._shown)
         if self._stopped_at is not None:
             return self._cancelled()
         if self._error is not None:
-            return Answer(status=TurnStatus.FAILED, text=text, error=self._error.to_status())
+            return Answer(
+                status=TurnStatus.FAILED,
+                text=text,
+                asked=self._asked,
+                error=self._error.to_status(),
+            )
         assert self._finished is not None
         return Answer(
             status=TurnStatus.COMPLETED,
             text=text,
+            asked=True,
             finish_reason=self._finished.finish_reason,
             usage=self._finished.usage,
         )
@@ -177,6 +179,7 @@ class ModelCall:
         return Answer(
             status=TurnStatus.CANCELLED,
             text="".join(self._shown),
+            asked=self._asked,
             cancel_acknowledged_at=self._stopped_at,
             upstream_closed_at=self._closed_at,
             tokens_after_cancel=self._deltas - self._deltas_at_stop,

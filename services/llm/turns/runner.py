@@ -33,6 +33,7 @@ from services.kit.telemetry import current_traceparent, span_from
 from services.llm.domain import ending, owed_charge
 from services.llm.ports import Charges, LanguageModel, Prompt, TurnWorkflows
 from services.llm.turns.model_call import ModelCall
+from services.llm.turns.usage import UsageMeter
 
 MAX_ATTEMPTS: Final = 12
 """Attempts of a turn by whoever makes them; the last one ends it."""
@@ -59,10 +60,12 @@ class TurnRunner:
         model: LanguageModel,
         workflows: TurnWorkflows,
         charges: Charges,
+        usage: UsageMeter,
         clock: Clock,
         max_output_tokens: int,
     ) -> None:
         self._engine = engine
+        self._usage = usage
         self._actors = actors
         self._model = model
         self._workflows = workflows
@@ -237,7 +240,12 @@ class TurnRunner:
         if not last and answer.error is not None and not answer.error.is_terminal:
             after = _retry_after(answer.error)
             raise RetryLater(await self._wait_by_workflow(ref, after, by_workflow))
-        return answer, rest
+        usage = await self._usage.of_turn(segment, prompt, answer)
+        if usage is None:
+            return answer, rest
+        counted = usage.model_dump(mode="json", by_alias=True, exclude_none=True)
+        event = NewEvent(EventType.USAGE, counted)
+        return answer.model_copy(update={"usage": usage}), [*rest, event]
 
     async def _wait_by_workflow(
         self, ref: TurnRef, after: timedelta, by_workflow: bool

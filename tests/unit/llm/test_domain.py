@@ -15,6 +15,7 @@ from services.contracts.conversations import (
     Turn,
     TurnStatus,
     UpdateConversationRequest,
+    Usage,
 )
 from services.contracts.events import EventType
 from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
@@ -22,13 +23,19 @@ from services.kit.errors import ErrorCode, RpcError
 from services.llm.domain import (
     CONTEXT_CHARS,
     MAX_QUEUE,
+    OVERDUE_GRACE,
     ConversationState,
     TurnRecord,
+    add_usage,
     context_window,
     ending,
+    estimated_usage,
+    owed_charge,
     request_cancel,
     require_same,
+    shown_text,
 )
+from tests.requirements import requirement
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = "conv_" + "0" * 32
@@ -315,3 +322,45 @@ class Turns(RuleBasedStateMachine):
 
 
 TestTurns = Turns.TestCase
+
+
+@requirement("turns:usage")
+def test_the_usage_of_attempts_adds_up_and_says_that_some_of_it_is_estimated() -> None:
+    counted = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15, cost=0.25)
+    cut = estimated_usage(10, 2, price=0.25)
+    assert add_usage([counted, cut]) == Usage(
+        prompt_tokens=20,
+        completion_tokens=7,
+        total_tokens=27,
+        cost=3.25,
+        estimated=True,
+    )
+    assert add_usage([counted]) == counted
+    assert add_usage([]) is None
+    assert estimated_usage(1, 1, price=None).cost is None
+    assert add_usage([estimated_usage(1, 1, price=None)]) == estimated_usage(1, 1, price=None)
+    assert shown_text('{"text":"é"}') == "é"
+
+
+@requirement("turns:usage")
+def test_only_what_costs_something_is_owed_by_a_key() -> None:
+    turn = a_running_turn(a_conversation()).turn
+    paid = turn.model_copy(update={"usage": Usage(cost=0.5)})
+    assert owed_charge(paid, "key_1") == {"keyId": "key_1", "amount": 0.5}
+    assert owed_charge(paid, None) is None
+    assert owed_charge(turn, "key_1") is None
+
+
+@requirement("turns:liveness")
+def test_a_turn_that_should_have_ended_long_ago_ends_as_failed() -> None:
+    state = a_conversation()
+    record = a_running_turn(state)
+    late = AT + MAX_TURN_TIME + OVERDUE_GRACE
+    assert not record.is_overdue(late)
+    assert record.is_overdue(late + timedelta(seconds=1))
+    ended, message = state.complete(record, record.expiry(), "msg_2", late)
+    assert message is None
+    assert ended.turn.status is TurnStatus.FAILED
+    assert ended.turn.error is not None
+    assert ended.turn.error.code is ErrorCode.DEADLINE_EXCEEDED
+    assert state.active_turn_id is None

@@ -105,7 +105,7 @@ async def test_the_first_piece_does_not_wait_and_later_ones_gather() -> None:
     assert answer.status is TurnStatus.COMPLETED
     assert answer.text == shown(log, rest) == "a012345678"
     assert (answer.finish_reason, answer.usage) == ("stop", END.usage)
-    assert [event.type for event in rest] == [EventType.TEXT_DELTA, EventType.USAGE]
+    assert [event.type for event in rest] == [EventType.TEXT_DELTA]
 
 
 async def test_nothing_is_lost_when_the_model_ends_while_a_batch_is_written() -> None:
@@ -129,7 +129,6 @@ async def test_reasoning_and_text_keep_their_order_and_stay_apart() -> None:
     assert list(dict.fromkeys(kinds)) == [
         EventType.REASONING_DELTA,
         EventType.TEXT_DELTA,
-        EventType.USAGE,
     ]
     assert answer.text == "a"
 
@@ -160,7 +159,7 @@ async def test_a_stop_before_the_begin_asks_no_model() -> None:
     log, model = Log(), Model(TextDelta("a"), END)
     log.stop.set()
     answer, rest = await generation(log, model).run()
-    assert (answer.status, answer.text) == (TurnStatus.CANCELLED, "")
+    assert (answer.status, answer.text, answer.asked) == (TurnStatus.CANCELLED, "", False)
     assert list(rest) == [OPENING]
     assert not model.closed  # never opened
 
@@ -170,6 +169,7 @@ async def test_a_turn_that_takes_too_long_ends_with_its_partial_text() -> None:
     model = Model(TextDelta("a"), asyncio.Event())
     answer, _ = await generation(Log(), model, seconds=0.05).run()
     assert failed_with(answer) == ("a", ErrorCode.DEADLINE_EXCEEDED)
+    assert answer.asked
     assert model.closed
 
 

@@ -1,0 +1,81 @@
+"""The usage of a turn whose attempts were cut off."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from services.contracts.conversations import Role, TurnStatus, Usage
+from services.contracts.turns import Answer, PromptMessage
+from services.kit.eventlog import StoredEvent
+from services.llm.ports import Prompt
+from services.llm.turns import UsageMeter
+from tests.requirements import requirement
+
+PROMPT = Prompt("m", [PromptMessage(role=Role.USER, text="one two three")], None, None, "u")
+COUNTED = Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4, cost=0.4)
+
+
+class Words:
+    """Counts words."""
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+class Events:
+    """A stream of deltas, each an attempt and its text, read two at a time."""
+
+    def __init__(self, *deltas: tuple[int, str]) -> None:
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        self._events = [
+            StoredEvent(seq, "text.delta", attempt, f'{{"text":"{text}"}}', at)
+            for seq, (attempt, text) in enumerate(deltas, 1)
+        ]
+
+    async def read(self, stream_id: str, after: int = 0) -> Sequence[StoredEvent]:
+        return [event for event in self._events if event.seq > after][:2]
+
+
+def a_segment(number: int, last_seq: int) -> Any:
+    attempt = SimpleNamespace(last_seq=last_seq)
+    return SimpleNamespace(stream_id="t", number=number, attempt=attempt)
+
+
+def answered(**fields: Any) -> Answer:
+    return Answer(status=TurnStatus.COMPLETED, asked=True, **fields)
+
+
+def meter(*deltas: tuple[int, str]) -> UsageMeter:
+    events: Any = Events(*deltas)
+    return UsageMeter(events, Words())
+
+
+@requirement("turns:usage")
+async def test_what_the_provider_counted_is_taken_as_it_is() -> None:
+    assert await meter().of_turn(a_segment(1, 1), PROMPT, answered(usage=COUNTED)) == COUNTED
+
+
+@requirement("turns:usage")
+async def test_a_cut_answer_is_estimated_at_the_price_that_was_seen() -> None:
+    seen = meter()
+    await seen.of_turn(a_segment(1, 1), PROMPT, answered(usage=COUNTED))
+    cut = await seen.of_turn(a_segment(1, 1), PROMPT, answered(text="a b"))
+    assert cut == Usage(
+        prompt_tokens=3, completion_tokens=2, total_tokens=5, cost=0.5, estimated=True
+    )
+
+
+@requirement("turns:usage")
+async def test_attempts_that_showed_text_before_are_added() -> None:
+    deltas = ((1, "a "), (1, "b"), (2, "c"), (3, "of this attempt"))
+    usage = await meter(*deltas).of_turn(a_segment(3, 3), PROMPT, answered(usage=COUNTED))
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3 * 3, 1 + 2 + 1)
+    assert usage.estimated
+
+
+@requirement("turns:usage")
+async def test_a_model_that_was_never_asked_costs_nothing() -> None:
+    answer = Answer(status=TurnStatus.CANCELLED)
+    assert await meter().of_turn(a_segment(1, 1), PROMPT, answer) is None
