@@ -1,25 +1,20 @@
 """`yocaso.workflows.v1.WorkflowService`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 
 from services.contracts.workflows import (
     WORKFLOW_SERVICE,
-    GetWorkflowRequest,
-    GetWorkflowResponse,
     PurgeWorkflowsRequest,
     StartWorkflowRequest,
-    WorkflowStatus,
 )
 from services.kit.authorization import CallingApp
 from services.kit.contract import Empty
 from services.kit.errors import RpcError
 from services.kit.rpc import RpcRouter
 from services.kit.workflows import LocalWorkflows, WorkflowRef
-
-ACTIVE: Final = frozenset({"RUNNING", "PENDING", "SUSPENDED"})
 
 rpc = RpcRouter(WORKFLOW_SERVICE)
 
@@ -54,19 +49,6 @@ async def start_workflow(
         raise RpcError.invalid("workflow", "is not a workflow of this platform")
     await workflows.start(request.workflow, request.instance_id, request.input)
     return Empty()
-
-
-@rpc.method
-async def get_workflow(
-    request: GetWorkflowRequest, _: CallingApp, workflows: Workflows
-) -> GetWorkflowResponse:
-    """Where it stands."""
-    state = await workflows.state(request.instance_id)
-    if state is None:
-        return GetWorkflowResponse(status=WorkflowStatus.MISSING)
-    return GetWorkflowResponse(
-        status=WorkflowStatus.ACTIVE if state in ACTIVE else WorkflowStatus.ENDED
-    )
 
 
 @rpc.method

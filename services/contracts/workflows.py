@@ -1,6 +1,5 @@
 """Starting workflows: `yocaso.workflows.v1.WorkflowService`, for the other apps of the platform."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
@@ -11,32 +10,12 @@ from services.kit.errors import ErrorCode
 InstanceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 
 
-class WorkflowStatus(StrEnum):
-    """Where a workflow stands; MISSING where there is none."""
-
-    MISSING = "MISSING"
-    ACTIVE = "ACTIVE"
-    ENDED = "ENDED"
-
-
 class StartWorkflowRequest(Message):
     """Starts a workflow under a business id; one that exists already is left as it is."""
 
     workflow: str
     instance_id: InstanceId
     input: dict[str, Any]
-
-
-class GetWorkflowRequest(Message):
-    """Names a workflow's execution."""
-
-    instance_id: InstanceId
-
-
-class GetWorkflowResponse(Message):
-    """Where it stands."""
-
-    status: WorkflowStatus
 
 
 class PurgeWorkflowsRequest(Message):
@@ -48,21 +27,13 @@ class PurgeWorkflowsRequest(Message):
 WORKFLOW_SERVICE: Final = RpcService(
     "yocaso.workflows.v1.WorkflowService",
     app_id="workflows",
-    summary="Starts workflows, and tells where they stand.",
+    summary="Starts workflows.",
     methods=(
         RpcMethod(
             "StartWorkflow",
             StartWorkflowRequest,
             Empty,
             "Start a workflow",
-            raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
-            callers=("llm", "auth"),
-        ),
-        RpcMethod(
-            "GetWorkflow",
-            GetWorkflowRequest,
-            GetWorkflowResponse,
-            "Read where a workflow stands",
             raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
             callers=("llm", "auth"),
         ),

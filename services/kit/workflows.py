@@ -162,7 +162,7 @@ class WorkflowHost:
 
 
 class LocalWorkflows:
-    """The workflows that this app hosts: starts them, and tells where they stand.
+    """The workflows that this app hosts: starts them, and removes their histories.
 
     Only their own app can (daprd 1.18.0 starts a workflow in the app that asks, whatever app it names), so the
     others ask it by RPC.
@@ -178,14 +178,6 @@ class LocalWorkflows:
         except AioRpcError as error:
             if not _exists(error):
                 raise SidecarError(f"{error.code().name}: {error.details()}") from error
-
-    async def state(self, instance_id: str) -> str | None:
-        """The engine's own word for where a workflow stands; None where there is none."""
-        try:
-            state = await self._client.get_workflow_state(instance_id, fetch_payloads=False)
-        except AioRpcError as error:
-            raise SidecarError(f"{error.code().name}: {error.details()}") from error
-        return state.runtime_status.name if state else None
 
     async def purge(self, instance_id: str) -> None:
         """Remove the history of a workflow that has ended; one that is not there is no error."""

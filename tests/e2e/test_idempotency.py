@@ -153,8 +153,15 @@ async def test_without_a_key_each_call_is_a_turn_of_its_own(
 @requirement("turns:idempotent")
 async def test_one_key_in_two_conversations_makes_a_turn_in_each(alice: Client) -> None:
     first, second = await alice.conversation(), await alice.conversation()
-    one = await ask(alice, first, "for the first", key="same")
-    other = await ask(alice, second, "for the second", key="same")
+    one, other = [
+        await reader(
+            alice,
+            "StreamMessage",
+            {"conversationId": conversation, "text": f"for the {place}"},
+            headers={"idempotency-key": "same"},
+        ).run()
+        for place, conversation in (("first", first), ("second", second))
+    ]
     assert (one.text, other.text) == ("You said: for the first", "You said: for the second")
     for conversation in (first, second):
         assert len(await messages(alice, conversation)) == 2

@@ -174,7 +174,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             require_same(known, command.request)
             return BegunTurn(turn=known.turn)
         now = self._clock()
-        await self._end_overdue(state)
+        state = await self._end_overdue(state)
         record = state.admit(command.turn_id, command.model, command.request, now)
         record.key_id = command.key_id
         rows: dict[str, BaseModel] = {}
@@ -204,12 +204,15 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await failpoint("turn.after_commit")
         return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
 
-    async def _end_overdue(self, state: ConversationState) -> None:
+    async def _end_overdue(self, state: ConversationState) -> ConversationState:
         """A turn that should have ended long ago keeps nobody waiting, whatever became of its stream."""
-        if state.active_turn_id is not None:
-            record = await self._record(state.active_turn_id)
-            if record.is_overdue(self._clock()):
-                await self._end(state, record, record.expiry())
+        if state.active_turn_id is None:
+            return state
+        record = await self._record(state.active_turn_id)
+        if not record.is_overdue(self._clock()):
+            return state
+        await self._end(state, record, record.expiry())
+        return await self._living()  # a commit needs the ETag that the last one got
 
     async def _end(
         self, state: ConversationState, record: TurnRecord, command: CompleteTurnCommand
