@@ -289,9 +289,13 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:tokens:revoke": (ACCESS, "Sign-out ends the session and lists its tokens as revoked."),
     "access:audit:own": (ACCESS, "Security events are read by whose log they are in, only."),
     "access:audit:once": (ACCESS, "An event with a reference is recorded once."),
-    "access:decisions": (
+    "access:cache": (
         ACCESS,
-        "A yes is believed for 5 s at most, a no never; a change is seen at once.",
+        "A yes is remembered until a change that concerns it, which is seen at once, at the latest after 5 s.",
+    ),
+    "access:feed": (
+        ACCESS,
+        "Whatever takes access away is in the change feed before it is acknowledged; a reader misses nothing.",
     ),
     "access:fail-closed": (
         ACCESS,
@@ -326,7 +330,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "A link gives its role to who opens it, until it ends; its token is kept as a keyed hash only.",
     ),
     "access:forget": (ACCESS, "A deleted object leaves no fact and no link."),
-    "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
+    "access:stream-recheck": (
+        ACCESS,
+        "A revocation ends a live stream within 10 s; nothing is asked for a stream that no change concerns.",
+    ),
     "access:facts-follow-objects": (
         ACCESS,
         "An owner's fact comes with the object and goes with it, whatever dies in between.",
