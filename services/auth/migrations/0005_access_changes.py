@@ -19,14 +19,13 @@ def upgrade() -> None:
         schema="auth",
     )
     op.create_index("access_changes_position", "access_changes", ["position"], schema="auth")
-    op.create_table(
+    op.create_table(  # of one row
         "access_feed",
-        sa.Column("only", sa.Boolean, sa.CheckConstraint("only"), primary_key=True),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("purged", sa.BigInteger, nullable=False),
         schema="auth",
     )
-    op.execute("INSERT INTO auth.access_feed VALUES (true, 0, 0)")
+    op.execute("INSERT INTO auth.access_feed VALUES (0, 0)")
 
 
 def downgrade() -> None:

@@ -55,9 +55,11 @@ class PinnedStore:
         """The types through whose objects a user may have a relation to another: those that relations name."""
         named: set[str] = set()
         for definition in self._definitions:
-            relations: dict[str, Any] = (definition.get("metadata") or {}).get("relations") or {}
+            metadata: dict[str, Any] = definition.get("metadata") or {}
+            relations: dict[str, dict[str, Any]] = metadata.get("relations") or {}
             for relation in relations.values():
-                named |= {each["type"] for each in relation.get("directly_related_user_types", ())}
+                types: list[dict[str, Any]] = relation.get("directly_related_user_types", [])
+                named |= {each["type"] for each in types}
         return frozenset(named)
 
     async def pin(self) -> None:
