@@ -291,12 +291,9 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:audit:once": (ACCESS, "An event with a reference is recorded once."),
     "access:cache": (
         ACCESS,
-        "A yes is remembered until a change that concerns it, which is seen at once, at the latest after 5 s.",
+        "A yes holds until a change that concerns it, for 5 s if none is heard of.",
     ),
-    "access:feed": (
-        ACCESS,
-        "Whatever takes access away is in the change feed before it is acknowledged; a reader misses nothing.",
-    ),
+    "access:feed": (ACCESS, "What takes access away is in the feed before it is acknowledged."),
     "access:fail-closed": (
         ACCESS,
         "While nobody can tell, the answer is UNAVAILABLE, never a yes.",
@@ -332,7 +329,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:forget": (ACCESS, "A deleted object leaves no fact and no link."),
     "access:stream-recheck": (
         ACCESS,
-        "A revocation ends a live stream within 10 s; nothing is asked for a stream that no change concerns.",
+        "A revocation ends a live stream within 10 s; others cost it nothing.",
     ),
     "access:facts-follow-objects": (
         ACCESS,
