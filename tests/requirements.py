@@ -297,10 +297,11 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "access:tokens:revoke": (ACCESS, "Sign-out ends the session and lists its tokens as revoked."),
     "access:audit:own": (ACCESS, "Security events are read by whose log they are in, only."),
     "access:audit:once": (ACCESS, "An event with a reference is recorded once."),
-    "access:decisions": (
+    "access:cache": (
         ACCESS,
-        "A yes is believed for 5 s at most, a no never; a change is seen at once.",
+        "A yes holds until a change that concerns it, for 5 s if none is heard of.",
     ),
+    "access:feed": (ACCESS, "What takes access away is in the feed before it is acknowledged."),
     "access:fail-closed": (
         ACCESS,
         "While nobody can tell, the answer is UNAVAILABLE, never a yes.",
@@ -334,7 +335,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "A link gives its role to who opens it, until it ends; its token is kept as a keyed hash only.",
     ),
     "access:forget": (ACCESS, "A deleted object leaves no fact and no link."),
-    "access:stream-recheck": (ACCESS, "A revocation ends a live stream within 10 s."),
+    "access:stream-recheck": (
+        ACCESS,
+        "A revocation ends a live stream within 10 s; others cost it nothing.",
+    ),
     "access:facts-follow-objects": (
         ACCESS,
         "An owner's fact comes with the object and goes with it, whatever dies in between.",

@@ -31,6 +31,7 @@ from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.deletions import PostgresDeletions
 from services.auth.adapters.postgres.erasure import PostgresUserData, UserFacts
+from services.auth.adapters.postgres.feed import PostgresAccessFeed
 from services.auth.adapters.postgres.keys import PostgresApiKeys
 from services.auth.adapters.postgres.links import PostgresSharing
 from services.auth.adapters.postgres.locks import alone
@@ -43,7 +44,7 @@ from services.auth.ports.firebase import SignatureCheck
 from services.auth.rpc import accounts, audit, authorization, keys
 from services.auth.rpc.authorization import Access, provide_access
 from services.auth.rpc.firebase import Firebase, FirebaseLinks, provide_firebase
-from services.auth.rpc.guard import OwnDenials, OwnFacts
+from services.auth.rpc.guard import OwnDenials, OwnTuples
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.sessions import SignIns
 from services.auth.rpc.tokens import JWKS_PATH, provide, public, rpc
@@ -51,9 +52,9 @@ from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
 from services.contracts.accounts import RECORD_ERASURE, eraser_of
 from services.contracts.openapi import app_document
+from services.kit.access_cache import CHANGED
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
-from services.kit.authorization import CHANGED
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.errors import RpcError
@@ -70,6 +71,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
 RELAY_SECONDS: Final = 2.0
 PURGE_SECONDS: Final = 3600.0
+FEED_PURGE_SECONDS: Final = 60.0
 ERASURE_SECONDS: Final = 10.0
 CERTIFICATE_TIMEOUTS: Final = OutboundTimeouts(
     connect=3.0, first_byte=5.0, between_chunks=5.0, total=8.0
@@ -89,7 +91,7 @@ def create_app() -> FastAPI:
             stack,
             settings,
             name="auth",
-            judge=OwnFacts(stores.relations),
+            source=OwnTuples(stores.relations, stores.feed),
             denials=OwnDenials(stores.relations, stores.audit),
             signals=stores.signals,
             windows=stores.windows,
@@ -119,6 +121,7 @@ class Stores:
     database: Database
     signals: Signals
     windows: SlidingWindows
+    feed: PostgresAccessFeed
     relations: OpenFgaRelations
     outbox: PostgresOutbox
     audit: PostgresAuditLog
@@ -134,11 +137,12 @@ async def _open_stores(stack: AsyncExitStack, settings: AuthSettings) -> Stores:
     stack.push_async_callback(windows.close)
     stack.push_async_callback(signals.close)
     await signals.start()
+    feed = PostgresAccessFeed(database, lambda: signals.notify(CHANGED))
     relations = OpenFgaRelations(
         settings.openfga_url,
         settings.openfga_token.get_secret_value(),
         alone=lambda: alone(database, "openfga"),
-        changed=lambda: signals.notify(CHANGED),
+        feed=feed,
     )
     stack.push_async_callback(relations.close)
     with suppress(RpcError):  # else the first call does it
@@ -147,6 +151,7 @@ async def _open_stores(stack: AsyncExitStack, settings: AuthSettings) -> Stores:
         database=database,
         signals=signals,
         windows=windows,
+        feed=feed,
         relations=relations,
         outbox=PostgresOutbox(database, relations),
         audit=PostgresAuditLog(database, utc_now),
@@ -175,13 +180,17 @@ async def _open_sharing(
 ) -> None:
     sharing = PostgresSharing(stores.database, stores.outbox, stores.audit)
     digest = KeyedHash(settings.key_secret.get_secret_value(), SHARE_LINKS)
-    provide_access(app, Access(stores.relations, stores.outbox, sharing, digest, utc_now))
+    access = Access(stores.relations, stores.feed, stores.outbox, sharing, digest, utc_now)
+    provide_access(app, access)
 
     async def settle() -> None:
         await stores.outbox.relay()
         await sharing.end_expired(utc_now())
+        await stores.feed.settle()
 
-    await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay facts")))
+    await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay tuples")))
+    purging = every(FEED_PURGE_SECONDS, stores.feed.purge, "purge access feed")
+    await stack.enter_async_context(background(purging))
 
 
 async def _open_tokens(

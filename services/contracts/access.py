@@ -1,4 +1,4 @@
-"""How an app asks who may, and says what came to be: the one client of auth's services for apps."""
+"""Client of auth's authorization, audit and key-charging RPCs."""
 
 import uuid
 
@@ -11,33 +11,47 @@ from services.contracts.authorization import (
     CheckRequest,
     CheckResponse,
     ForgetObjectRequest,
+    ListAccessChangesRequest,
+    ListAccessChangesResponse,
     RelationTuple,
     WriteTuplesRequest,
 )
 from services.contracts.keys import API_KEY_SERVICE, ChargeApiKeyRequest
-from services.kit.authorization import Question, RecordedDenials
+from services.kit.access_cache import AccessChange, AccessChanges, AccessCheck
+from services.kit.authorization import RecordedDenials
 from services.kit.contract import Empty
 from services.kit.identity import CallerIdentity
 from services.kit.rpc_client import RpcClient
 
 
 class Access(RecordedDenials):
-    """`Judge` and `Denials` of every app but auth itself."""
+    """`AccessSource` and `Denials` of every app but auth itself."""
 
     def __init__(self, client: RpcClient) -> None:
         super().__init__()
         self._client = client
 
-    async def judge(self, question: Question) -> bool:
-        """By the facts as they are. UNAVAILABLE where nobody can tell."""
+    async def check(self, check: AccessCheck) -> bool:
+        """By the tuples as they are. UNAVAILABLE where auth or OpenFGA is away."""
         request = CheckRequest(
-            subject=f"user:{question.user_id}",
-            relation=question.relation,
-            object=question.object,
+            subject=f"user:{check.user_id}",
+            relation=check.relation,
+            object=check.object,
             fresh=True,
         )
         answer = await self._client.call(AUTHORIZATION_SERVICE, "Check", request, CheckResponse)
         return answer.allowed
+
+    async def changes(self, after: int | None) -> AccessChanges:
+        """What auth's feed has after a position. UNAVAILABLE where auth or its database is away."""
+        answer = await self._client.call(
+            AUTHORIZATION_SERVICE,
+            "ListAccessChanges",
+            ListAccessChangesRequest(after=after),
+            ListAccessChangesResponse,
+        )
+        changes = [AccessChange(change.user_id, change.object) for change in answer.changes]
+        return AccessChanges(answer.position, changes)
 
     async def own(self, user_id: str, target: str) -> None:
         """Make a user the owner of an object; repeatable."""

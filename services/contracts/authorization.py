@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from services.contracts.conversations import Cursor, PageSize
 from services.contracts.scopes import SHARING_READ, SHARING_WRITE
-from services.kit.contract import Empty, Message, RpcMethod, RpcService, Timestamp
+from services.kit.contract import Empty, Int64, Message, RpcMethod, RpcService, Timestamp
 from services.kit.errors import ErrorCode
 
 Id = r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}"
@@ -149,6 +149,26 @@ class ReadChangesResponse(Message):
     cursor: str | None = None
 
 
+class ListAccessChangesRequest(Message):
+    """Asks what may have turned from a yes to a no since a position of the feed; without one, where the feed is."""
+
+    after: Annotated[Int64, Field(ge=0)] | None = None
+
+
+class AccessChange(Message):
+    """Checks of this user about this object may be answered no now; absent stands for any."""
+
+    user_id: str | None = None
+    object: ObjectRef | None = None
+
+
+class ListAccessChangesResponse(Message):
+    """Changes in order, and the position to ask from next. Too many to tell is one change of everything."""
+
+    position: Int64
+    changes: list[AccessChange]
+
+
 class ShareRole(StrEnum):
     """What a share allows: VIEWER reads, EDITOR also writes."""
 
@@ -270,6 +290,12 @@ AUTHORIZATION_SERVICE: Final = RpcService(
         _asked("WriteTuples", WriteTuplesRequest, Empty, "Write and delete facts"),
         _asked("ForgetObject", ForgetObjectRequest, Empty, "Delete every fact about an object"),
         _asked("ReadChanges", ReadChangesRequest, ReadChangesResponse, "Read the history of facts"),
+        _asked(
+            "ListAccessChanges",
+            ListAccessChangesRequest,
+            ListAccessChangesResponse,
+            "List whose access was taken away since a position",
+        ),
         RpcMethod("Share", ShareRequest, Share, "Share an object", _SHARING, scope=SHARING_WRITE),
         RpcMethod(
             "Unshare",

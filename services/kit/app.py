@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.kit.draining import Draining
 from services.kit.errors import ErrorCode, RpcError, internal_error
 from services.kit.identity import TRUSTED_APPS_STATE
 from services.kit.logs import configure_logs
@@ -57,7 +58,7 @@ def create_service(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = document
-    app.state.draining = False
+    app.state.draining = Draining()
     setattr(app.state, TRUSTED_APPS_STATE, frozenset(identity_callers))
     app.add_api_route(HEALTH_PATH, _health, methods=["GET"], include_in_schema=False)
     for router in routers:

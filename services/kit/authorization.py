@@ -7,52 +7,23 @@ with. UNAVAILABLE, never a yes, while nobody can tell.
 """
 
 import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Final, Protocol
 
 import structlog
 from fastapi import Depends, Request
 from typing_extensions import override
 
+from services.kit.access_cache import AccessCache, AccessCheck
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.flights import Flights
 from services.kit.identity import CallerIdentity, caller_of, calling_app, unauthenticated
 from services.kit.limits import RateLimiter
 from services.kit.rpc import message_of, method_of
-from services.kit.signals import Signals
 
 GUARD_STATE: Final = "guard"
-CHANGED: Final = "access.changed"
-"""The signal that facts have changed somewhere: what was remembered is forgotten at once."""
-REMEMBERED: Final = timedelta(seconds=5)
-"""How long a yes is believed where that signal was lost; a no is never remembered."""
-RENEWED: Final = timedelta(seconds=1)
-"""How long before the end of its moment a yes that is used is asked for anew."""
-MAX_REMEMBERED: Final = 20_000
 MAX_RECORDING: Final = 1000
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """May this user do this with this object? `relation` and `object` are OpenFGA's: `editor`, `conversation:…`."""
-
-    user_id: str
-    relation: str
-    object: str
-
-
-class Judge(Protocol):
-    """Answers from the facts."""
-
-    async def judge(self, question: Question) -> bool:
-        """By the facts with every acknowledged change. UNAVAILABLE where it cannot tell."""
-        ...
 
 
 class Denials(Protocol):
@@ -93,65 +64,11 @@ class RecordedDenials:
             log.warning("access.denial_not_recorded", code=error.code)
 
 
-class Decisions:
-    """Remembers what was allowed, for a moment, and asks once for what is asked at the same time.
-
-    What is asked for again and again is asked anew before its moment is over, beside the call that it lets through.
-    """
-
-    def __init__(self, judge: Judge, clock: Callable[[], float] = time.monotonic) -> None:
-        self._judge = judge
-        self._clock = clock
-        self._allowed: OrderedDict[Question, float] = OrderedDict()
-        self._asking: Flights[Question, bool] = Flights()
-        self._changes = 0
-
-    async def allows(self, question: Question) -> bool:
-        """Whether it is allowed, as far as was known within the last moments."""
-        left = self._allowed.get(question, 0.0) - self._clock()
-        if left <= 0:
-            return await self._asking.run(question, lambda: self._ask(question))
-        if left <= RENEWED.total_seconds():
-            self._asking.begin(question, lambda: self._ask(question))
-        return True
-
-    async def still_allows(self, question: Question) -> bool:
-        """Whether it is allowed by the facts as they are now."""
-        self._allowed.pop(question, None)
-        return await self._ask(question)
-
-    def forget(self) -> None:
-        """Remember nothing; what is asked at this moment is asked again by whoever comes next."""
-        self._changes += 1
-        self._allowed.clear()
-        self._asking.forget()
-
-    async def forget_on(self, signals: Signals) -> None:
-        """Forget whenever facts change; runs until it is cancelled."""
-        async with signals.listen(CHANGED) as changed:
-            while True:
-                await changed.wait()
-                changed.clear()
-                self.forget()
-
-    async def _ask(self, question: Question) -> bool:
-        began, changes = self._clock(), self._changes
-        allowed = await self._judge.judge(question)
-        if not allowed:
-            self._allowed.pop(question, None)
-        elif changes == self._changes:
-            self._allowed[question] = began + REMEMBERED.total_seconds()
-            self._allowed.move_to_end(question)
-            while len(self._allowed) > MAX_REMEMBERED:
-                self._allowed.popitem(last=False)
-        return allowed
-
-
 @dataclass(frozen=True, slots=True)
 class Guard:
     """What the dependencies ask; one per app, at `app.state.guard`."""
 
-    decisions: Decisions
+    access: AccessCache
     limiter: RateLimiter
     denials: Denials
 
@@ -241,11 +158,11 @@ async def require(
     Raises:
         RpcError: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE. What is missing and what is foreign cost the same.
     """
-    if await guard.decisions.allows(Question(caller.user_id, relation, target)):
+    if await guard.access.allows(AccessCheck(caller.user_id, relation, target)):
         return
     kind, _, _ = target.partition(":")
-    seen = seen_by != relation and await guard.decisions.allows(
-        Question(caller.user_id, seen_by, target)
+    seen = seen_by != relation and await guard.access.allows(
+        AccessCheck(caller.user_id, seen_by, target)
     )
     await guard.denials.denied(caller, relation, target)
     if not seen:

@@ -27,9 +27,14 @@ class Flights(Generic[K, V]):
             task.add_done_callback(lambda done: self._landed(key, done))
         return task
 
-    def forget(self) -> None:
+    def forget(self, which: Callable[[K], bool]) -> None:
         """Whoever comes next begins anew; those who wait already still get what they wait for."""
-        self._running.clear()
+        for key in [key for key in self._running if which(key)]:
+            del self._running[key]
+
+    def is_latest(self, key: K) -> bool:
+        """Asked from within a run: whether those who come next would still join it."""
+        return self._running.get(key) is asyncio.current_task()
 
     def _landed(self, key: K, done: asyncio.Task[V]) -> None:
         if self._running.get(key) is done:

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from fastapi import FastAPI
 
+from services.kit.access_cache import AccessCache, AccessSource
 from services.kit.app import background
-from services.kit.authorization import GUARD_STATE, Decisions, Guard, Judge, RecordedDenials
+from services.kit.authorization import GUARD_STATE, Guard, RecordedDenials
 from services.kit.limits import RateLimiter, SlidingWindows
 from services.kit.settings import PlatformSettings
 from services.kit.signals import Signals
@@ -19,17 +20,17 @@ async def open_guard(
     settings: PlatformSettings,
     *,
     name: str,
-    judge: Judge,
+    source: AccessSource,
     denials: RecordedDenials,
     signals: Signals,
     windows: SlidingWindows,
-) -> Decisions:
-    """Let the routes of the app of that name ask `judge`; returns what is remembered of the answers."""
+) -> AccessCache:
+    """Let the routes of the app of that name check access by `source`; returns what is remembered of the answers."""
     stack.push_async_callback(denials.close)
-    decisions = Decisions(judge)
+    access = AccessCache(source)
     minute = timedelta(minutes=1)
     limiter = RateLimiter(windows, name=name, limit=settings.user_rate, window=minute)
-    setattr(app.state, GUARD_STATE, Guard(decisions, limiter, denials))
-    forgetting = asyncio.create_task(decisions.forget_on(signals), name="access changes")
-    await stack.enter_async_context(background(forgetting))
-    return decisions
+    setattr(app.state, GUARD_STATE, Guard(access, limiter, denials))
+    following = asyncio.create_task(access.follow_feed(signals), name="access feed")
+    await stack.enter_async_context(background(following))
+    return access

@@ -24,7 +24,7 @@ class DrainingServer(uvicorn.Server):
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Flip health, then do as uvicorn does."""
-        self._app.state.draining = True
+        self._app.state.draining.begin()
         super().handle_exit(sig, frame)
 
 

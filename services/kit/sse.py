@@ -1,22 +1,26 @@
 """Server-sent events of a stream in the event log (WHATWG HTML, 9.2)."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
-from services.kit.errors import RpcError, not_found
+from services.kit.draining import Draining
+from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
 
-HEARTBEAT_SECONDS: Final = 15.0
+HEARTBEAT_SECONDS: Final = 14.5
+"""A stream without news for so long gets a comment; `EventLog.follow` wakes it every 15 s or sooner."""
 ROTATE_SECONDS: Final = 140.0
 """A sidecar cuts an idle stream at about three minutes; the client is asked to reconnect before."""
-RECHECK_SECONDS: Final = 5.0
-"""How often a stream asks whether its reader may still read."""
-UNSURE_SECONDS: Final = 10.0
-"""How long it goes on while nobody can tell."""
 HEARTBEAT: Final = b": keep-alive\n\n"
 OPENED: Final = b": open\n\n"
+RECONNECT: Final = b"event: reconnect\ndata: {}\n\n"
+
+Watch = Callable[[Callable[[RpcError], None]], AbstractContextManager[None]]
+"""Within it, the given function is called once the reader may no longer read, with what to tell it."""
 
 
 async def follow_as_sse(
@@ -25,56 +29,70 @@ async def follow_as_sse(
     after: int,
     *,
     is_terminal: Callable[[str], bool],
-    draining: Callable[[], bool],
-    permitted: Callable[[], Awaitable[bool]],
+    draining: Draining,
+    watch: Watch,
 ) -> AsyncIterator[bytes]:
     """Replay from `after`, then follow until the terminal event, with a heartbeat every 15 s.
 
     Ends early with the event `reconnect` before the sidecar's limit and when the process drains, and with `error`,
-    whose data is an RpcError, within 10 s once the reader may no longer read: NOT_FOUND, or UNAVAILABLE where
-    nobody can tell.
+    whose data is an RpcError, once the reader may no longer read.
     """
-    opened = last_sent = time.monotonic()
-    permission = _Permission(permitted)
+    end = _EarlyEnd()
+    last_sent = time.monotonic()
     yield OPENED
-    async for batch in log.follow(stream_id, after):
-        now = time.monotonic()
-        if (error := await permission.missing(now)) is not None:
-            yield b"event: error\ndata: " + error.to_body().to_json() + b"\n\n"
-            return
-        if batch:
-            yield b"".join(to_sse(event) for event in batch)
-            last_sent = now
-            if is_terminal(batch[-1].type):
-                return
-        elif now - last_sent >= HEARTBEAT_SECONDS:
-            yield HEARTBEAT
-            last_sent = now
-        if now - opened >= ROTATE_SECONDS or draining():
-            yield b"event: reconnect\ndata: {}\n\n"
-            return
+    with watch(end.fail), draining.calls(end.reconnect):
+        # Closed with the stream, whatever ends it: `follow` listens until then.
+        async with aclosing(
+            cast(AsyncGenerator[list[StoredEvent]], log.follow(stream_id, after))
+        ) as batches:
+            while (batch := await end.or_next(batches)) is not None:
+                now = time.monotonic()
+                if batch:
+                    yield b"".join(to_sse(event) for event in batch)
+                    last_sent = now
+                    if is_terminal(batch[-1].type):
+                        return
+                elif now - last_sent >= HEARTBEAT_SECONDS:
+                    yield HEARTBEAT
+                    last_sent = now
+    yield end.frame
 
 
-class _Permission:
-    """Asks at intervals whether a reader may still read."""
+class _EarlyEnd:
+    """Ends a stream before its terminal event: it interrupts the wait for the next batch, and no batch follows."""
 
-    def __init__(self, permitted: Callable[[], Awaitable[bool]]) -> None:
-        self._permitted = permitted
-        self._sure_at = self._asked_at = time.monotonic()
+    def __init__(self) -> None:
+        self.frame = b""
+        self._rotate_at = asyncio.get_running_loop().time() + ROTATE_SECONDS
+        self._wait: asyncio.Timeout | None = None
 
-    async def missing(self, now: float) -> RpcError | None:
-        """Why the stream has to end, if it has to."""
-        interval = RECHECK_SECONDS if self._asked_at == self._sure_at else 1.0
-        if now - self._asked_at < interval:
+    def reconnect(self) -> None:
+        """The client comes back and goes on elsewhere."""
+        self._end(RECONNECT)
+
+    def fail(self, error: RpcError) -> None:
+        """The client is told why it gets no more."""
+        self._end(b"event: error\ndata: " + error.to_body().to_json() + b"\n\n")
+
+    async def or_next(self, batches: AsyncIterator[list[StoredEvent]]) -> list[StoredEvent] | None:
+        """The next batch; None once the stream has to end."""
+        if self.frame:
             return None
-        self._asked_at = now
         try:
-            if not await self._permitted():
-                return not_found("stream")
-        except RpcError as error:
-            return error if now - self._sure_at >= UNSURE_SECONDS else None
-        self._sure_at = now
+            async with asyncio.timeout_at(self._rotate_at) as self._wait:
+                batch = await anext(batches)
+        except TimeoutError:
+            self.reconnect()
+        else:
+            return None if self.frame else batch
+        finally:
+            self._wait = None
         return None
+
+    def _end(self, frame: bytes) -> None:
+        self.frame = self.frame or frame  # the first reason counts
+        if self._wait is not None and not self._wait.expired():
+            self._wait.reschedule(0)
 
 
 def to_sse(event: StoredEvent) -> bytes:

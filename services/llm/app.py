@@ -12,9 +12,9 @@ from services.contracts.access import Access
 from services.contracts.accounts import eraser_of
 from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN
+from services.kit.access_cache import AccessCache
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
-from services.kit.authorization import Decisions
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
@@ -76,7 +76,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     stack.push_async_callback(lease.close)
     events = EventLog(database, signals, lease.host_id)
     engine = Engine(database, events, signals, lease)
-    decisions = await _open_guard(app, stack, settings, signals, access)
+    cache = await _open_guard(app, stack, settings, signals, access)
     runner = TurnRunner(
         engine=engine,
         actors=actors,
@@ -103,9 +103,9 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         turns=turns,
         model=model,
         ownership=access,
-        decisions=decisions,
+        access=cache,
         read_conversations=functools.partial(read_conversations, sidecar),
-        is_draining=lambda: app.state.draining,
+        draining=app.state.draining,
     )
     provide(app, resources)
     kept = timedelta(seconds=settings.kept_seconds)
@@ -121,7 +121,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
 
 async def _open_guard(
     app: FastAPI, stack: AsyncExitStack, settings: LlmSettings, signals: Signals, access: Access
-) -> Decisions:
+) -> AccessCache:
     windows = SlidingWindows(settings.valkey_url.get_secret_value())
     stack.push_async_callback(windows.close)
     return await open_guard(
@@ -129,7 +129,7 @@ async def _open_guard(
         stack,
         settings,
         name="llm",
-        judge=access,
+        source=access,
         denials=access,
         signals=signals,
         windows=windows,

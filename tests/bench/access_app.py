@@ -76,7 +76,7 @@ def create_app() -> FastAPI:
             stack,
             settings,
             name="bench",
-            judge=access,
+            source=access,
             denials=access,
             signals=signals,
             windows=windows,

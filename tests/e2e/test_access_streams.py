@@ -33,6 +33,8 @@ from tests.support.wait import wait_until
 
 LIVE_SECONDS = 10
 """Within which a live stream ends whose reader may read no more."""
+REFUSED_SECONDS = 5
+"""Within which a call is refused, without a wake-up too."""
 WAYS = ("unshared", "link revoked")
 
 
@@ -208,3 +210,28 @@ async def test_a_message_waited_for_is_not_shown_to_who_was_shut_out_meanwhile(
         return [each["role"] for each in found["messages"]] == ["USER", "ASSISTANT"]
 
     await wait_until(answered, 10, "the answer to be kept")
+
+
+@requirement("access:cache", "access:stream-recheck")
+async def test_access_that_was_taken_away_ends_while_wake_ups_are_lost(
+    platform: Platform, alice: Client, bob: Client, conversation: str
+) -> None:
+    access, reading = Access("unshared", alice, bob, conversation), asyncio.Event()
+    await access.give()
+    async with held_turn(platform, alice, conversation) as turn:
+        follower = reader(bob, "StreamEvents", turn.ref)
+        ending = asyncio.create_task(until_error(follower.events(), reading))
+        await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
+        platform.stack.pause("valkey")
+        try:
+            await access.take()
+
+            async def refused() -> bool:
+                return (await bob.call("GetTurn", **turn.ref)).code == "NOT_FOUND"
+
+            await wait_until(refused, REFUSED_SECONDS, "the refusal")
+            assert (await asyncio.wait_for(ending, LIVE_SECONDS))["code"] == "NOT_FOUND"
+        finally:
+            platform.stack.resume("valkey")
+        await release(platform, conversation)
+        assert (await turn.rest()).terminal == "run.completed"

@@ -19,6 +19,7 @@ from services.auth.domain.sharing import (
     role_facts,
     share_changes,
 )
+from services.auth.ports.feed import AccessFeed
 from services.auth.ports.outbox import Outbox
 from services.auth.ports.relations import Relations, make_untrue
 from services.auth.ports.sharing import Sharing, SharingEvent
@@ -26,6 +27,7 @@ from services.contracts.authorization import (
     AUTHORIZATION_SERVICE,
     OWNER,
     VIEWER,
+    AccessChange,
     BatchCheckRequest,
     BatchCheckResponse,
     CheckRequest,
@@ -34,6 +36,8 @@ from services.contracts.authorization import (
     ExpandRequest,
     ExpandResponse,
     ForgetObjectRequest,
+    ListAccessChangesRequest,
+    ListAccessChangesResponse,
     ListObjectsRequest,
     ListObjectsResponse,
     ListSharedWithMeRequest,
@@ -70,6 +74,7 @@ class Access:
     """Facts, and what users do with them."""
 
     relations: Relations
+    feed: AccessFeed
     outbox: Outbox
     sharing: Sharing
     digest: Digest
@@ -214,6 +219,16 @@ async def read_changes(
 ) -> ReadChangesResponse:
     """Read the history of facts."""
     return await using.relations.changes(request.type, request.limit, request.cursor)
+
+
+@rpc.method
+async def list_access_changes(
+    request: ListAccessChangesRequest, _: CallingApp, using: With
+) -> ListAccessChangesResponse:
+    """List whose access was taken away since a position."""
+    found = await using.feed.since(request.after)
+    changes = [AccessChange(user_id=each.user_id, object=each.object) for each in found.changes]
+    return ListAccessChangesResponse(position=found.position, changes=changes)
 
 
 @rpc.method

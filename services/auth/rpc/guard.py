@@ -1,4 +1,4 @@
-"""What auth's own routes ask: the facts that it keeps, and its own audit log."""
+"""Access checks and denial audit of auth's own routes."""
 
 import uuid
 from typing import Final
@@ -8,29 +8,36 @@ from typing_extensions import override
 from services.auth.domain.keys import log_of as log_of_user
 from services.auth.domain.sharing import owners
 from services.auth.ports.audit import AuditLog
+from services.auth.ports.feed import AccessFeed
 from services.auth.ports.relations import Relations
 from services.contracts.audit import AuditAction
 from services.contracts.authorization import RelationTuple
-from services.kit.authorization import Question, RecordedDenials
+from services.kit.access_cache import AccessChanges, AccessCheck
+from services.kit.authorization import RecordedDenials
 from services.kit.errors import RpcError
 from services.kit.identity import CallerIdentity
 
 MAX_NAME: Final = 200
 
 
-class OwnFacts:
-    """`Judge` without a detour over another app."""
+class OwnTuples:
+    """`AccessSource` without a detour over another app."""
 
-    def __init__(self, relations: Relations) -> None:
+    def __init__(self, relations: Relations, feed: AccessFeed) -> None:
         self._relations = relations
+        self._feed = feed
 
-    async def judge(self, question: Question) -> bool:
-        """By the facts as they are. UNAVAILABLE while OpenFGA is away."""
-        fact = RelationTuple(
-            subject=f"user:{question.user_id}", relation=question.relation, object=question.object
+    async def check(self, check: AccessCheck) -> bool:
+        """By the tuples as they are. UNAVAILABLE while OpenFGA is away."""
+        asked = RelationTuple(
+            subject=f"user:{check.user_id}", relation=check.relation, object=check.object
         )
-        [holds] = await self._relations.check([fact], fresh=True)
+        [holds] = await self._relations.check([asked], fresh=True)
         return holds
+
+    async def changes(self, after: int | None) -> AccessChanges:
+        """From the feed's own table."""
+        return await self._feed.since(after)
 
 
 class OwnDenials(RecordedDenials):

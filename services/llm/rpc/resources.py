@@ -8,8 +8,9 @@ from fastapi import Depends, FastAPI, Request
 
 from services.contracts.conversations import CONVERSATION_SERVICE
 from services.contracts.turns import ConversationActorInterface, ConversationManagerActorInterface
+from services.kit.access_cache import AccessCache
 from services.kit.actors import Actors
-from services.kit.authorization import Decisions
+from services.kit.draining import Draining
 from services.kit.eventlog import EventLog
 from services.kit.rpc import RpcRouter
 from services.llm.domain import ConversationState
@@ -31,9 +32,9 @@ class Resources:
     turns: TurnService
     model: LanguageModel
     ownership: Ownership
-    decisions: Decisions
+    access: AccessCache
     read_conversations: ReadConversations
-    is_draining: Callable[[], bool]
+    draining: Draining
 
     def conversation(self, conversation_id: str) -> ConversationActorInterface:
         """The actor of a conversation."""

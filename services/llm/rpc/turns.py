@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
-from services.contracts.authorization import VIEWER
+from services.contracts.authorization import EDITOR, VIEWER
 from services.contracts.conversations import (
     CancelTurnRequest,
     GetTurnRequest,
@@ -20,7 +21,7 @@ from services.contracts.conversations import (
 )
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TurnRef
-from services.kit.authorization import Question
+from services.kit.access_cache import AccessCheck
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import StoredEvent
 from services.kit.identity import CallerIdentity
@@ -67,7 +68,8 @@ async def stream_message(
     ref = await using.turns.begin(request, caller, key)
     if last and await _is_over(using, ref.turn_id, last):
         return None
-    events = _follow(using, caller, request.conversation_id, ref.turn_id, last or 0)
+    granted = AccessCheck(caller.user_id, EDITOR, conversation_object(request.conversation_id))
+    events = _follow(using, caller, request.conversation_id, ref.turn_id, last or 0, granted)
     if request.on_disconnect is OnDisconnect.CANCEL:
         return _cancel_on_disconnect(events, using, ref)
     return events
@@ -120,29 +122,31 @@ async def stream_events(
 
 
 def _follow(
-    using: Resources, caller: CallerIdentity, conversation_id: str, turn_id: str, after: int
+    using: Resources,
+    caller: CallerIdentity,
+    conversation_id: str,
+    turn_id: str,
+    after: int,
+    granted: AccessCheck | None = None,
 ) -> AsyncIterator[bytes]:
-    async def permitted() -> bool:
-        return await using.decisions.still_allows(_may_view(caller, conversation_id))
-
     return follow_as_sse(
         using.events,
         turn_id,
         after,
         is_terminal=_is_terminal,
-        draining=using.is_draining,
-        permitted=permitted,
+        draining=using.draining,
+        watch=partial(using.access.watch, _may_view(caller, conversation_id), granted=granted),
     )
 
 
 async def _require_still(using: Resources, caller: CallerIdentity, conversation_id: str) -> None:
     """After a long wait: what was allowed when the call came may have been taken away."""
-    if not await using.decisions.allows(_may_view(caller, conversation_id)):
+    if not await using.access.allows(_may_view(caller, conversation_id)):
         raise not_found("conversation")
 
 
-def _may_view(caller: CallerIdentity, conversation_id: str) -> Question:
-    return Question(caller.user_id, VIEWER, conversation_object(conversation_id))
+def _may_view(caller: CallerIdentity, conversation_id: str) -> AccessCheck:
+    return AccessCheck(caller.user_id, VIEWER, conversation_object(conversation_id))
 
 
 async def _cancel_on_disconnect(

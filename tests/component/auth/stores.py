@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from services.auth.adapters.hashing import API_KEYS, KeyedHash, random_base62
 from services.auth.adapters.limits import WindowCallCounter
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
+from services.auth.adapters.postgres.feed import PostgresAccessFeed
 from services.auth.adapters.postgres.keys import PostgresApiKeys
 from services.auth.adapters.postgres.locks import alone
 from services.auth.adapters.postgres.outbox import PostgresOutbox
@@ -37,6 +39,7 @@ class Stores:
     """What the replicas have, at the time of a clock."""
 
     database: Database
+    relations: OpenFgaRelations
     audit: PostgresAuditLog
     revocations: PostgresRevocations
     sessions: PostgresSessions
@@ -50,7 +53,7 @@ async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores
         env["AUTH_OPENFGA_URL"],
         env["AUTH_OPENFGA_TOKEN"],
         alone=lambda: alone(database, "openfga"),
-        changed=lambda: asyncio.sleep(0),
+        feed=PostgresAccessFeed(database, partial(asyncio.sleep, 0)),
     )
     audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
     windows = SlidingWindows(env["YOCASO_VALKEY_URL"])
@@ -62,7 +65,7 @@ async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores
         clock=clock,
     )
     sessions = PostgresSessions(database, revocations, audit, clock)
-    yield Stores(database, audit, revocations, sessions, keys)
+    yield Stores(database, relations, audit, revocations, sessions, keys)
     await keys.close()
     await windows.close()
     await relations.close()

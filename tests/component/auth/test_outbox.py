@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from services.auth.adapters.openfga import OpenFgaRelations
+from services.auth.adapters.postgres.feed import PostgresAccessFeed
 from services.auth.adapters.postgres.locks import alone
 from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.app import MIGRATIONS
@@ -38,13 +40,10 @@ class Store:
             servers.url("openfga"),
             servers.environment.secrets["openfgaToken"],
             alone=lambda: alone(database, name),
-            changed=self._changed,
+            feed=PostgresAccessFeed(database, partial(asyncio.sleep, 0)),
             store=name,
         )
         self.outbox = PostgresOutbox(database, self.relations)
-
-    async def _changed(self) -> None:
-        pass
 
     async def add(self, writes: list[RelationTuple], deletes: list[RelationTuple]) -> None:
         async with self.database.transaction() as connection:

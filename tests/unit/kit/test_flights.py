@@ -75,7 +75,7 @@ async def test_a_failure_is_everybodys_and_is_not_kept() -> None:
 async def test_after_a_forget_the_next_begins_anew_while_the_first_still_get_theirs() -> None:
     flights, work = Flights[str, int](), Work()
     old = await begun(flights, work, 2)
-    flights.forget()
+    flights.forget(lambda key: key == "key")
     new = await begun(flights, work, 2)
     work.gate.set()
     assert await asyncio.gather(*old, *new) == [1, 1, 2, 2]

@@ -1,81 +1,154 @@
-"""A live stream asks again whether its reader may still read."""
+"""A live stream ends by itself, by its reader's access, by its age and with its process."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from services.kit import sse
-from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import EventLog
+from services.kit.draining import Draining
+from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.eventlog import EventLog, StoredEvent
 from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+UNAVAILABLE = RpcError(ErrorCode.UNAVAILABLE, "Nobody can tell.")
 
 
-class Reader:
-    """A stream without news, whose clock moves a second at a time."""
+def event(seq: int, kind: str = "text.delta") -> StoredEvent:
+    return StoredEvent(seq, kind, 1, "{}", datetime(2026, 1, 1, tzinfo=UTC))
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr(sse, "time", SimpleNamespace(monotonic=lambda: self.now))
 
-    async def follow(self, stream_id: str, after: int) -> AsyncIterator[list[Any]]:
-        while True:
-            self.now += 1
-            yield []
+class Stream:
+    """A stream that is written by hand; `read` has what its reader got."""
 
-    async def until_ended(self, permitted: Any, limit: float = 60) -> bytes:
+    def __init__(self) -> None:
+        self.written: asyncio.Queue[list[StoredEvent]] = asyncio.Queue()
+        self.draining = Draining()
+        self.lost: Callable[[RpcError], None] | None = None
+        self.followed = False
+        self.read: list[bytes] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    async def follow(self, stream_id: str, after: int) -> AsyncIterator[list[StoredEvent]]:
+        self.followed = True
+        try:
+            while True:
+                yield await self.written.get()
+        finally:
+            self.followed = False
+
+    @contextmanager
+    def watch(self, lost: Callable[[RpcError], None]) -> Iterator[None]:
+        self.lost = lost
+        yield
+        self.lost = None
+
+    async def open(self) -> Callable[[RpcError], None]:
+        self._reading = asyncio.create_task(self._read())
+        await wait_until(lambda: self.followed)
+        assert self.lost is not None
+        return self.lost
+
+    async def ended(self) -> bytes:
+        """The last that was read; the stream has let go of everything then."""
+        assert self._reading is not None
+        async with asyncio.timeout(5):
+            await self._reading
+        assert (self.followed, self.lost, self.draining._waiting) == (False, None, {})
+        return self.read[-1]
+
+    async def _read(self) -> None:
         chunks = sse.follow_as_sse(
             cast(EventLog, self),
             "s",
             0,
-            is_terminal=lambda _: False,
-            draining=lambda: self.now > limit,
-            permitted=permitted,
+            is_terminal=lambda kind: kind == "run.completed",
+            draining=self.draining,
+            watch=self.watch,
         )
-        return [chunk async for chunk in chunks][-1]
+        async for chunk in chunks:
+            self.read.append(chunk)
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+async def test_a_stream_ends_with_its_terminal_event(stream: Stream) -> None:
+    await stream.open()
+    for batch in ([event(1), event(2)], [event(3, "run.completed")]):
+        stream.written.put_nowait(batch)
+    assert (await stream.ended()).startswith(b"id: 3\nevent: run.completed\n")
+    assert [chunk[:5] for chunk in stream.read] == [b": ope", b"id: 1", b"id: 3"]
 
 
 @requirement("access:stream-recheck")
-async def test_a_reader_who_may_no_longer_read_is_cut_off_within_ten_seconds(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("error", [not_found("stream"), UNAVAILABLE], ids=lambda error: error.code)
+async def test_a_reader_who_may_no_longer_read_is_told_at_once(
+    stream: Stream, error: RpcError
 ) -> None:
-    reader = Reader(monkeypatch)
-
-    async def permitted() -> bool:
-        return reader.now < 12
-
-    last = await reader.until_ended(permitted)
+    lost = await stream.open()
+    lost(error)
+    last = await stream.ended()
     assert last.startswith(b"event: error\n")
-    assert b'"code":"NOT_FOUND"' in last
-    assert reader.now <= 12 + 10
+    assert f'"code":"{error.code}"'.encode() in last
 
 
-@requirement("access:stream-recheck", "access:fail-closed")
-async def test_a_stream_ends_ten_seconds_after_the_last_certainty(
-    monkeypatch: pytest.MonkeyPatch,
+@requirement("access:stream-recheck")
+async def test_nothing_is_sent_after_the_end_of_the_access(stream: Stream) -> None:
+    lost = await stream.open()
+    stream.written.put_nowait([event(1)])
+    lost(not_found("stream"))
+    assert b"NOT_FOUND" in await stream.ended()
+    assert len(stream.read) == 2
+
+
+@requirement("access:stream-recheck")
+async def test_the_first_reason_to_end_counts(stream: Stream) -> None:
+    lost = await stream.open()
+    lost(not_found("stream"))
+    lost(UNAVAILABLE)
+    stream.draining.begin()
+    assert b"NOT_FOUND" in await stream.ended()
+
+
+async def test_a_stream_that_waits_ends_when_its_process_drains(stream: Stream) -> None:
+    await stream.open()
+    stream.draining.begin()
+    assert await stream.ended() == sse.RECONNECT
+
+
+async def test_a_stream_that_begins_in_a_process_that_drains_ends_at_once(stream: Stream) -> None:
+    stream.draining.begin()
+    stream._reading = asyncio.create_task(stream._read())
+    assert await stream.ended() == sse.RECONNECT
+
+
+async def test_an_old_stream_asks_its_client_to_reconnect_without_news(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(monkeypatch)
-    sure: list[float] = [0.0]
-
-    async def permitted() -> bool:
-        if reader.now < 20:
-            sure.append(reader.now)
-            return True
-        raise RpcError(ErrorCode.UNAVAILABLE, "away")
-
-    last = await reader.until_ended(permitted)
-    assert b'"code":"UNAVAILABLE"' in last
-    assert reader.now - sure[-1] == 10
+    monkeypatch.setattr(sse, "ROTATE_SECONDS", 0.05)
+    await stream.open()
+    assert await stream.ended() == sse.RECONNECT
 
 
-async def test_a_stream_outlives_a_short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = Reader(monkeypatch)
-
-    async def permitted() -> bool:
-        if 20 <= reader.now < 25:
-            raise RpcError(ErrorCode.UNAVAILABLE, "away")
-        return True
-
-    assert (await reader.until_ended(permitted)).startswith(b"event: reconnect\n")
-    assert reader.now > 60
+async def test_a_stream_without_news_has_a_heartbeat(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(sse, "time", SimpleNamespace(monotonic=lambda: now))
+    lost = await stream.open()
+    stream.written.put_nowait([])
+    await wait_until(stream.written.empty)
+    now = sse.HEARTBEAT_SECONDS
+    stream.written.put_nowait([])
+    await wait_until(lambda: len(stream.read) == 2)
+    assert stream.read[1] == sse.HEARTBEAT
+    lost(not_found("stream"))
+    await stream.ended()

@@ -27,6 +27,8 @@ from services.auth.adapters.openfga.calls import StoreLost, client_of, reaching
 from services.auth.adapters.openfga.explain import node_of
 from services.auth.adapters.openfga.names import decoded, encoded, fact_of, fields
 from services.auth.adapters.openfga.store import STORE, Alone, PinnedStore
+from services.auth.domain.changes import taken_away
+from services.auth.ports.feed import AccessFeed
 from services.auth.ports.relations import MAX_CHANGES
 from services.contracts.authorization import (
     ExpandNode,
@@ -46,7 +48,11 @@ IDEMPOTENT: Final = ConflictOptions(
 
 
 class OpenFgaRelations:
-    """`Relations` in one store of an OpenFGA server; says `changed` after every change of facts."""
+    """`Relations` in one store of an OpenFGA server.
+
+    What is removed goes into the change feed. What is added does not: it makes no yes a no, for the model has no
+    `but not`, and a no is never remembered.
+    """
 
     def __init__(
         self,
@@ -54,12 +60,12 @@ class OpenFgaRelations:
         token: str,
         *,
         alone: Alone,
-        changed: Callable[[], Awaitable[None]],
+        feed: AccessFeed,
         store: str = STORE,
     ) -> None:
         self._client: Any = client_of(url, token)
-        self._store = PinnedStore(self._client, store, alone)
-        self._changed = changed
+        self._store = PinnedStore(self._client, store, alone, feed)
+        self._feed = feed
 
     async def prepare(self) -> None:
         """Find or make the store and its model; the first call does it otherwise."""
@@ -89,8 +95,8 @@ class OpenFgaRelations:
             writes=[ClientTuple(**fields(fact)) for fact in writes],
             deletes=[ClientTuple(**fields(fact)) for fact in deletes],
         )
-        await self._ask(lambda: self._client.write(request, {"conflict": IDEMPOTENT}))
-        await self._changed()
+        async with self._feed.taking_away(taken_away(deletes, self._store.holders)):
+            await self._ask(lambda: self._client.write(request, {"conflict": IDEMPOTENT}))
 
     async def read(self, target: str) -> list[RelationTuple]:
         """Every fact about an object."""

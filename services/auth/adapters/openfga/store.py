@@ -12,6 +12,8 @@ from openfga_sdk import OpenFgaClient
 from openfga_sdk.models.create_store_request import CreateStoreRequest
 
 from services.auth.adapters.openfga.calls import StoreLost, reaching
+from services.auth.ports.feed import AccessFeed
+from services.kit.access_cache import EVERYTHING
 from services.kit.sidecar import unavailable
 
 MODEL: Final = Path(__file__).parents[2] / "model" / "authorization.json"
@@ -26,19 +28,39 @@ log = structlog.get_logger()
 class PinnedStore:
     """Finds the store by its name or makes it, writes the model where the latest is another, and pins both."""
 
-    def __init__(self, client: OpenFgaClient, name: str, alone: Alone, model: Path = MODEL) -> None:
+    def __init__(
+        self,
+        client: OpenFgaClient,
+        name: str,
+        alone: Alone,
+        feed: AccessFeed,
+        model: Path = MODEL,
+    ) -> None:
         self._client: Any = client
         self._name = name
         self._alone = alone
+        self._feed = feed
         self._model: dict[str, Any] = json.loads(model.read_text())
+        self._definitions: list[dict[str, Any]] = self._model["type_definitions"]
         self._opening = asyncio.Lock()
         self._pinned = False
 
     @property
     def kinds(self) -> list[str]:
         """The types that facts can be about."""
-        definitions = self._model["type_definitions"]
-        return [each["type"] for each in definitions if each.get("relations")]
+        return [each["type"] for each in self._definitions if each.get("relations")]
+
+    @property
+    def holders(self) -> frozenset[str]:
+        """The types through whose objects a user may have a relation to another: those that relations name."""
+        named: set[str] = set()
+        for definition in self._definitions:
+            metadata: dict[str, Any] = definition.get("metadata") or {}
+            relations: dict[str, dict[str, Any]] = metadata.get("relations") or {}
+            for relation in relations.values():
+                types: list[dict[str, Any]] = relation.get("directly_related_user_types", [])
+                named |= {each["type"] for each in types}
+        return frozenset(named)
 
     async def pin(self) -> None:
         """Do it once; UNAVAILABLE while OpenFGA is away, and the next call tries again."""
@@ -77,7 +99,8 @@ class PinnedStore:
             sanitized = self._client._api_client.sanitize_for_serialization(latest)
             if same_model(sanitized, self._model):
                 return latest.id
-        written = await reaching(lambda: self._client.write_authorization_model(self._model))
+        async with self._feed.taking_away([EVERYTHING]):
+            written = await reaching(lambda: self._client.write_authorization_model(self._model))
         log.info("openfga.model_written", model=written.authorization_model_id)
         return written.authorization_model_id
 
