@@ -103,6 +103,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "ListEvents waits for the first event, and says when nothing more will come.",
     ),
+    "events:error": (ISSUE, "A stream that fails midway ends with `error`, and can be resumed."),
     "events:heartbeat": (
         ARCHITECTURE,
         "An idle stream carries a comment every 15 s, and `reconnect` before 150 s.",
@@ -211,6 +212,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "kit:redaction": (ISSUE, "Secrets never reach a log."),
     "kit:settings": (ISSUE, "A bad setting names its variable at start."),
     "kit:migrations": (ISSUE, "Migrations run at start, once, whoever starts first."),
+    "kit:database": (ISSUE, "A broken session is thrown away: UNAVAILABLE; all are bounded."),
     "kit:failpoints": (ISSUE, "Failpoints stop or kill at a named step, and cost nothing unarmed."),
     "kit:openapi": (ISSUE, "OpenAPI is emitted, committed, valid and without drift."),
     "kit:openapi-conformance": (ISSUE, "schemathesis finds no 5xx on the emitted documents."),
