@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.kit.errors import ErrorCode, RpcError, internal_error
 from services.kit.identity import TRUSTED_APPS_STATE
 from services.kit.logs import configure_logs
+from services.kit.overload import Admission, Shedding
 from services.kit.rpc import RpcRouter
 from services.kit.settings import PlatformSettings
 from services.kit.sidecar import SidecarError, unavailable
@@ -64,6 +65,8 @@ def create_service(
         router.verify_complete()
         app.include_router(router)
     _handle_errors(app)
+    sheddable = [path for router in routers for path in router.sheddable_paths]
+    app.add_middleware(Shedding, paths=sheddable, admission=Admission())
     open_paths = {HEALTH_PATH, "/docs", "/openapi.json", *public_paths}
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(SidecarToken, token=settings.app_token.get_secret_value(), public=open_paths)

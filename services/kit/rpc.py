@@ -60,6 +60,15 @@ class RpcRouter(APIRouter):
         self.add_api_route(path, endpoint, methods=["POST", "GET"], include_in_schema=False)
         return handler
 
+    @property
+    def sheddable_paths(self) -> list[str]:
+        """The paths of what begins work: under overload they are refused."""
+        return [
+            self._service.path(method)
+            for method in self._service.methods
+            if not method.internal and not method.completes
+        ]
+
     def verify_complete(self) -> None:
         """Fail where a method of the contract has no handler."""
         missing = {method.name for method in self._service.methods} - self._bound

@@ -26,6 +26,7 @@ from services.kit.eventlog import StoredEvent
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyKey
 from services.kit.identity import CallerIdentity
+from services.kit.overload import begun
 from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
 from services.llm.domain import conversation_object, ending
@@ -43,6 +44,7 @@ async def send_message(
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     turn_id = await _begin(request, caller, key, using)
+    begun()
     if not await _ended_within(using, turn_id, SEND_TIMEOUT):
         raise RpcError(
             ErrorCode.DEADLINE_EXCEEDED, f"{turn_id} is still running; follow its events."
@@ -95,6 +97,7 @@ async def list_events(
     events = await using.events.read(request.turn_id, request.after, request.limit)
     closed = await _closed(using, request.turn_id, events, request)
     if not events and request.wait_seconds and not closed:
+        begun()
         events = await _first_batch(using, request)
         await _require_still(using, caller, request.conversation_id)
         closed = await _closed(using, request.turn_id, events, request)
