@@ -84,7 +84,7 @@ class SidecarToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with UNAUTHENTICATED before anything of the app runs."""
-        if scope["type"] != "http" or not self._token or scope["path"] in self._public:
+        if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
         sent = [value for name, value in scope["headers"] if name == TOKEN_HEADER]
