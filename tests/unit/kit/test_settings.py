@@ -8,12 +8,6 @@ from services.kit.settings import Environment, PlatformSettings, load_settings
 from tests.requirements import requirement
 
 
-@pytest.fixture(autouse=True)
-def token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What every app has to be told."""
-    monkeypatch.setenv("APP_API_TOKEN", "a-token-of-its-sidecar")
-
-
 class Sample(PlatformSettings):
     model_config = SettingsConfigDict(
         env_prefix="SAMPLE_", extra="ignore", hide_input_in_errors=True
