@@ -214,6 +214,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "kit:migrations": (ISSUE, "Migrations run at start, once, whoever starts first."),
     "kit:database": (ISSUE, "A broken session is thrown away: UNAVAILABLE; all are bounded."),
     "kit:overload": (ISSUE, "What is too much is refused at the door, fairly, with Retry-After."),
+    "kit:retention": (ISSUE, "What is past its time goes in batches, and a reader is told so."),
     "kit:failpoints": (ISSUE, "Failpoints stop or kill at a named step, and cost nothing unarmed."),
     "kit:openapi": (ISSUE, "OpenAPI is emitted, committed, valid and without drift."),
     "kit:openapi-conformance": (ISSUE, "schemathesis finds no 5xx on the emitted documents."),

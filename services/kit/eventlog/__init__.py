@@ -12,13 +12,17 @@ from services.kit.eventlog.log import (
     StoredEvent,
     StreamHead,
 )
+from services.kit.eventlog.retention import ROWS_PER_BATCH, Purge, Retention
 from services.kit.eventlog.segment import Segment, run_segment
 
 __all__ = [
+    "ROWS_PER_BATCH",
     "Attempt",
     "EventLog",
     "NewEvent",
     "Occupancy",
+    "Purge",
+    "Retention",
     "Segment",
     "StaleAttempt",
     "StoredEvent",

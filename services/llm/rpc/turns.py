@@ -217,6 +217,10 @@ async def _ended_within(using: Resources, turn_id: str, limit: timedelta) -> boo
                     return True
     except TimeoutError:
         pass
+    except RpcError as error:
+        if error.code is not ErrorCode.OUT_OF_RANGE:
+            raise
+        return True  # so long ago that only its end is kept
     return False
 
 
