@@ -1,5 +1,6 @@
 """What every test gets by its folder: a marker, a bound in seconds, and sockets or none."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ BOUNDS: Final = {
 PROPERTY_BOUND: Final = 60
 """A property runs its body a hundred times; the bound of its folder is meant for one."""
 LOOPBACK: Final = ["127.0.0.1", "::1", "localhost"]
+
+os.environ.setdefault("APP_API_TOKEN", "token-of-the-tests")  # no app is built without one
 
 # The folder's bound guards against hanging; a deadline per example only reports a busy machine.
 settings.register_profile(

@@ -111,6 +111,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "ListEvents waits for the first event, and says when nothing more will come.",
     ),
+    "events:error": (ISSUE, "A stream that fails midway ends with `error`, and can be resumed."),
     "events:heartbeat": (
         ARCHITECTURE,
         "An idle stream carries a comment every 15 s, and `reconnect` before 150 s.",
@@ -219,6 +220,9 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
     "kit:redaction": (ISSUE, "Secrets never reach a log."),
     "kit:settings": (ISSUE, "A bad setting names its variable at start."),
     "kit:migrations": (ISSUE, "Migrations run at start, once, whoever starts first."),
+    "kit:database": (ISSUE, "A broken session is thrown away: UNAVAILABLE; all are bounded."),
+    "kit:overload": (ISSUE, "What is too much is refused at the door, fairly, with Retry-After."),
+    "kit:retention": (ISSUE, "What is past its time goes in batches, and a reader is told so."),
     "kit:failpoints": (ISSUE, "Failpoints stop or kill at a named step, and cost nothing unarmed."),
     "kit:openapi": (ISSUE, "OpenAPI is emitted, committed, valid and without drift."),
     "kit:openapi-conformance": (ISSUE, "schemathesis finds no 5xx on the emitted documents."),

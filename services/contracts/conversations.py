@@ -375,6 +375,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Cancel a turn; its partial text is kept",
             raises=_NAMED,
             idempotent=True,
+            completes=True,
         ),
         _reads(
             "ListEvents",

@@ -25,6 +25,8 @@ SHARED: Final = COMPONENTS / "common" / "config.yaml"
 HEADER: Final = "# Written by `poe emit` from the contracts.\n"
 EDGE: Final = "edge"
 ORCHESTRATOR: Final = "workflows"
+HISTORY_KEPT: Final = "24h"
+"""How long after its end the history of a workflow can be looked at."""
 TRUST_DOMAIN: Final = "public"
 """What sentry puts into the certificate of a workload that names no other, here and on Kubernetes."""
 NAMESPACE: Final = "default"
@@ -59,7 +61,10 @@ def configuration(app: str) -> Resource:
         for protocol, apis in APIS[app].items()
         for name, version in apis
     ]
-    return _resource("Configuration", app, {**shared["spec"], "api": {"allowed": allowed}})
+    spec: Resource = {**shared["spec"], "api": {"allowed": allowed}}
+    if app == ORCHESTRATOR:
+        spec["workflow"] = {"stateRetentionPolicy": {"anyTerminal": HISTORY_KEPT}}
+    return _resource("Configuration", app, spec)
 
 
 def access_policy(app: str) -> Resource:

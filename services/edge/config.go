@@ -81,4 +81,6 @@ func ownConfig[T any](extra config.ExtraConfig) (T, error) {
 type endpointOptions struct {
 	Stream bool `json:"stream"`
 	Public bool `json:"public"`
+	// Completes begun work: it is passed on whatever the load.
+	Completes bool `json:"completes"`
 }

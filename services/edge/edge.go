@@ -39,6 +39,7 @@ type edge struct {
 
 	revocations *revocations
 	streams     liveStreams
+	overload    *overload
 
 	addressCalls, publicCalls, userCalls, keyCalls *limiter
 
@@ -58,7 +59,7 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{settings: s, log: log, addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
+	e := &edge{settings: s, log: log, overload: newOverload(), addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
 		userCalls: newLimiter("user"), keyCalls: newLimiter("key")}
 	if e.catalogue, err = ownConfig[catalogue](cfg.ExtraConfig); err != nil {
 		return nil, err

@@ -63,12 +63,20 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 			// Alone, `text/event-stream` makes daprd 1.18 swallow every reply that is not 2xx.
 			accept = []string{"text/event-stream, application/json"}
 		}
+		app := appOf(endpoint)
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
+			subject := subjectOf(app, callOf(ctx))
+			if !options.Completes && e.overload.refuses(subject, time.Since(processStart)) {
+				return answer(e.overloaded()), nil
+			}
 			r.Headers["Accept"] = accept
 			if options.Stream {
 				ctx = e.opened(ctx)
 			}
 			response, err := inner(ctx, r)
+			if response != nil {
+				e.overload.note(subject, refusedByApp(response.Metadata.Headers), time.Since(processStart))
+			}
 			if err != nil || response == nil {
 				return answer(e.upstreamFailure(ctx, err)), nil
 			}

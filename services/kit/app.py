@@ -18,6 +18,7 @@ from services.kit.draining import Draining
 from services.kit.errors import ErrorCode, RpcError, internal_error
 from services.kit.identity import TRUSTED_APPS_STATE
 from services.kit.logs import configure_logs
+from services.kit.overload import Admission, Shedding
 from services.kit.rpc import RpcRouter
 from services.kit.settings import PlatformSettings
 from services.kit.sidecar import SidecarError, unavailable
@@ -65,6 +66,8 @@ def create_service(
         router.verify_complete()
         app.include_router(router)
     _handle_errors(app)
+    sheddable = [path for router in routers for path in router.sheddable_paths]
+    app.add_middleware(Shedding, paths=sheddable, admission=Admission())
     open_paths = {HEALTH_PATH, "/docs", "/openapi.json", *public_paths}
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(SidecarToken, token=settings.app_token.get_secret_value(), public=open_paths)
@@ -82,7 +85,7 @@ class SidecarToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse with UNAUTHENTICATED before anything of the app runs."""
-        if scope["type"] != "http" or not self._token or scope["path"] in self._public:
+        if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
         sent = [value for name, value in scope["headers"] if name == TOKEN_HEADER]

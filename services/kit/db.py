@@ -1,6 +1,7 @@
 """Postgres: pooled connections, and migrations that run once however many replicas start."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -8,26 +9,54 @@ from typing import Any, Final
 
 import asyncpg
 import structlog
-from sqlalchemy import Connection, text
-from sqlalchemy.engine import URL, CursorResult, make_url
+from sqlalchemy import Connection, NullPool, event, text
+from sqlalchemy.engine import URL, CursorResult, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
 
 from services.kit.sidecar import unavailable
 
 STATEMENT_TIMEOUT_SECONDS: Final = 15.0
+ACQUIRE_SECONDS: Final = 5.0
+"""How long a caller waits for a connection when all are busy or the server takes none."""
+CLOSE_SECONDS: Final = 2.0
 POOL_SIZE: Final = 12
 """Connections per app and kind; a statement takes about a millisecond, so a few serve many callers."""
+
+LASTING: Final[Mapping[str, str]] = {
+    "application_name": "yocaso",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
+"""What the server is told of every session: within 20 s it ends those whose client has vanished."""
+BOUNDED: Final[Mapping[str, str]] = {
+    **LASTING,
+    "statement_timeout": "12s",
+    "lock_timeout": "8s",
+    "idle_in_transaction_session_timeout": "8s",
+}
+"""What it is told of the sessions of a pool: a frozen process blocks nobody for longer. Migrations may wait."""
 
 GONE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.exceptions.OperatorInterventionError,
-    DBAPIError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+    PoolTimeout,
     OSError,
 )
-"""How a server that is away, starts or stops shows itself; a statement that took too long is among them."""
+"""How a server that is away, starts, stops or is overloaded shows itself; a statement that took too long is among them."""
+
+_driver: Any = asyncpg  # it ships no types
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 log = structlog.get_logger()
 
@@ -42,22 +71,19 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = async_url(url)
-        self._pool: asyncpg.Pool | None = None
+        self._pool: Any = None
         self._opening = asyncio.Lock()
         self.engine: AsyncEngine = create_async_engine(
             self._url,
             pool_size=POOL_SIZE,
             max_overflow=0,
-            pool_timeout=STATEMENT_TIMEOUT_SECONDS,
+            pool_timeout=ACQUIRE_SECONDS,
             pool_recycle=1800,
             pool_use_lifo=True,
             isolation_level="AUTOCOMMIT",
-            connect_args={
-                "timeout": 10,
-                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
-                "server_settings": {"application_name": "yocaso"},
-            },
+            connect_args={"async_creator_fn": _connect, **_options(BOUNDED)},
         )
+        event.listen(self.engine.sync_engine, "handle_error", _give_up_spoilt)
 
     async def execute(
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
@@ -73,14 +99,12 @@ class Database:
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """Run one statement in Postgres's own SQL; its rows. UNAVAILABLE as for `execute`."""
         with _reaching():
-            pool = self._pool or await self._open()
-            return await _uncancelled(pool.fetch(statement, *arguments))
+            return await _uncancelled(self._on_connection("fetch", statement, arguments))
 
     async def fetch_one(self, statement: str, *arguments: Any) -> Any:
         """Run one statement in Postgres's own SQL; its row, or None. UNAVAILABLE as for `execute`."""
         with _reaching():
-            pool = self._pool or await self._open()
-            return await _uncancelled(pool.fetchrow(statement, *arguments))
+            return await _uncancelled(self._on_connection("fetchrow", statement, arguments))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -92,18 +116,29 @@ class Database:
 
     async def migrate(self, schema: str, versions: Path) -> None:
         """Bring a schema to its newest revision; replicas that start together wait for one another."""
-        async with self.transaction() as connection:
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate:{schema}"}
-            )
-            await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-            await connection.run_sync(_upgrade, schema, versions)
+        engine = create_async_engine(
+            self._url,
+            poolclass=NullPool,
+            connect_args={"async_creator_fn": _connect, **_options(LASTING, seconds=None)},
+        )
+        with _reaching():
+            async with engine.begin() as connection:
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(hashtext(:name))"),
+                    {"name": f"migrate:{schema}"},
+                )
+                await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+                await connection.run_sync(_upgrade, schema, versions)
 
     async def close(self) -> None:
-        """Close every connection."""
-        if self._pool is not None:
-            await self._pool.close()
-        await self.engine.dispose()
+        """Close every connection; a server that does not answer is not waited for."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._pool is not None:
+                    await self._pool.close()
+                await self.engine.dispose()
+        except GONE:
+            log.warning("database.closed_in_haste")
 
     async def _execute(
         self, statement: Executable, parameters: Mapping[str, Any] | None
@@ -111,20 +146,79 @@ class Database:
         async with self.engine.connect() as connection:
             return await connection.execute(statement, parameters)
 
-    async def _open(self) -> asyncpg.Pool:
+    async def _on_connection(self, method: str, statement: str, arguments: tuple[Any, ...]) -> Any:
+        async with asyncio.timeout(ACQUIRE_SECONDS):
+            pool = self._pool or await self._open()
+            connection: Any = await pool.acquire()
+        try:
+            return await getattr(connection, method)(statement, *arguments)
+        except BaseException as error:
+            if _spoils(error):
+                connection.terminate()
+            raise
+        finally:
+            await pool.release(connection, timeout=ACQUIRE_SECONDS)
+
+    async def _open(self) -> Any:
         async with self._opening:
             if self._pool is None:
-                self._pool = await asyncpg.create_pool(
+                self._pool = await _driver.create_pool(
                     self._url.set(drivername="postgresql").render_as_string(hide_password=False),
                     min_size=1,
                     max_size=POOL_SIZE,
-                    timeout=10,
-                    command_timeout=STATEMENT_TIMEOUT_SECONDS,
                     max_inactive_connection_lifetime=1800,
-                    server_settings={"application_name": "yocaso"},
+                    connect=_connect,
+                    reset=_leave,
+                    **_options(BOUNDED),
                 )
-        assert self._pool is not None
         return self._pool
+
+
+def _options(settings: Mapping[str, str], **bound: float | None) -> dict[str, Any]:
+    return {
+        "timeout": ACQUIRE_SECONDS,
+        "command_timeout": bound.get("seconds", STATEMENT_TIMEOUT_SECONDS),
+        "server_settings": dict(settings),
+    }
+
+
+async def _connect(*arguments: Any, **options: Any) -> Any:
+    """A connection that notices within 20 s when its server has vanished, also while it only waits in a pool."""
+    connection = await _driver.connect(*arguments, **options)
+    raw: socket.socket | None = connection._transport.get_extra_info("socket")
+    if raw is not None and raw.family != socket.AF_UNIX:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):
+                raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
+
+
+async def _leave(_: asyncpg.Connection) -> None:
+    """A statement by itself leaves nothing behind in its session; to clean up would be a second round trip."""
+
+
+def _spoils(error: BaseException) -> bool:
+    """Whether a session must not be used again: all failures but the server's plain refusal of a statement."""
+    return not isinstance(error, asyncpg.PostgresError) or error.as_dict().get("severity_en") in (
+        "FATAL",
+        "PANIC",
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver raised, where SQLAlchemy has wrapped it."""
+    wrapped = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return wrapped.__cause__ if isinstance(wrapped.__cause__, _DRIVER_ERRORS) else wrapped
+
+
+def _give_up_spoilt(context: ExceptionContext) -> None:
+    """SQLAlchemy keeps a session unless its socket is closed; one that only lost its way would fail for ever."""
+    if _spoils(_cause(context.original_exception)):
+        context.is_disconnect = True
+        if context.connection is not None:
+            broken: Any = context.connection.connection.driver_connection
+            broken.terminate()  # at once: SQLAlchemy would first say goodbye to a server that may not hear
 
 
 @contextmanager
@@ -132,10 +226,11 @@ def _reaching() -> Iterator[None]:
     """A server that restarts is a passing failure, not a bug."""
     try:
         yield
-    except GONE as error:
-        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+    except (DBAPIError, *GONE) as error:
+        cause = _cause(error)
+        if not isinstance(cause, GONE):
             raise
-        log.warning("database.unreachable", error=type(error).__name__)
+        log.warning("database.unreachable", error=type(cause).__name__)
         raise unavailable(error) from error
 
 

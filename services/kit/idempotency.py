@@ -6,9 +6,11 @@ A reply is stored unless it is a server failure (5xx) or asks to try again; then
 that dies leaves a lease which ends by itself, and the repeat runs again: effects below must know their own ids.
 """
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,8 +18,10 @@ from typing import Final
 from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 
-LEASE: Final = timedelta(seconds=20)
-"""How long a call owns its key; past that a repeat may run beside it, and meets the same ids below."""
+LEASE: Final = timedelta(seconds=8)
+"""How long a call owns its key after its process died or froze; past that a repeat runs, and meets the same ids."""
+RENEWED_SECONDS: Final = 2.5
+"""How often a call that still runs says so."""
 KEPT: Final = timedelta(hours=24)
 MAX_KEY_LENGTH: Final = 255
 
@@ -44,10 +48,19 @@ RELEASE: Final = """
     DELETE FROM events.idempotency
     WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4 AND status IS NULL
 """
+RENEW: Final = """
+    UPDATE events.idempotency SET lease_until = now() + make_interval(secs => $5::double precision)
+    WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4 AND status IS NULL
+"""
 FORGET: Final = "DELETE FROM events.idempotency WHERE caller = $1"
+# $1 kept in seconds, $2 limit
 PURGE: Final = """
-    DELETE FROM events.idempotency
-    WHERE created_at < now() - make_interval(secs => $1::double precision)
+    DELETE FROM events.idempotency WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM events.idempotency
+        WHERE created_at < now() - make_interval(secs => $1::double precision)
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
 """
 
 
@@ -96,24 +109,33 @@ class IdempotencyRecords:
         replay = await self._reserve(scope, owner, hashlib.sha256(body).digest())
         if replay is not None:
             return replay, True
+        renewing = asyncio.create_task(self._renew(scope, owner), name="idempotency lease")
         try:
             reply = await operation()
         except BaseException:
             await self._database.fetch(RELEASE, *scope, owner)
             raise
+        finally:
+            renewing.cancel()
         if is_final(reply.status):
             await self._database.fetch(COMPLETE, *scope, owner, reply.status, reply.body)
         else:
             await self._database.fetch(RELEASE, *scope, owner)
         return reply, False
 
-    async def purge(self) -> None:
-        """Delete records that are past their time."""
-        await self._database.fetch(PURGE, KEPT.total_seconds())
+    async def purge(self, limit: int) -> int:
+        """Delete some records that are past their time; how many. Replicas do not wait for one another."""
+        return len(await self._database.fetch(PURGE, KEPT.total_seconds(), limit))
 
     async def forget(self, caller: str) -> None:
         """Delete every record of a caller."""
         await self._database.fetch(FORGET, caller)
+
+    async def _renew(self, scope: tuple[str, str, str], owner: uuid.UUID) -> None:
+        while True:
+            await asyncio.sleep(RENEWED_SECONDS)
+            with suppress(RpcError):  # the next time comes before the lease is over
+                await self._database.fetch(RENEW, *scope, owner, LEASE.total_seconds())
 
     async def _reserve(
         self, scope: tuple[str, str, str], owner: uuid.UUID, fingerprint: bytes

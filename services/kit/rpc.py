@@ -4,17 +4,20 @@ import functools
 import inspect
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Annotated, Any, Final, cast
 
 import pydantic
+import structlog
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response, StreamingResponse
 
 from services.kit.contract import Message, RpcMethod, RpcService
-from services.kit.errors import ErrorCode, FieldViolation, RpcError
+from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error
 from services.kit.idempotency import MAX_KEY_LENGTH, IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.identity import caller_of
+from services.kit.sidecar import SidecarError, unavailable
 
 Handler = Callable[..., Any]
 
@@ -22,6 +25,8 @@ EVENT_STREAM: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 RECORDS_STATE: Final = "idempotency"
 PARSED_STATE: Final = "rpc_message"
+log = structlog.get_logger()
+
 KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}"
 
 
@@ -54,6 +59,15 @@ class RpcRouter(APIRouter):
         path = self._service.path(method)
         self.add_api_route(path, endpoint, methods=["POST", "GET"], include_in_schema=False)
         return handler
+
+    @property
+    def sheddable_paths(self) -> list[str]:
+        """The paths of what begins work: under overload they are refused."""
+        return [
+            self._service.path(method)
+            for method in self._service.methods
+            if not method.internal and not method.completes
+        ]
 
     def verify_complete(self) -> None:
         """Fail where a method of the contract has no handler."""
@@ -167,9 +181,34 @@ def _stream(method: RpcMethod, handler: Handler) -> Handler:
         events: AsyncIterator[bytes] | None = await handler(request=message, **dependencies)
         if events is None:
             return Response(status_code=204)
-        return StreamingResponse(events, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+        return StreamingResponse(
+            ended_in_order(events), media_type=EVENT_STREAM, headers=STREAM_HEADERS
+        )
 
     return _endpoint(endpoint, method, handler)
+
+
+async def ended_in_order(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream whose failure midway is its last event, `error`: by then no status can say it any more.
+
+    The client resumes after the last id that it has seen, as after any cut.
+    """
+    async with aclosing(cast("AsyncGenerator[bytes]", events)) as open_events:
+        try:
+            async for piece in open_events:
+                yield piece
+        except Exception as error:
+            yield b"event: error\ndata: " + _shown(error).to_body().to_json() + b"\n\n"
+
+
+def _shown(error: Exception) -> RpcError:
+    if isinstance(error, RpcError):
+        return error
+    if isinstance(error, SidecarError):
+        log.warning("sidecar.failed", error=str(error))
+        return unavailable(error)
+    log.error("stream.failed", exc_info=error)
+    return internal_error()
 
 
 async def _as_reply(call: Callable[[], Awaitable[Message]]) -> StoredReply:

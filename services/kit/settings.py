@@ -25,7 +25,11 @@ class PlatformSettings(BaseSettings):
     environment: Environment = Field(default=Environment.LOCAL, validation_alias="YOCASO_ENV")
     bind: str = Field(default="127.0.0.1", validation_alias="YOCASO_BIND")
     app_port: int = Field(default=7100, validation_alias="APP_PORT", ge=1, le=65535)
-    app_token: SecretStr = Field(default=SecretStr(""), validation_alias="APP_API_TOKEN")
+    app_token: SecretStr = Field(
+        validation_alias="APP_API_TOKEN",
+        min_length=16,
+        description="What the app's own sidecar shows with every call; nobody else is served.",
+    )
     drain_seconds: float = Field(default=2.0, validation_alias="YOCASO_DRAIN_SECONDS", ge=0)
     database_url: SecretStr = Field(
         default=SecretStr("postgresql://127.0.0.1:6432/yocaso"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 from pydantic import BaseModel
 
+from services.kit.errors import ErrorCode, RpcError
 from services.kit.sidecar import SidecarError
 
 __all__ = [
@@ -33,7 +35,7 @@ I = TypeVar("I", bound=BaseModel)  # noqa: E741 - input
 O = TypeVar("O", bound=BaseModel)  # noqa: E741 - output
 
 MAX_PAYLOAD_BYTES: Final = 16_384
-"""Inputs and outputs are references; history stores every one of them."""
+"""Inputs and outputs are references; history stores every one of them, and a longer one is refused."""
 MAX_CONCURRENT_ACTIVITIES: Final = 256
 START_RETRY_SECONDS: Final = 0.5
 
@@ -75,8 +77,9 @@ class WorkflowContext:
 
         Raises:
             ActivityFailed: the activity raised, or its host could not be reached.
+            RpcError: PAYLOAD_TOO_LARGE; nothing was called.
         """
-        payload = value.model_dump(mode="json", exclude_none=True)
+        payload = _bounded(value, f"the input of {activity.name}")
         result = yield self._context.call_activity(
             activity.name, input=payload, app_id=activity.app_id
         )
@@ -112,7 +115,7 @@ class WorkflowHost:
 
         def run(context: DaprWorkflowContext, value: Any) -> Generator[Any, Any, Any]:
             result = yield from workflow(WorkflowContext(context), ref.input.model_validate(value))
-            return result.model_dump(mode="json", exclude_none=True)
+            return _bounded(result, f"the result of {ref.name}")
 
         self._runtime.register_workflow(run, name=ref.name)
 
@@ -126,7 +129,7 @@ class WorkflowHost:
             self._running.add(future)
             future.add_done_callback(self._running.discard)
             result = await asyncio.wrap_future(future)
-            return result.model_dump(mode="json", exclude_none=True)
+            return _bounded(result, f"the result of {ref.name}")
 
         self._runtime.register_activity(run, name=ref.name)
 
@@ -172,9 +175,14 @@ class LocalWorkflows:
         self._client: Any = DaprWorkflowClient(logger_options=LoggerOptions(log_level="WARNING"))
 
     async def start(self, name: str, instance_id: str, value: Any) -> None:
-        """Start a workflow under a business id; one that exists already is left as it is."""
+        """Start a workflow under a business id; one that exists already is left as it is.
+
+        Raises:
+            RpcError: PAYLOAD_TOO_LARGE; nothing was started.
+        """
+        payload = _bounded(value, f"the input of {name}")
         try:
-            await self._client.schedule_new_workflow(name, input=value, instance_id=instance_id)
+            await self._client.schedule_new_workflow(name, input=payload, instance_id=instance_id)
         except AioRpcError as error:
             if not _exists(error):
                 raise SidecarError(f"{error.code().name}: {error.details()}") from error
@@ -186,6 +194,20 @@ class LocalWorkflows:
         except AioRpcError as error:
             if error.code() is not StatusCode.NOT_FOUND and "no such instance" not in _text(error):
                 raise SidecarError(f"{error.code().name}: {error.details()}") from error
+
+
+def _bounded(value: Any, what: str) -> Any:
+    """A value as history stores it, unless it is too long for that."""
+    payload = (
+        value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
+    )
+    size = len(json.dumps(payload, ensure_ascii=False).encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise RpcError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"{what} has {size} bytes; {MAX_PAYLOAD_BYTES} are allowed: pass a reference.",
+        )
+    return payload
 
 
 def _text(error: AioRpcError) -> str:

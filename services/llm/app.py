@@ -11,13 +11,21 @@ from fastapi import FastAPI
 from services.contracts.access import Access
 from services.contracts.accounts import eraser_of
 from services.contracts.openapi import app_document
-from services.contracts.turns import RUN_TURN
+from services.contracts.turns import RUN_TURN, TURN_STREAM
 from services.kit.access_cache import AccessCache
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
 from services.kit.app import background, create_service, every
 from services.kit.clock import utc_now
 from services.kit.db import Database
-from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
+from services.kit.eventlog import (
+    ROWS_PER_BATCH,
+    Engine,
+    EventLog,
+    HostLease,
+    Purge,
+    Retention,
+    migrate_event_log,
+)
 from services.kit.guard import open_guard
 from services.kit.idempotency import IdempotencyRecords
 from services.kit.limits import SlidingWindows
@@ -36,7 +44,7 @@ from services.llm.rpc import Resources, provide, rpc
 from services.llm.settings import LlmSettings
 from services.llm.turns import TurnRunner, TurnService, UsageMeter
 
-PURGE_SECONDS: Final = 3600.0
+PURGE_SECONDS: Final = 60.0
 
 
 def create_app() -> FastAPI:
@@ -115,8 +123,17 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         stack, engine, runner, erasure, timedelta(seconds=settings.drain_seconds)
     )
     await stack.enter_async_context(
-        background(every(PURGE_SECONDS, records.purge, "purge idempotency"))
+        background(every(PURGE_SECONDS, _purge(database, records, settings).run, "purge"))
     )
+
+
+def _purge(database: Database, records: IdempotencyRecords, settings: LlmSettings) -> Purge:
+    turns = Retention(
+        TURN_STREAM,
+        events=timedelta(hours=settings.events_hours),
+        ending=timedelta(hours=settings.ending_hours),
+    )
+    return Purge(database, [turns], [functools.partial(records.purge, ROWS_PER_BATCH)])
 
 
 async def _open_guard(

@@ -29,6 +29,18 @@ class LlmSettings(PlatformSettings):
     kept_seconds: float = Field(
         default=60, ge=1, description="How long readers still see how a deleted turn ended."
     )
+    events_hours: float = Field(
+        default=24, gt=0, description="How long after its end a turn's events can be read again."
+    )
+    ending_hours: float = Field(
+        default=720, gt=0, description="How long the last of them, which says how it ended."
+    )
+
+    @model_validator(mode="after")
+    def _keep_endings(self) -> "LlmSettings":
+        if self.ending_hours < self.events_hours:
+            raise ValueError("LLM_ENDING_HOURS: must not be less than LLM_EVENTS_HOURS")
+        return self
 
     @model_validator(mode="after")
     def _fill_in(self) -> "LlmSettings":

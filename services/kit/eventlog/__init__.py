@@ -15,9 +15,11 @@ from services.kit.eventlog.records import (
     StoredEvent,
     StreamHead,
 )
+from services.kit.eventlog.retention import ROWS_PER_BATCH, Purge, Retention
 from services.kit.eventlog.segment import RetryLater, Segment
 
 __all__ = [
+    "ROWS_PER_BATCH",
     "Attempt",
     "DurableWork",
     "Endings",
@@ -26,6 +28,8 @@ __all__ = [
     "HostLease",
     "NewEvent",
     "NewStream",
+    "Purge",
+    "Retention",
     "RetryLater",
     "Segment",
     "StaleAttempt",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from services.kit.db import Database
+from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.hub import Hub, channel
 from services.kit.eventlog.records import Attempt, NewEvent, NewStream, StoredEvent, StreamHead
@@ -162,8 +163,17 @@ class EventLog:
     async def read(
         self, stream_id: str, after: int = 0, limit: int = READ_LIMIT
     ) -> list[StoredEvent]:
-        """Events after `after`, in order."""
+        """Events after `after`, in order.
+
+        Raises:
+            RpcError: OUT_OF_RANGE where the next of them is no longer kept.
+        """
         rows = await self._database.fetch(sql.READ, stream_id, after, limit)
+        if rows and rows[0][0] != after + 1:  # seq has no gaps, so what is missing was removed
+            raise RpcError(
+                ErrorCode.OUT_OF_RANGE,
+                f"after: the stream has ended, and its events before {rows[0][0]} are no longer kept.",
+            )
         return [StoredEvent(*row) for row in rows]
 
     async def follow(

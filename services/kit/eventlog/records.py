@@ -54,6 +54,8 @@ class StreamHead:
     kind: str
     owner: str
     subject: str
+    first_seq: int
+    """Where its events begin: later than 1 once the older ones are no longer kept."""
     last_seq: int
     attempt: int
     host: str | None

@@ -3,7 +3,7 @@
 from typing import Final
 
 HEAD_COLUMNS: Final = (
-    "id, kind, owner, subject, last_seq, attempt, host, deadline, closed_at, "
+    "id, kind, owner, subject, first_seq, last_seq, attempt, host, deadline, closed_at, "
     "cancel_requested_at, cancel_acknowledged_at"
 )
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from services.kit.db import Database
+from services.kit.errors import RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.records import NewEvent, StaleAttempt, StoredEvent
 
@@ -17,6 +18,10 @@ MAX_FLIGHTS: Final = 2
 """Transactions at once: one more than one, so that the next is prepared while the last is synced to disk."""
 MAX_APPENDS: Final = 128
 MAX_BYTES: Final = 1024 * 1024
+OUTCOME_UNKNOWN: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+)
 
 
 @dataclass(slots=True)
@@ -128,13 +133,11 @@ class Writer:
     async def _write(self, group: list[Append]) -> None:
         try:
             rows = await self._database.fetch(sql.APPEND, *_columns(group))
-        except asyncpg.PostgresError as error:
-            if len(group) > 1:  # the server refused it whole: a deadlock, or one append's fault
+        except BaseException as error:
+            if len(group) > 1 and _refused_whole(error):
                 for append in group:
                     await self._write([append])
-            else:
-                _fail(group, error)
-        except BaseException as error:
+                return
             _fail(group, error)
             if not isinstance(error, Exception):
                 raise
@@ -168,6 +171,12 @@ def _columns(group: list[Append]) -> list[Any]:
         [append.owed for append in group],
         *([event[column] for event in events] for column in range(5)),
     ]
+
+
+def _refused_whole(error: BaseException) -> bool:
+    """Whether the server certainly wrote nothing: for one append's fault, a lock, or a deadlock."""
+    cause = error.__cause__ if isinstance(error, RpcError) else error
+    return isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, OUTCOME_UNKNOWN)
 
 
 def _fail(group: list[Append], error: BaseException) -> None:

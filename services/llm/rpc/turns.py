@@ -25,6 +25,7 @@ from services.kit.access_cache import AccessCheck
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import StoredEvent
 from services.kit.identity import CallerIdentity
+from services.kit.overload import begun
 from services.kit.rpc import CallKey, LastEventId
 from services.kit.sse import follow_as_sse, to_json
 from services.llm.domain import conversation_object
@@ -40,6 +41,7 @@ async def send_message(
 ) -> SendMessageResponse:
     """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     ref = await using.turns.begin(request, caller, key)
+    begun()
     if not await using.turns.ended_within(ref.turn_id, SEND_TIMEOUT):
         raise RpcError(
             ErrorCode.DEADLINE_EXCEEDED, f"{ref.turn_id} is still running; follow its events."
@@ -94,10 +96,11 @@ async def list_events(
     request: ListEventsRequest, caller: CanView, using: With
 ) -> ListEventsResponse:
     """Events after a seq; waits for the first when there is none."""
-    await _require_stream(using, caller, request.conversation_id, request.turn_id, request.after)
+    await _require_turn(using, caller, request.conversation_id, request.turn_id)
+    closed = await _is_over(using, request.turn_id, request.after)
     events = await using.events.read(request.turn_id, request.after, request.limit)
-    closed = await _closed(using, request.turn_id, events, request)
     if not events and request.wait_seconds and not closed:
+        begun()
         events = await _first_batch(using, request)
         await _require_still(using, caller, request.conversation_id)
         closed = await _closed(using, request.turn_id, events, request)
@@ -113,10 +116,8 @@ async def stream_events(
     None (204) where the reader has seen the terminal event already.
     """
     after = request.after if last is None else last
-    await using.conversation(request.conversation_id).get_turn(
-        _ref(caller, request.conversation_id, request.turn_id)
-    )
-    if after and await _is_over(using, request.turn_id, after):
+    await _require_turn(using, caller, request.conversation_id, request.turn_id)
+    if await _is_over(using, request.turn_id, after):
         return None
     return _follow(using, caller, request.conversation_id, request.turn_id, after)
 
@@ -178,26 +179,26 @@ async def _is_over(using: Resources, turn_id: str, after: int) -> bool:
     """Whether nothing comes after `after` any more.
 
     Raises:
-        RpcError: OUT_OF_RANGE where `after` is in the stream's future.
+        RpcError: NOT_FOUND where the events are no longer kept; OUT_OF_RANGE where those after `after` are not, or
+            where `after` is in the stream's future.
     """
     head = await using.events.head(turn_id)
-    if after > (head.last_seq if head else 0):
+    if head is None:
+        raise not_found("stream of the turn")
+    if after > head.last_seq:
         raise RpcError(ErrorCode.OUT_OF_RANGE, "after: no event has this seq yet.")
-    return head is not None and head.closed_at is not None and after == head.last_seq
+    if after + 1 < head.first_seq:
+        raise RpcError(
+            ErrorCode.OUT_OF_RANGE, f"after: events before {head.first_seq} are no longer kept."
+        )
+    return head.closed_at is not None and after == head.last_seq
 
 
-async def _require_stream(
-    using: Resources, caller: CallerIdentity, conversation_id: str, turn_id: str, after: int
+async def _require_turn(
+    using: Resources, caller: CallerIdentity, conversation_id: str, turn_id: str
 ) -> None:
-    """The caller's turn has a stream, and `after` is not in its future.
-
-    Raises:
-        RpcError: NOT_FOUND; OUT_OF_RANGE.
-    """
+    """NOT_FOUND where it is no turn of the conversation that the caller may see."""
     await using.conversation(conversation_id).get_turn(_ref(caller, conversation_id, turn_id))
-    head = await using.events.head(turn_id)
-    if after > (head.last_seq if head else 0):
-        raise RpcError(ErrorCode.OUT_OF_RANGE, "after: no event has this seq yet.")
 
 
 async def _closed(

@@ -145,6 +145,10 @@ class TurnService:
                         return True
         except TimeoutError:
             pass
+        except RpcError as error:
+            if error.code is not ErrorCode.OUT_OF_RANGE:
+                raise
+            return True  # so long ago that only its end is kept
         return False
 
     def _conversation(self, ref: TurnRef) -> ConversationActorInterface:

@@ -105,10 +105,6 @@ async def test_only_the_sidecar_is_let_in(path: str, headers: list[Header], expe
     assert await status(app, path, headers) == expected
 
 
-async def test_without_a_token_in_the_settings_nobody_is_asked_for_one() -> None:
-    assert await status(SidecarToken(ok, "", ()), "/m", []) == 200
-
-
 @pytest.mark.parametrize(
     ("headers", "pieces", "expected"),
     [

@@ -17,7 +17,10 @@ class Sample(PlatformSettings):
 
 
 @requirement("kit:settings")
-@pytest.mark.parametrize(("variable", "value"), [("SAMPLE_LIMIT", "none"), ("APP_PORT", "0")])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SAMPLE_LIMIT", "none"), ("APP_PORT", "0"), ("APP_API_TOKEN", ""), ("APP_API_TOKEN", "x")],
+)
 def test_a_bad_value_is_refused_by_the_name_of_its_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,10 +33,20 @@ def test_a_bad_value_is_refused_by_the_name_of_its_variable(
 
 @requirement("kit:settings")
 def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_API_TOKEN", "canary")
+    monkeypatch.setenv("APP_API_TOKEN", "canary-canary-canary")
     settings = load_settings(Sample)
     assert "canary" not in repr(settings)
-    assert settings.app_token.get_secret_value() == "canary"
+    assert settings.app_token.get_secret_value() == "canary-canary-canary"
+
+
+@requirement("kit:app-token")
+def test_without_a_token_no_app_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("APP_API_TOKEN")
+    with pytest.raises(SystemExit):
+        load_settings(Sample)
+    assert capsys.readouterr().err.startswith("APP_API_TOKEN: ")
 
 
 def test_defaults_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,30 @@
+"""Where the events of a stream begin once the older ones are gone, and what is due to go."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add what the purge works by; the indexes name no column that an append changes."""
+    op.execute(
+        """
+        ALTER TABLE events.streams
+            ADD COLUMN first_seq bigint NOT NULL DEFAULT 1,
+            ADD COLUMN compacted boolean NOT NULL DEFAULT false
+        """
+    )
+    op.execute(
+        "CREATE INDEX streams_detailed ON events.streams (kind, closed_at) "
+        "WHERE closed_at IS NOT NULL AND NOT compacted"
+    )
+    op.execute(
+        "CREATE INDEX streams_compacted ON events.streams (kind, closed_at) "
+        "WHERE closed_at IS NOT NULL AND compacted"
+    )
+
+
+def downgrade() -> None:
+    """Forget it."""
+    op.execute("ALTER TABLE events.streams DROP COLUMN first_seq, DROP COLUMN compacted")

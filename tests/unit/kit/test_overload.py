@@ -1,0 +1,182 @@
+"""The door under overload: what is let in, who is refused, and that it opens again by itself."""
+
+import heapq
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from services.contracts.services import SERVICES
+from services.kit.overload import FEWEST, TARGET_SECONDS, Admission, Call, Shedding, begun
+from tests.requirements import requirement
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """Does so many calls per second, one after the other, for whoever is let in."""
+
+    def __init__(self, rate: float) -> None:
+        self.clock = Clock()
+        self.admission = Admission(self.clock)
+        self.rate = rate
+        self.served: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.delays: list[float] = []
+        self._free_at = 0.0
+        self._ends: list[tuple[float, int, Call, str]] = []
+
+    def offer(self, seconds: float, users: dict[str, float]) -> None:
+        """Calls of each user arrive at random, so many a second, whether answered or not."""
+        draw = random.Random(1)
+        arrivals = [(self.clock.now + draw.expovariate(rate), user) for user, rate in users.items()]
+        heapq.heapify(arrivals)
+        until = self.clock.now + seconds
+        while arrivals and arrivals[0][0] < until:
+            at, user = heapq.heappop(arrivals)
+            self._finish(at)
+            self.clock.now = at
+            self._arrive(user)
+            heapq.heappush(arrivals, (at + draw.expovariate(users[user]), user))
+        self._finish(until)
+        self.clock.now = until
+
+    def _arrive(self, user: str) -> None:
+        call = self.admission.admit(user.encode())
+        if call is None:
+            self.refused[user] += 1
+            return
+        self._free_at = max(self._free_at, self.clock.now) + 1 / self.rate
+        heapq.heappush(self._ends, (self._free_at, id(call), call, user))
+
+    def _finish(self, until: float) -> None:
+        while self._ends and self._ends[0][0] <= until:
+            self.clock.now, _, call, user = heapq.heappop(self._ends)
+            self.served[user] += 1
+            self.delays.append(self.clock.now - call.since)
+            call.begun()
+
+
+@requirement("kit:overload")
+def test_three_times_the_load_is_served_at_the_rate_of_the_peak_without_a_queue() -> None:
+    server = Server(300)
+    server.offer(60, {f"u{number}": 150.0 for number in range(6)})
+    assert server.served.total() > 0.95 * 300 * 60
+    late = sorted(server.delays[len(server.delays) // 10 :])
+    assert late[int(len(late) * 0.99)] < 4 * TARGET_SECONDS
+
+
+@requirement("kit:overload")
+def test_a_user_with_few_calls_is_let_in_beside_one_with_very_many() -> None:
+    server = Server(300)
+    server.offer(20, {"heavy": 900.0, "light": 10.0})
+    assert server.refused["heavy"] > 1000
+    assert server.refused["light"] <= 0.02 * server.served["light"]
+
+
+def test_very_many_users_with_a_call_each_are_bounded_too() -> None:
+    server = Server(300)
+    server.offer(20, {f"u{number}": 1.0 for number in range(900)})
+    assert server.served.total() > 0.9 * 300 * 20
+    assert max(server.delays[len(server.delays) // 2 :]) < 1
+
+
+@requirement("kit:overload")
+def test_after_the_overload_nobody_is_refused_any_more() -> None:
+    server = Server(300)
+    server.offer(10, {"a": 900.0})
+    server.offer(5, {"a": 100.0})
+    before = server.refused.total()
+    server.offer(20, {"a": 100.0})
+    assert server.refused.total() == before
+    assert server.admission.limit == math.inf
+
+
+def test_below_its_capacity_a_burst_is_let_in() -> None:
+    server = Server(300)
+    server.offer(0.05, {"a": 4000.0})
+    assert not server.refused
+
+
+def test_a_slow_method_alone_is_no_overload() -> None:
+    clock = Clock()
+    admission = Admission(clock)
+    for _ in range(200):
+        slow, quick = admission.admit(b"a"), admission.admit(b"b")
+        assert slow is not None
+        assert quick is not None
+        clock.now += 0.01
+        quick.begun()
+        clock.now += 5
+        slow.begun()
+    assert admission.limit == math.inf
+
+
+def test_where_nothing_is_answered_any_more_no_more_is_let_in() -> None:
+    clock = Clock()
+    admission = Admission(clock)
+    calls = [admission.admit(b"a") for _ in range(FEWEST)]
+    clock.now += 2
+    assert admission.admit(b"a") is None
+    for call in calls:
+        assert call is not None
+        call.ended()
+    assert admission.admit(b"a") is not None
+
+
+async def served(app: Callable, path: str) -> list[Message]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": [(b"x-user-id", b"alice")]}
+    await app(scope, receive, send)
+    return sent
+
+
+@requirement("kit:overload")
+async def test_what_completes_work_comes_in_and_the_rest_is_told_when_to_come_back() -> None:
+    async def ok(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    admission = Admission()
+    admission.limit = 0
+    door = Shedding(ok, ["/s/Begin"], admission)
+    assert (await served(door, "/s/Complete"))[0]["status"] == 200
+    refused = (await served(door, "/s/Begin"))[0]
+    assert refused["status"] == 503
+    assert {b"retry-after", b"x-overloaded"} <= dict(refused["headers"]).keys()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_call_that_only_waits_or_is_answered_holds_no_place(answers: bool) -> None:
+    admission = Admission()
+    places: list[int] = []
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        if answers:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        else:
+            begun()
+        places.append(admission._total)
+
+    await served(Shedding(stream, ["/s/Stream"], admission), "/s/Stream")
+    assert (places, admission._total) == ([0], 0)
+
+
+def test_only_what_users_begin_is_ever_refused() -> None:
+    completing = [m.name for each in SERVICES for m in each.methods if m.completes]
+    assert completing == ["CancelTurn"]
