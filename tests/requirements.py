@@ -198,6 +198,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
+    "kit:actor-in-place": (
+        ARCHITECTURE,
+        "An actor that is active in the calling process is called there, under the same lock and with the same Reply.",
+    ),
     "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),
     "kit:segments": (
         ISSUE,
