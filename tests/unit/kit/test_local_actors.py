@@ -1,7 +1,6 @@
 """Calls of actors that are active in the calling process."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -86,12 +85,12 @@ def transport() -> Transport:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that the test sets, under the registry of active actors."""
     time = [0.0]
     registry: ActiveActors[Any] = ActiveActors(lambda: time[0])
     monkeypatch.setattr(kit_actors, "_active", registry)
-    yield time
+    return time
 
 
 @pytest.fixture
@@ -168,7 +167,7 @@ async def test_calls_in_place_and_by_the_sidecar_run_one_at_a_time(
 ) -> None:
     data = PydanticSerializer().serialize(Words(said=["remote"]))
     calls = [echo.say(Words(said=["local"])) for _ in range(5)]
-    calls += [transport.invoke_actor("EchoActor", "one", "Say", data) for _ in range(5)]  # type: ignore[misc]
+    calls += [transport.invoke_actor("EchoActor", "one", "Say", data) for _ in range(5)]
     await asyncio.gather(*calls)
     assert active().most_inside == 1
     assert len(active().kept) == 11
