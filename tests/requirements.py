@@ -198,6 +198,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
+    "kit:group-commit": (
+        ISSUE,
+        "Commits of one moment share a transaction; each keeps its own conditions and its own outcome.",
+    ),
     "kit:actor-in-place": (
         ARCHITECTURE,
         "An actor that is active in the calling process is called there, under the same lock and with the same Reply.",
