@@ -198,6 +198,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
+    "kit:large-reads": (ISSUE, "Rows that exceed one message of the sidecar are read in parts."),
     "kit:group-commit": (
         ISSUE,
         "Commits of one moment share a transaction; each keeps its own conditions and its own outcome.",

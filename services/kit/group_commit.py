@@ -21,7 +21,7 @@ class _Member:
     """One caller's transaction."""
 
     writes: Sequence[StateWrite]
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.Future[None]())
+    done: asyncio.Future[None] = field(default_factory=asyncio.Future[None])
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ from grpc.aio import AioRpcError
 
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.group_commit import GatheredReads, GroupCommit
-from services.kit.state_rows import SidecarError, StateWrite, StoredValue, WriteMode
+from services.kit.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
 from services.kit.telemetry import current_traceparent
 
 __all__ = [
@@ -72,9 +72,22 @@ class Sidecar:
         return StoredValue(key, response.data, response.etag)
 
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
-        """Read rows in the order of `keys`; a missing row has no data."""
+        """Read rows in the order of `keys`; a missing row has no data.
+
+        Rows that do not fit into one message are read in halves, so that any number of them can be read that can be
+        read one by one.
+        """
         if not keys:
             return []
+        try:
+            return await self._read_at_once(keys)
+        except TooLarge:
+            if len(keys) == 1:
+                raise
+        half = len(keys) // 2
+        return [*await self.read_many(keys[:half]), *await self.read_many(keys[half:])]
+
+    async def _read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
         request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
         response = await self._call(self._stub.GetBulkState, request)
         found: dict[str, Any] = {}
@@ -111,10 +124,9 @@ class Sidecar:
         try:
             return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
         except AioRpcError as error:
+            kind = TooLarge if error.code() is StatusCode.RESOURCE_EXHAUSTED else SidecarError
             answered = error.code() not in NO_ANSWER
-            raise SidecarError(
-                f"{error.code().name}: {error.details()}", answered=answered
-            ) from error
+            raise kind(f"{error.code().name}: {error.details()}", answered=answered) from error
 
 
 def unavailable(error: Exception) -> RpcError:

@@ -15,6 +15,10 @@ class SidecarError(Exception):
         self.answered = answered
 
 
+class TooLarge(SidecarError):
+    """The request or its answer is longer than a message may be (4 MiB)."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredValue:
     """A state row and the ETag under which it was read; `data` is empty where there is no row."""

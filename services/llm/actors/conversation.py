@@ -52,7 +52,8 @@ from services.llm.domain import (
 )
 from services.llm.ports import Ownership, TurnStreams
 
-PAGE_CHARS: Final = 1024 * 1024
+PAGE_BYTES: Final = 1024 * 1024
+"""How long a page of messages may be on the wire; one message is always in it."""
 PURGE: Final = "purge"
 PURGE_PERIOD: Final = timedelta(seconds=5)
 PURGE_ROWS: Final = 100
@@ -151,9 +152,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         scope = f"messages/{self.entity_id}/{request.order}"
         sequence = _page(state.last_seq, request, scope)
         messages: list[ChatMessage] = []
-        room = PAGE_CHARS
+        room = PAGE_BYTES
         for message in await self._messages(sequence):
-            room -= len(message.text)
+            room -= len(message.to_json())
             if messages and room < 0:
                 break
             messages.append(message)

@@ -3,20 +3,17 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from services.cli.stack import Stack
+from tests.component.kit.conftest import SECOND
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
-OFFSET = 15_000
 APP = "workflows"
-SECOND = "workflows-2"
-TEMPLATE = Path(__file__).parent / "actors" / "dapr.yaml"
 LEDGERS = 12
 
 
@@ -57,20 +54,6 @@ class Ledgers:
         url = f"{self._stack.url(host)}/actors/LedgerActor/{ledger}"
         async with self._session.delete(url, headers=headers) as reply:
             assert reply.status == 200, await reply.text()
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The app with its sidecar, and servers."""
-    stack = Stack(
-        tmp_path_factory.mktemp("actors"),
-        port_offset=OFFSET,
-        dapr_yaml=TEMPLATE,
-        unsupervised=(SECOND, f"{SECOND}-daprd"),
-    )
-    stack.start(seconds=90)
-    yield stack
-    stack.stop()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Transactions and reads that are merged: each caller gets the outcome that its own would have had."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -57,14 +57,16 @@ async def store() -> Store:
 
 
 @pytest.fixture
-async def group(store: Store) -> GroupCommit:
+async def group(store: Store) -> AsyncIterator[GroupCommit]:
     """A group whose places are all taken by transactions that are under way."""
     group = GroupCommit(store.write)
-    for number in range(MAX_IN_FLIGHT):
-        asyncio.ensure_future(group.write([row(f"first-{number}")]))
+    first = [group.write([row(f"first-{number}")]) for number in range(MAX_IN_FLIGHT)]
+    under_way = [asyncio.ensure_future(each) for each in first]
     await wait_until(lambda: len(store.transactions) == MAX_IN_FLIGHT)
     store.transactions.clear()
-    return group
+    yield group
+    store.open.set()
+    await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def written(
