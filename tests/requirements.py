@@ -24,6 +24,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ISSUE,
         "A deleted conversation is gone with its messages, and a message to it is NOT_FOUND.",
     ),
+    "conversations:delete-again": (
+        ISSUE,
+        "A deletion whose outcome is unknown is repeated with success, with or without key.",
+    ),
     "conversations:list": (ISSUE, "Pages have limits, opaque cursors and a stable order."),
     "conversations:messages": (ISSUE, "Messages are listed in both directions with cursors."),
     "conversations:append": (ISSUE, "A message is stored without asking the model."),

@@ -97,11 +97,13 @@ class DomainActor(Actor):
     """
 
     _locks: ClassVar[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
+    _tasks: ClassVar[set[asyncio.Task[None]]] = set()
 
     def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId) -> None:
         super().__init__(ctx, actor_id)
         key = f"{type(self).__name__}/{actor_id.id}"
         self._lock = self._locks.setdefault(key, asyncio.Lock())
+        self._background: asyncio.Task[None] | None = None
 
     @override
     async def _on_activate(self) -> None:
@@ -144,6 +146,25 @@ class DomainActor(Actor):
                     self.forget()
                     raise
         raise SidecarError("another owner of the actor keeps writing")
+
+    def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what calls other actors or apps, after this turn and one at a time.
+
+        A turn that waits for another actor keeps this one locked; if that one waits for this, both stand still.
+        For the work of a reminder: it comes again where the work failed or the process died.
+        """
+        if self._background is None or self._background.done():
+            self._background = asyncio.create_task(self._attempted(work))
+            self._tasks.add(self._background)
+            self._background.add_done_callback(self._tasks.discard)
+
+    async def _attempted(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (RpcError, SidecarError) as error:
+            log.warning("actor.background_failed", actor=type(self).__name__, error=str(error))
+        except Exception:
+            log.exception("actor.background_failed", actor=type(self).__name__)
 
 
 _active: Final[ActiveActors[DomainActor]] = ActiveActors()

@@ -1,11 +1,10 @@
 """A conversation whose messages together are longer than one message of a sidecar may be."""
 
-import aiohttp
 import asyncpg
 import pytest
 
 from tests.bench.figures import closed_loop
-from tests.e2e.talk import ask
+from tests.e2e.talk import ask, forgotten
 from tests.e2e.test_conversations import all_pages
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
@@ -33,10 +32,7 @@ async def test_a_conversation_of_many_large_messages_is_listed_continued_and_rem
     assert all(message["text"] == LARGE for message in listed)
 
     # An actor that has to read everything anew.
-    token = {"dapr-api-token": platform.stack.app_token("llm")}
-    url = f"{platform.stack.url('llm')}/actors/ConversationActor/{conversation}"
-    async with aiohttp.ClientSession() as session, session.delete(url, headers=token) as reply:
-        assert reply.status == 200
+    await forgotten(platform, "ConversationActor", conversation)
     await ask(alice, conversation, "and now?")
 
     await alice.must("DeleteConversation", conversationId=conversation)

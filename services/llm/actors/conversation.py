@@ -10,6 +10,7 @@ from typing_extensions import override
 from services.contracts.conversations import (
     ChatMessage,
     Conversation,
+    CreateConversationRequest,
     ListMessagesRequest,
     ListMessagesResponse,
     Role,
@@ -25,10 +26,9 @@ from services.contracts.turns import (
     CompletedTurn,
     CompleteTurnCommand,
     ConversationActorInterface,
-    ConversationManagerActorInterface,
     CreateConversationCommand,
+    DeleteConversationCommand,
     DeletedConversation,
-    IndexEntry,
     PromptMessage,
     TurnAnswer,
     TurnContext,
@@ -36,17 +36,20 @@ from services.contracts.turns import (
 )
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
 from services.kit.clock import Clock
-from services.kit.cursors import decode_cursor, encode_cursor
+from services.kit.cursors import encode_cursor
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState, read_heads
+from services.llm.actors.pages import page_of
+from services.llm.actors.purge import Purge
+from services.llm.actors.purge import message_row as _message_row
+from services.llm.actors.purge import turn_row as _turn_row
 from services.llm.domain import (
     CONTEXT_MESSAGES,
     ConversationState,
     TurnRecord,
     context_window,
-    conversation_object,
     request_cancel,
     require_same,
 )
@@ -54,9 +57,9 @@ from services.llm.ports import Ownership, TurnStreams
 
 PAGE_BYTES: Final = 1024 * 1024
 """How long a page of messages may be on the wire; one message is always in it."""
+_NOTHING: Final = CreateConversationRequest()
 PURGE: Final = "purge"
 PURGE_PERIOD: Final = timedelta(seconds=5)
-PURGE_ROWS: Final = 100
 
 
 class _MessageAt(BaseModel):
@@ -81,9 +84,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         super().__init__(ctx, actor_id)
         self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
         self._recent: dict[int, ChatMessage] = {}  # rows never change once written
-        self._actors = actors
-        self._streams = streams
-        self._access = access
+        self._purge = Purge(self._state, actors, streams, access)
         self._clock = clock
 
     @override
@@ -105,6 +106,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
                 self._clock(),
             )
             await self._state.commit(state)
+        elif (
+            state.is_purged
+        ):  # an old key: what it entered into the index goes as the conversation went
+            await self._purge_again(state, command.user_id, command.position)
         state.require_owner(command.user_id)
         return state.view()
 
@@ -122,10 +127,17 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return state.view()
 
     @override
-    async def delete(self) -> DeletedConversation:
-        """Mark it deleted; the reminder comes first, so that nothing is left behind for ever."""
-        state = await self._living()
-        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
+    async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
+        """Mark it deleted; repeatable. The reminder comes first, so that nothing is left behind for ever."""
+        state = await self._state.load()
+        if state is None and command.position is None:
+            raise not_found("conversation")
+        if state is not None and state.deleted:
+            if state.is_purged and command.position is not None:
+                await self._purge_again(state, command.user_id, command.position)
+            return DeletedConversation(turn_ids=[])
+        state = state.model_copy() if state else self._never_created(command)
+        await self._remind()
         stopping = state.delete(self._clock())
         await self._state.commit(state)
         return DeletedConversation(turn_ids=stopping)
@@ -150,7 +162,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """A page of messages."""
         state = await self._living()
         scope = f"messages/{self.entity_id}/{request.order}"
-        sequence = _page(state.last_seq, request, scope)
+        sequence = page_of(state.last_seq, request, scope)
         messages: list[ChatMessage] = []
         room = PAGE_BYTES
         for message in await self._messages(sequence):
@@ -253,7 +265,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """Remove what a deleted conversation left behind, some at a time."""
         del state, due_time, period, ttl
         if name == PURGE:
-            await self.exclusively(self._purge)
+            self.in_background(self._purge_some)
 
     async def _context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
         history = context_window(await self._latest(record.turn.user_message_seq or state.last_seq))
@@ -295,35 +307,37 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     async def _latest(self, last_seq: int) -> list[ChatMessage]:
         return await self._messages(range(max(1, last_seq - CONTEXT_MESSAGES + 1), last_seq + 1))
 
-    async def _purge(self) -> None:
-        state = await self._state.load()
-        if state is None or not state.deleted:
-            await self.unregister_reminder(PURGE)
-            return
-        turns, left = await self._streams.purge(self.entity_id)
-        if turns:
-            await self._state.drop(_turn_row(turn_id) for turn_id in turns)
-        if state.last_seq > 0:
-            first = max(1, state.last_seq - PURGE_ROWS + 1)
-            found = await self._messages(range(first, state.last_seq + 1))
-            gone = [_message_row(seq) for seq in range(first, state.last_seq + 1)]
-            gone += [f"message-id/{message.message_id}" for message in found]
-            state.last_seq = first - 1
-            await self._state.commit(state, remove=gone)
-        elif not left:
-            await self._leave(state)
-            await self.unregister_reminder(PURGE)
+    def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
+        """An entry in the index with nothing behind it leaves as if there were."""
+        user_id, position, request = command.user_id, command.position or 0, _NOTHING
+        return ConversationState.create(self.entity_id, user_id, position, request, self._clock())
 
-    async def _leave(self, state: ConversationState) -> None:
-        """Out of the owner's index, then out of the facts: the owner may have been mending, and made them again."""
-        if not state.owner:
+    async def _purge_some(self) -> None:
+        state: ConversationState | None = await self.exclusively(self._to_purge)
+        if state is None:
             return
-        manager = self._actors.get(ConversationManagerActorInterface, state.owner)
-        await manager.remove(IndexEntry(position=state.position, conversation_id=self.entity_id))
-        await failpoint("conversation.before_forget")
-        await self._access.forget(conversation_object(self.entity_id))
-        state.owner = ""
-        await self._state.commit(state)
+        turns, left = await self._purge.streams(self.entity_id)
+        if await self.exclusively(lambda: self._purge.remove_rows(turns)) or left:
+            return
+        await self._purge.leave(state)
+        if await self.exclusively(lambda: self._purge.remove_mark(state)):
+            await self.exclusively(self._to_purge)
+
+    async def _to_purge(self) -> ConversationState | None:
+        state = await self._state.load()
+        if state is None or not state.deleted or state.is_purged:
+            await self.unregister_reminder(PURGE)
+            return None
+        return state.model_copy()
+
+    async def _purge_again(self, state: ConversationState, user_id: str, position: int) -> None:
+        await self._remind()
+        again = state.model_copy()
+        again.owner, again.position = user_id, position
+        await self._state.commit(again)
+
+    async def _remind(self) -> None:
+        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
 
     async def _living(self) -> ConversationState:
         state = await self._state.load()
@@ -380,22 +394,5 @@ def _prefix(conversation_id: str) -> str:
     return f"ConversationActor/{conversation_id}"
 
 
-def _message_row(seq: int) -> str:
-    return f"message/{seq}"
-
-
-def _turn_row(turn_id: str) -> str:
-    return f"turn/{turn_id}"
-
-
 def _message_id(turn_id: str, role: Role) -> str:
     return f"msg_{turn_id.removeprefix('turn_')}_{role.lower()}"
-
-
-def _page(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
-    after = decode_cursor(scope, request.cursor) if request.cursor else None
-    if request.order is SortOrder.ASCENDING:
-        first = (after or 0) + 1
-        return range(first, min(first + request.limit, last_seq + 1))
-    first = (after or last_seq + 1) - 1
-    return range(first, max(first - request.limit, 0), -1)
