@@ -203,6 +203,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
     "kit:large-reads": (ISSUE, "Rows that exceed one message of the sidecar are read in parts."),
+    "kit:frozen-owner": (
+        ISSUE,
+        "An owner that freezes amid a transaction keeps its actors' rows locked for less than 10 s.",
+    ),
     "kit:group-commit": (
         ISSUE,
         "Commits of one moment share a transaction; each keeps its own conditions and its own outcome.",

@@ -1,12 +1,15 @@
-"""What one message of the sidecar cannot hold is read all the same."""
+"""State on a real sidecar: what one message cannot hold, and rows that a frozen owner keeps locked."""
 
 import uuid
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
+from pydantic import BaseModel
 
 from services.cli.stack import Stack
 from services.kit.sidecar import Sidecar, SidecarError, StateWrite
+from services.kit.state import DurableState
 from tests.requirements import requirement
 
 ROWS = 120
@@ -46,3 +49,53 @@ async def test_a_transaction_that_no_message_could_hold_is_refused_whole(
     with pytest.raises(SidecarError):
         await sidecar.write([StateWrite(key, b"1"), StateWrite(f"{key}/b", b"1" * 5 * 1024 * 1024)])
     assert (await sidecar.read(key)).data == b""
+
+
+class Count(BaseModel):
+    """A head."""
+
+    count: int
+
+
+async def hold_head(url: str, prefix: str) -> asyncpg.Connection:
+    """A session that has locked an actor's head and says nothing more, as one of a frozen sidecar."""
+    holder = await asyncpg.connect(url)
+    await holder.execute("BEGIN")
+    locked = await holder.fetch(
+        "SELECT 1 FROM dapr.state WHERE key LIKE '%' || $1 FOR UPDATE", f"{prefix}/head"
+    )
+    assert len(locked) == 1
+    return holder
+
+
+@requirement("kit:frozen-owner")
+async def test_an_append_outlives_an_owner_that_froze_with_the_head_locked(
+    stack: Stack, sidecar: Sidecar
+) -> None:
+    prefix = f"Frozen/{uuid.uuid4().hex}"
+    state = DurableState(sidecar, prefix, Count)
+    await state.load()
+    await state.commit(Count(count=1))
+    holder = await hold_head(stack.environment.secrets["postgresConnectionString"], prefix)
+    await state.load()
+    await state.commit(Count(count=2))  # within the 15 s that a call may take
+    assert await state.load() == Count(count=2)
+    holder.terminate()
+
+
+@requirement("kit:frozen-owner")
+async def test_the_sidecar_does_not_wait_for_a_lock_until_its_caller_gives_up(
+    stack: Stack, sidecar: Sidecar
+) -> None:
+    prefix = f"Frozen/{uuid.uuid4().hex}"
+    state = DurableState(sidecar, prefix, Count)
+    await state.load()
+    await state.commit(Count(count=1))
+    await state.load()
+    holder = await hold_head(stack.database_url(), prefix)  # nothing ends this session
+    with pytest.raises(SidecarError) as refused:
+        await state.commit(Count(count=2))
+    assert refused.value.answered
+    holder.terminate()
+    assert await state.load() == Count(count=1)
+    await state.commit(Count(count=2))
