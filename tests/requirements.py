@@ -24,10 +24,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ISSUE,
         "A deleted conversation is gone with its messages, and a message to it is NOT_FOUND.",
     ),
-    "conversations:delete-again": (
-        ISSUE,
-        "A deletion whose outcome is unknown is repeated with success, with or without key.",
-    ),
+    "conversations:delete-again": (ISSUE, "A deletion is repeated with success by the owner."),
     "conversations:list": (ISSUE, "Pages have limits, opaque cursors and a stable order."),
     "conversations:messages": (ISSUE, "Messages are listed in both directions with cursors."),
     "conversations:append": (ISSUE, "A message is stored without asking the model."),
@@ -203,18 +200,12 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
     "kit:large-reads": (ISSUE, "Rows that exceed one message of the sidecar are read in parts."),
-    "kit:frozen-owner": (
-        ISSUE,
-        "An owner that freezes amid a transaction keeps its actors' rows locked for less than 10 s.",
-    ),
+    "kit:frozen-owner": (ISSUE, "A frozen owner keeps its actors' rows locked for less than 10 s."),
     "kit:group-commit": (
         ISSUE,
-        "Commits of one moment share a transaction; each keeps its own conditions and its own outcome.",
+        "Commits share a transaction; each keeps its conditions and outcome.",
     ),
-    "kit:actor-in-place": (
-        ARCHITECTURE,
-        "An actor that is active in the calling process is called there, under the same lock and with the same Reply.",
-    ),
+    "kit:actor-in-place": (ARCHITECTURE, "An actor that is active here is called without sidecar."),
     "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),
     "kit:segments": (
         ISSUE,
