@@ -39,7 +39,7 @@ async def test_a_conversation_of_many_large_messages_is_listed_continued_and_rem
 
     async def rows() -> int:
         like = f"%ConversationActor/{conversation}/message%"
-        return await database.fetchval("SELECT count(*) FROM dapr.state WHERE key LIKE $1", like)
+        return len(await database.fetch("SELECT 1 FROM dapr.state WHERE key LIKE $1", like))
 
     async def removed() -> bool:
         return await rows() == 0
