@@ -24,6 +24,7 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ISSUE,
         "A deleted conversation is gone with its messages, and a message to it is NOT_FOUND.",
     ),
+    "conversations:delete-again": (ISSUE, "The owner may repeat a deletion."),
     "conversations:list": (ISSUE, "Pages have limits, opaque cursors and a stable order."),
     "conversations:messages": (ISSUE, "Messages are listed in both directions with cursors."),
     "conversations:append": (ISSUE, "A message is stored without asking the model."),
@@ -207,6 +208,10 @@ REQUIREMENTS: Final[dict[str, tuple[str, str]]] = {
         ARCHITECTURE,
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
+    "kit:large-reads": (ISSUE, "Rows beyond one message are read in parts."),
+    "kit:frozen-owner": (ISSUE, "A frozen owner keeps rows locked for less than 10 s."),
+    "kit:group-commit": (ISSUE, "Commits of one moment share a transaction."),
+    "kit:actor-in-place": (ARCHITECTURE, "An active actor is called in place."),
     "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),
     "kit:segments": (
         ISSUE,

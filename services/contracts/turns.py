@@ -134,6 +134,16 @@ class TurnAnswer(BaseModel):
     message: ChatMessage | None = None
 
 
+class DeleteConversationCommand(BaseModel):
+    """Delete a conversation; repeatable.
+
+    Erasure names the `position` that it found in the user's index: an entry goes even if nothing is behind it.
+    """
+
+    user_id: str
+    position: int | None = None
+
+
 class DeletedConversation(BaseModel):
     """A conversation that is no more, and the turns that must stop."""
 
@@ -167,7 +177,12 @@ class ConversationManagerActorInterface(ActorInterface):
 
     @actormethod(name="BeginCreate")
     async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
-        """Enter a conversation into the index, before it exists; a reminder completes what is left half done."""
+        """Enter a conversation into the index, before it exists; a reminder reconciles what is left half done."""
+        ...
+
+    @actormethod(name="FinishCreate")
+    async def finish_create(self, entry: IndexEntry) -> None:
+        """The conversation exists and its owner has access; nothing is left to reconcile."""
         ...
 
     @actormethod(name="ListIds")
@@ -205,7 +220,7 @@ class ConversationActorInterface(ActorInterface):
         ...
 
     @actormethod(name="Delete")
-    async def delete(self) -> DeletedConversation:
+    async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
         """Mark it deleted; a reminder removes what it leaves behind."""
         ...
 

@@ -25,9 +25,11 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from services.kit.active_actors import ActiveActors
 from services.kit.errors import ErrorStatus, RpcError, internal_error
-from services.kit.sidecar import Sidecar, SidecarError, unavailable
+from services.kit.sidecar import CALL_TIMEOUT_SECONDS, Sidecar, SidecarError, unavailable
 from services.kit.state import StateConflict
+from services.kit.telemetry import span
 
 __all__ = [
     "ActorId",
@@ -47,6 +49,8 @@ Method = Callable[..., Awaitable[Any]]
 METHOD_PATH: Final = "/actors/{type}/{id}/method/{method}"
 MAX_DECISIONS: Final = 5
 """How often one call decides again after another owner of the same actor wrote first."""
+DRAIN: Final = timedelta(seconds=5)
+"""How long a deactivation waits for calls that are under way, whether they came by the sidecar or in place."""
 
 log = structlog.get_logger()
 
@@ -93,11 +97,26 @@ class DomainActor(Actor):
     """
 
     _locks: ClassVar[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
+    _tasks: ClassVar[set[asyncio.Task[None]]] = set()
 
     def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId) -> None:
         super().__init__(ctx, actor_id)
         key = f"{type(self).__name__}/{actor_id.id}"
         self._lock = self._locks.setdefault(key, asyncio.Lock())
+        self._background: asyncio.Task[None] | None = None
+
+    @override
+    async def _on_activate(self) -> None:
+        _active.add(type(self).__name__, self.entity_id, self)
+
+    @override
+    async def _on_deactivate(self) -> None:
+        _active.remove(type(self).__name__, self.entity_id)
+        try:
+            async with asyncio.timeout(DRAIN.total_seconds()), self._lock:
+                pass  # whoever called in place has its turn before another host gets the actor
+        except TimeoutError:
+            log.warning("actor.drain_timed_out", actor=type(self).__name__)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -127,6 +146,28 @@ class DomainActor(Actor):
                     self.forget()
                     raise
         raise SidecarError("another owner of the actor keeps writing")
+
+    def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what calls other actors or apps, after this turn and one at a time.
+
+        A turn that waits for another actor keeps this one locked; if that one waits for this, both stand still.
+        For the work of a reminder: it comes again where the work failed or the process died.
+        """
+        if self._background is None or self._background.done():
+            self._background = asyncio.create_task(self._attempted(work))
+            self._tasks.add(self._background)
+            self._background.add_done_callback(self._tasks.discard)
+
+    async def _attempted(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except (RpcError, SidecarError) as error:
+            log.warning("actor.background_failed", actor=type(self).__name__, error=str(error))
+        except Exception:
+            log.exception("actor.background_failed", actor=type(self).__name__)
+
+
+_active: Final[ActiveActors[DomainActor]] = ActiveActors()
 
 
 def _interface_methods(cls: type) -> list[str]:
@@ -160,34 +201,59 @@ def _guarded(method: Method) -> Method:
 
 
 class _Call:
-    """One method of an actor, ready to be called."""
+    """One method of an actor, ready to be called: in place where the actor is active here, else by the sidecar."""
 
-    def __init__(self, sidecar: Sidecar, actor_type: str, wire_name: str, response: Any) -> None:
+    def __init__(
+        self, sidecar: Sidecar, actor_type: str, name: str, wire_name: str, response: Any
+    ) -> None:
         self._sidecar = sidecar
         self._actor_type = actor_type
+        self._name = name
         self._wire_name = wire_name
         self._response = TypeAdapter(response) if response is not type(None) else None
+        self._under_way: set[asyncio.Task[Reply]] = set()
 
     async def __call__(self, actor_id: str, request: BaseModel | None) -> Any:
-        body = (
-            request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
-        )
-        try:
-            data = await self._sidecar.invoke_actor(
-                self._actor_type, actor_id, self._wire_name, body
-            )
-        except SidecarError as error:
-            log.warning(
-                "actor.unreachable",
-                actor=self._actor_type,
-                method=self._wire_name,
-                error=str(error),
-            )
-            raise unavailable(error) from error
-        reply = Reply.model_validate_json(data)
+        actor = _active.find(self._actor_type, actor_id)
+        with span(f"{self._actor_type}.{self._wire_name}", local=actor is not None):
+            try:
+                if actor is not None:
+                    reply = await self._in_place(actor, request)
+                else:
+                    reply = await self._by_sidecar(actor_id, request)
+            except (SidecarError, TimeoutError) as error:
+                log.warning(
+                    "actor.unreachable",
+                    actor=self._actor_type,
+                    method=self._wire_name,
+                    error=str(error),
+                )
+                raise unavailable(error) from error
         if reply.error is not None:
             raise RpcError.from_status(reply.error)
         return self._response.validate_python(reply.ok) if self._response else None
+
+    async def _by_sidecar(self, actor_id: str, request: BaseModel | None) -> Reply:
+        body = (
+            request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
+        )
+        data = await self._sidecar.invoke_actor(self._actor_type, actor_id, self._wire_name, body)
+        return Reply.model_validate_json(data)
+
+    async def _in_place(self, actor: DomainActor, request: BaseModel | None) -> Reply:
+        """Caller and actor share no object, and a caller that leaves does not cut the method in half."""
+        arguments = () if request is None else (type(request).model_validate(_plain(request)),)
+        task: asyncio.Task[Reply] = asyncio.create_task(getattr(actor, self._name)(*arguments))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            reply = await asyncio.shield(task)
+        return Reply.model_construct(ok=_plain(reply).get("ok"), error=reply.error)
+
+
+def _plain(message: BaseModel) -> dict[str, Any]:
+    """What the wire would carry, without its JSON: a third of the cost of a deep copy."""
+    return message.model_dump(by_alias=True, exclude_none=True)
 
 
 class _Proxy:
@@ -210,7 +276,7 @@ class _Proxy:
 
 
 class Actors:
-    """Calls actors through the sidecar's pooled connection; errors come back as `RpcError`."""
+    """Calls actors, those of this process in place, others by the sidecar; errors come back as `RpcError`."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
@@ -231,7 +297,7 @@ class Actors:
                 continue
             wire_name = getattr(function, "__actormethod__", name)
             response = get_type_hints(function).get("return", type(None))
-            calls[name] = _Call(self._sidecar, actor_type, wire_name, response)
+            calls[name] = _Call(self._sidecar, actor_type, name, wire_name, response)
         return calls
 
 
@@ -259,7 +325,7 @@ def host_actors(app: FastAPI) -> None:
         ActorRuntimeConfig(
             actor_idle_timeout=timedelta(minutes=10),
             actor_scan_interval=timedelta(seconds=30),
-            drain_ongoing_call_timeout=timedelta(seconds=5),
+            drain_ongoing_call_timeout=DRAIN,
             drain_rebalanced_actors=True,
         )
     )
@@ -284,5 +350,6 @@ class _ActorMethods:
         """Let the actor answer; what it refuses is in the answer."""
         named: dict[str, str] = scope["path_params"]
         body = await Request(scope, receive).body()
+        _active.confirm(named["type"], named["id"])
         answer = await ActorRuntime.dispatch(named["type"], named["id"], named["method"], body)
         await Response(answer, media_type="application/json")(scope, receive, send)

@@ -1,52 +1,36 @@
 """The connection to this app's own daprd: one pooled gRPC channel for state and actors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from dapr.clients.grpc._channel import create_aio_channel
 from dapr.proto import api_v1, common_v1
 from dapr.proto.runtime.v1 import dapr_pb2_grpc
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.group_commit import GatheredReads, GroupCommit
+from services.kit.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
 from services.kit.telemetry import current_traceparent
+
+__all__ = [
+    "CALL_TIMEOUT_SECONDS",
+    "Sidecar",
+    "SidecarError",
+    "StateWrite",
+    "StoredValue",
+    "WriteMode",
+    "unavailable",
+]
 
 STATE_STORE: Final = "statestore"
 CALL_TIMEOUT_SECONDS: Final = 15.0
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-
-
-class SidecarError(Exception):
-    """The sidecar, or what lies behind it, failed; the outcome of a write is unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredValue:
-    """A state row and the ETag under which it was read; `data` is empty where there is no row."""
-
-    key: str
-    data: bytes
-    etag: str
-
-
-class WriteMode(StrEnum):
-    """What a write demands of the row: nothing, that it is new, or that it still has an ETag."""
-
-    ANY = "ANY"
-    NEW = "NEW"
-    MATCH = "MATCH"
-
-
-@dataclass(frozen=True, slots=True)
-class StateWrite:
-    """One row of a transaction; `data` of None deletes it."""
-
-    key: str
-    data: bytes | None
-    mode: WriteMode = WriteMode.ANY
-    etag: str = ""
+NO_ANSWER: Final = frozenset(
+    {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
+)
+"""What gRPC says by itself where the sidecar said nothing."""
 
 
 class Sidecar:
@@ -55,6 +39,8 @@ class Sidecar:
     def __init__(self, address: str | None = None) -> None:
         self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
         self._stub: Any = dapr_pb2_grpc.DaprStub(self._channel)
+        self._group = GroupCommit(self.write)
+        self._reads = GatheredReads(self.read, self.read_many)
 
     @property
     def channel(self) -> Any:
@@ -86,9 +72,22 @@ class Sidecar:
         return StoredValue(key, response.data, response.etag)
 
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
-        """Read rows in the order of `keys`; a missing row has no data."""
+        """Read rows in the order of `keys`; a missing row has no data.
+
+        Rows that do not fit into one message are read in halves, so that any number of them can be read that can be
+        read one by one.
+        """
         if not keys:
             return []
+        try:
+            return await self._read_at_once(keys)
+        except TooLarge:
+            if len(keys) == 1:
+                raise
+        half = len(keys) // 2
+        return [*await self.read_many(keys[:half]), *await self.read_many(keys[half:])]
+
+    async def _read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
         request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
         response = await self._call(self._stub.GetBulkState, request)
         found: dict[str, Any] = {}
@@ -111,13 +110,23 @@ class Sidecar:
         )
         await self._call(self._stub.ExecuteStateTransaction, request)
 
+    async def write_merged(self, writes: Sequence[StateWrite]) -> None:
+        """As `write`, but others' transactions of the same moment may share the one that is sent."""
+        await self._group.write(writes)
+
+    async def read_merged(self, key: str) -> StoredValue:
+        """As `read`, but others' reads of the same moment share the request."""
+        return await self._reads.read(key)
+
     async def _call(
         self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()
     ) -> Any:
         try:
             return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
         except AioRpcError as error:
-            raise SidecarError(f"{error.code().name}: {error.details()}") from error
+            kind = TooLarge if error.code() is StatusCode.RESOURCE_EXHAUSTED else SidecarError
+            answered = error.code() not in NO_ANSWER
+            raise kind(f"{error.code().name}: {error.details()}", answered=answered) from error
 
 
 def unavailable(error: Exception) -> RpcError:

@@ -38,6 +38,7 @@ class DurableState(Generic[H]):
         self._head: H | None = None
         self._etag = ""
         self._fresh = False
+        self._mine = False  # the last commit was this owner's, so no other one is known to write
         self._etag_read: asyncio.Task[None] | None = None
 
     async def load(self) -> H | None:
@@ -72,12 +73,15 @@ class DurableState(Generic[H]):
         writes += [StateWrite(self._key(k), _dump(v)) for k, v in (put or {}).items()]
         writes += [StateWrite(self._key(k), None) for k in remove]
         self._fresh = False
+        # Alone after a change of owners: the one before may have frozen amid a transaction, and whoever waits for its
+        # row locks keeps the others of a merged transaction waiting.
+        write = self._sidecar.write_merged if self._mine else self._sidecar.write
         try:
-            await self._sidecar.write(writes)
+            await write(writes)
         except SidecarError as error:
             await self._settle(commit, error)
         else:
-            self._head = head
+            self._head, self._mine = head, True
             # The store names a new ETag at each write; it is read while the reply travels.
             self._etag_read = asyncio.create_task(self._read_etag(commit))
 
@@ -116,7 +120,7 @@ class DurableState(Generic[H]):
 
     def forget(self) -> None:
         """Trust nothing that was read; the next `load` reads again."""
-        self._fresh = False
+        self._fresh = self._mine = False
         if self._etag_read is not None:
             self._etag_read.cancel()
             self._etag_read = None
@@ -131,7 +135,7 @@ class DurableState(Generic[H]):
         raise error
 
     async def _read_etag(self, commit: str) -> None:
-        stored = await self._sidecar.read(self._key("head"))
+        stored = await self._sidecar.read_merged(self._key("head"))
         if stored.data and self._adapter.validate_json(stored.data).commit == commit:
             self._etag = stored.etag
             self._fresh = True
@@ -149,7 +153,7 @@ class DurableState(Generic[H]):
     def _accept(self, stored: StoredValue) -> None:
         self._head = self._adapter.validate_json(stored.data).value if stored.data else None
         self._etag = stored.etag if stored.data else ""
-        self._fresh = True
+        self._fresh, self._mine = True, False
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"

@@ -167,7 +167,7 @@ async def _host_actors(
         return ConversationActor(ctx, actor_id, sidecar, actors, streams, access, utc_now)
 
     def manager(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationManagerActor:
-        return ConversationManagerActor(ctx, actor_id, sidecar, actors, access)
+        return ConversationManagerActor(ctx, actor_id, sidecar, actors, access, utc_now)
 
     await register_actor(ConversationActor, sidecar, conversation)
     await register_actor(ConversationManagerActor, sidecar, manager)

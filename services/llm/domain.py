@@ -22,7 +22,7 @@ from services.contracts.conversations import (
     Usage,
 )
 from services.contracts.events import EventType
-from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
+from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand, CreateConversationCommand
 from services.kit.contract import Timestamp
 from services.kit.errors import ErrorCode, RpcError, internal_error, not_found
 
@@ -32,6 +32,8 @@ MAX_QUEUE: Final = 8
 """How many turns may wait in one conversation."""
 OVERDUE_GRACE: Final = timedelta(seconds=30)
 """How long after its deadline a turn is left to recovery before the conversation goes on without it."""
+RECONCILED_AFTER: Final = timedelta(seconds=20)
+"""How long after its begin a creation that was not finished is reconciled."""
 CONTEXT_MESSAGES: Final = 40
 CONTEXT_CHARS: Final = 48_000
 """The window of history that the model sees: the newest messages, by count and by text."""
@@ -92,6 +94,8 @@ class ConversationState(BaseModel):
     created_at: Timestamp
     updated_at: Timestamp
     deleted: bool = False
+    deleted_for: str = ""
+    """Whose it was when it was deleted, as a digest: it tells the owner and names nobody."""
 
     @classmethod
     def create(
@@ -119,6 +123,15 @@ class ConversationState(BaseModel):
         """NOT_FOUND where it was created by somebody else, and for everybody once deleted."""
         if self.deleted or self.owner != user_id:
             raise not_found("conversation")
+
+    @property
+    def is_purged(self) -> bool:
+        """Nothing of a deleted conversation is left but this head."""
+        return self.deleted and not self.owner
+
+    def was_deleted_for(self, user_id: str) -> bool:
+        """Whether it is deleted and was this user's: to the owner a repeated deletion is a success."""
+        return self.deleted and self.deleted_for == _owner_digest(self.conversation_id, user_id)
 
     def view(self) -> Conversation:
         """As its owner sees it."""
@@ -150,6 +163,7 @@ class ConversationState(BaseModel):
         self.active_turn_id, self.queue = None, []
         self.epoch += 1
         self.deleted, self.updated_at = True, at
+        self.deleted_for = _owner_digest(self.conversation_id, self.owner)
         return stopping
 
     def append(
@@ -277,6 +291,10 @@ class ConversationState(BaseModel):
         return record.model_copy(update={"turn": turn, "text": None}), message
 
 
+def _owner_digest(conversation_id: str, user_id: str) -> str:
+    return hashlib.sha256(f"{conversation_id}\0{user_id}".encode()).hexdigest()
+
+
 def request_cancel(record: TurnRecord, at: datetime) -> TurnRecord:
     """A running turn with the wish that it stop; the first wish is kept."""
     receipt = record.turn.cancel or CancelReceipt(requested_at=at)
@@ -369,8 +387,22 @@ def ending(turn: Turn) -> tuple[EventType, dict[str, Any]]:
     return EventType.RUN_FAILED, {"error": failure, **seq}
 
 
+class PendingCreation(BaseModel):
+    """A creation that was begun and may be half done; its row goes when it is known to be finished."""
+
+    command: CreateConversationCommand
+    begun_at: Timestamp
+
+    def is_overdue(self, at: datetime) -> bool:
+        """Whether its caller has had its time."""
+        return at - self.begun_at >= RECONCILED_AFTER
+
+
 class ConversationIndex(BaseModel):
-    """A user's list of conversations: a counter, and what was begun but may not exist yet."""
+    """A user's list of conversations: of constant size, whatever the number of conversations.
+
+    Up to the position `settled` no creation is pending.
+    """
 
     last_position: int = 0
-    pending: list[str] = Field(default_factory=list)
+    settled: int = 0

@@ -1,4 +1,4 @@
-"""`poe bench [W1 W2 W3 access growth overload retention memory start]`: figures of this machine, one JSON line each."""
+"""`poe bench [W1 W2 W3 access create growth overload retention memory start]`: figures of this machine, one JSON line each."""
 
 import asyncio
 import os
@@ -8,7 +8,17 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
-from tests.bench import access, appends, footprint, growth, overload, retention, steps, turns
+from tests.bench import (
+    access,
+    appends,
+    creations,
+    footprint,
+    growth,
+    overload,
+    retention,
+    steps,
+    turns,
+)
 from tests.bench.figures import emit
 from tests.support.platform import Platform
 
@@ -18,6 +28,7 @@ ALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": acces
 ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
     "W1": appends.measure,
     "W3": turns.measure,
+    "create": creations.measure,
     "growth": growth.measure,
     "overload": overload.measure,
     "retention": retention.measure,

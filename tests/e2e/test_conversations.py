@@ -1,11 +1,24 @@
 """Conversations and messages, through the edge."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.e2e.talk import ask, calls, live_turn, messages, prompt, until_held
+from services.contracts.accounts import ACCOUNT_SERVICE
+from tests.e2e.talk import (
+    ask,
+    calls,
+    forgotten,
+    live_turn,
+    messages,
+    missing,
+    prompt,
+    until_held,
+    user_of,
+)
+from tests.e2e.test_erasure import receipt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -66,7 +79,6 @@ async def test_a_deleted_conversation_is_gone_with_its_messages(
         ("AppendMessage", {"text": "late"}),
         ("SendMessage", {"text": "late"}),
         ("StreamMessage", {"text": "late"}),
-        ("DeleteConversation", {}),
     ):
         answer = await alice.call(method, **ref, **fields)
         assert (answer.status, answer.code) == (404, "NOT_FOUND"), method
@@ -97,6 +109,102 @@ async def test_deleting_a_conversation_stops_the_turn_that_runs_in_it(
         await alice.must("DeleteConversation", conversationId=conversation)
         assert (await turn.rest()).terminal == "run.cancelled"
     assert [call["outcome"] for call in await calls(platform, said)] == ["client_closed"]
+
+
+async def index_rows(database: asyncpg.Connection, conversation: str) -> int:
+    """How many rows of its owner's index name a conversation."""
+    named = """
+        SELECT 1 FROM dapr.state WHERE key LIKE '%ConversationManagerActor/%'
+        AND (key LIKE $1 OR convert_from(value, 'UTF8') LIKE $1)
+    """
+    return len(await database.fetch(named, f"%{conversation}%"))
+
+
+async def until_out_of_index(database: asyncpg.Connection, conversation: str) -> None:
+    """Until nothing of a deleted conversation is in its owner's index."""
+
+    async def gone() -> bool:
+        return await index_rows(database, conversation) == 0
+
+    await wait_until(gone, 45, "the conversation to leave the index")
+
+
+@requirement("conversations:delete-again")
+async def test_a_deletion_can_be_repeated_by_whoever_owned_it_however_late(
+    alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
+) -> None:
+    ref = {"conversationId": conversation}
+    for key in (None, "one", "another", None):
+        headers = {"idempotency-key": f"{key}-{conversation}"} if key else {}
+        assert await alice.must("DeleteConversation", headers, **ref) == {}
+    await until_out_of_index(database, conversation)
+    assert await alice.must("DeleteConversation", **ref) == {}
+    foreign = await bob.call("DeleteConversation", **ref)
+    never = await bob.call("DeleteConversation", conversationId=missing("conv"))
+    assert (foreign.status, foreign.code) == (never.status, never.code) == (404, "NOT_FOUND")
+
+
+@requirement("conversations:create", "access:erasure")
+async def test_an_old_create_key_of_a_deleted_conversation_leaves_nothing_in_the_index(
+    alice: Client, bob: Client, database: asyncpg.Connection
+) -> None:
+    key = {"idempotency-key": f"old-{user_of(alice)}"}
+    made = (await alice.must("CreateConversation", key))["conversationId"]
+    await alice.must("DeleteConversation", conversationId=made)
+    await until_out_of_index(database, made)
+    await database.execute("DELETE FROM events.idempotency WHERE key = $1", key["idempotency-key"])
+
+    answer = await alice.call("CreateConversation", key)
+    assert (answer.status, answer.code) == (404, "NOT_FOUND")
+    await until_out_of_index(database, made)
+    assert await alice.must("DeleteConversation", conversationId=made) == {}
+    begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
+    await receipt(bob, begun["deletionId"])
+
+
+@requirement("access:erasure")
+async def test_an_erasure_ends_although_the_index_names_what_was_never_created(
+    platform: Platform, alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
+) -> None:
+    ghost = missing("conv")
+    entry = """
+        INSERT INTO dapr.state (key, value)
+        SELECT replace(key, 'entry/1', 'entry/2'), convert_to(replace(replace(
+            convert_from(value, 'UTF8'), '"position":1', '"position":2'), $2, $3), 'UTF8')
+        FROM dapr.state WHERE key LIKE $1 || '/entry/1'
+    """
+    head = """
+        UPDATE dapr.state SET value = convert_to(replace(
+            convert_from(value, 'UTF8'), '"last_position":1', '"last_position":2'), 'UTF8')
+        WHERE key LIKE $1 || '/head'
+    """
+    index = f"%ConversationManagerActor/{user_of(alice)}"
+    assert await database.execute(entry, index, conversation, ghost) == "INSERT 0 1"
+    assert await database.execute(head, index) == "UPDATE 1"
+    await forgotten(platform, "ConversationManagerActor", user_of(alice))
+    assert await index_rows(database, ghost) == 1
+    begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
+    await receipt(bob, begun["deletionId"])
+    assert await index_rows(database, ghost) == 0
+
+
+@requirement("conversations:create")
+async def test_a_user_may_create_many_at_once_and_no_mark_of_it_remains(
+    alice: Client, database: asyncpg.Connection
+) -> None:
+    made = await asyncio.gather(*(alice.conversation() for _ in range(150)))
+    assert len(set(made)) == 150
+
+    async def pending() -> int:
+        like = f"%ConversationManagerActor/{user_of(alice)}/pending/%"
+        return len(await database.fetch("SELECT 1 FROM dapr.state WHERE key LIKE $1", like))
+
+    async def settled() -> bool:
+        return await pending() == 0
+
+    await wait_until(settled, 45, "the marks of the creations to be removed")
+    pages = await all_pages(alice, "ListConversations", "conversations", limit=100)
+    assert sorted(each["conversationId"] for page in pages for each in page) == sorted(made)
 
 
 @requirement("conversations:list")

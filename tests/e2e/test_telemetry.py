@@ -26,7 +26,7 @@ async def test_a_clients_trace_arrives_at_the_model(
         names = {span["name"] for span in found}
         wanted = {
             "POST /yocaso.llm.v1.ConversationService/SendMessage",
-            "PUT /actors/{type}/{id}/method/{method}",
+            "ConversationActor.BeginTurn",
             "POST /yocaso.workflows.v1.WorkflowService/StartWorkflow",
             "model.call",
         }

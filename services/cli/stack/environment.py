@@ -39,7 +39,8 @@ class Environment:
         for name in ("common", *app_ids):
             state.secret(values, f"{name}AppToken")
             state.secret(values, f"{name}ApiToken")
-        values["postgresConnectionString"] = postgres.url(ports.of("postgres"), password)
+        values["postgresUrl"] = postgres.url(ports.of("postgres"), password)
+        values["postgresConnectionString"] = postgres.store_url(ports.of("postgres"), password)
         values["valkeyHost"] = f"{LOOPBACK}:{ports.of('valkey')}"
         state.save_secrets(values)
         return cls(state, ports, values, with_model)
@@ -47,7 +48,7 @@ class Environment:
     @property
     def database_url(self) -> str:
         """How an app reaches Postgres."""
-        return self.secrets["postgresConnectionString"]
+        return self.secrets["postgresUrl"]
 
     @property
     def valkey_url(self) -> str:

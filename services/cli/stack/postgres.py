@@ -8,6 +8,7 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK
@@ -26,6 +27,16 @@ SETTINGS: Final = {
     "jit": "off",
     "log_min_messages": "warning",
 }
+
+STORE_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "5s",
+    "lock_timeout": "8s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+"""Of the state store's sessions. A sidecar that freezes amid a transaction keeps the rows of its actors locked: the
+server ends that session before those who wait for the locks give up."""
 
 _DAPR_SCHEMA: Final = """CREATE SCHEMA dapr;
 
@@ -65,6 +76,11 @@ def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
 def url(port: int, password: str, database: str = DATABASE) -> str:
     """How an app reaches the database."""
     return f"postgresql://{USER}:{password}@{LOOPBACK}:{port}/{database}"
+
+
+def store_url(port: int, password: str) -> str:
+    """How Dapr's state store reaches the database."""
+    return f"{url(port, password)}?{urlencode(STORE_SETTINGS)}"
 
 
 def is_accepting(port: int) -> bool:

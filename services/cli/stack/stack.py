@@ -239,7 +239,7 @@ class Stack:
 
     def database_url(self) -> str:
         """The database of this state folder, whether the stack runs or not."""
-        return self.state.load_secrets()["postgresConnectionString"]
+        return self.state.load_secrets()["postgresUrl"]
 
     def app_token(self, app: str) -> str:
         """What an app demands of its caller (`dapr-api-token`)."""

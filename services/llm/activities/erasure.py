@@ -7,11 +7,11 @@ from services.contracts.conversations import SortOrder
 from services.contracts.turns import (
     ConversationActorInterface,
     ConversationManagerActorInterface,
+    DeleteConversationCommand,
     IndexEntry,
     PageOfIdsRequest,
 )
 from services.kit.actors import Actors
-from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import EventLog
 from services.kit.failpoints import failpoint
 from services.kit.idempotency import IdempotencyRecords
@@ -43,7 +43,7 @@ class UserErasure:
             )
         page = await self._page(request.user_id, 0)
         for entry in page:
-            await self._delete(entry.conversation_id)
+            await self._delete(request.user_id, entry)
         await failpoint("erasure.after_delete")
         if page or not await self._leave_others(request.user_id):
             return ErasedUser(done=False)
@@ -73,15 +73,11 @@ class UserErasure:
         request = PageOfIdsRequest(after=after, limit=PAGE, order=SortOrder.ASCENDING)
         return (await self._manager(user_id).list_ids(request)).entries
 
-    async def _delete(self, conversation_id: str) -> None:
-        conversation = self._actors.get(ConversationActorInterface, conversation_id)
-        try:
-            deleted = await conversation.delete()
-        except RpcError as error:
-            if error.code is not ErrorCode.NOT_FOUND:  # deleted before
-                raise
-            return
-        for turn_id in deleted.turn_ids:
+    async def _delete(self, user_id: str, entry: IndexEntry) -> None:
+        """Whatever is behind an entry, it leaves the index: so the erasure comes to an end."""
+        conversation = self._actors.get(ConversationActorInterface, entry.conversation_id)
+        command = DeleteConversationCommand(user_id=user_id, position=entry.position)
+        for turn_id in (await conversation.delete(command)).turn_ids:
             await self._events.request_cancel(turn_id)
 
     def _manager(self, user_id: str) -> ConversationManagerActorInterface:

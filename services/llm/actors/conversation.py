@@ -10,6 +10,7 @@ from typing_extensions import override
 from services.contracts.conversations import (
     ChatMessage,
     Conversation,
+    CreateConversationRequest,
     ListMessagesRequest,
     ListMessagesResponse,
     Role,
@@ -25,10 +26,9 @@ from services.contracts.turns import (
     CompletedTurn,
     CompleteTurnCommand,
     ConversationActorInterface,
-    ConversationManagerActorInterface,
     CreateConversationCommand,
+    DeleteConversationCommand,
     DeletedConversation,
-    IndexEntry,
     PromptMessage,
     TurnAnswer,
     TurnContext,
@@ -36,26 +36,30 @@ from services.contracts.turns import (
 )
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
 from services.kit.clock import Clock
-from services.kit.cursors import decode_cursor, encode_cursor
-from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.cursors import encode_cursor
+from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState, read_heads
+from services.llm.actors.messages import Messages
+from services.llm.actors.pages import page_of
+from services.llm.actors.purge import Purge
+from services.llm.actors.purge import message_row as _message_row
+from services.llm.actors.purge import turn_row as _turn_row
 from services.llm.domain import (
-    CONTEXT_MESSAGES,
     ConversationState,
     TurnRecord,
     context_window,
-    conversation_object,
     request_cancel,
     require_same,
 )
 from services.llm.ports import Ownership, TurnStreams
 
-PAGE_CHARS: Final = 1024 * 1024
+PAGE_BYTES: Final = 1024 * 1024
+"""How long a page of messages may be on the wire; one message is always in it."""
+_NOTHING: Final = CreateConversationRequest()
 PURGE: Final = "purge"
 PURGE_PERIOD: Final = timedelta(seconds=5)
-PURGE_ROWS: Final = 100
 
 
 class _MessageAt(BaseModel):
@@ -79,17 +83,15 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
-        self._recent: dict[int, ChatMessage] = {}  # rows never change once written
-        self._actors = actors
-        self._streams = streams
-        self._access = access
+        self._messages = Messages(self._state)
+        self._purge = Purge(self._state, actors, streams, access)
         self._clock = clock
 
     @override
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
-        self._recent.clear()
+        self._messages.forget()
 
     @override
     async def create(self, command: CreateConversationCommand) -> Conversation:
@@ -104,6 +106,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
                 self._clock(),
             )
             await self._state.commit(state)
+        elif (
+            state.is_purged
+        ):  # an old key: what it entered into the index goes as the conversation went
+            await self._purge_again(state, command.user_id, command.position)
         state.require_owner(command.user_id)
         return state.view()
 
@@ -121,10 +127,17 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return state.view()
 
     @override
-    async def delete(self) -> DeletedConversation:
-        """Mark it deleted; the reminder comes first, so that nothing is left behind for ever."""
-        state = await self._living()
-        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
+    async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
+        """Mark it deleted; repeatable. The reminder comes first, so that nothing is left behind for ever."""
+        state = await self._state.load()
+        if state is None and command.position is None:
+            raise not_found("conversation")
+        if state is not None and state.deleted:
+            if state.is_purged and command.position is not None:
+                await self._purge_again(state, command.user_id, command.position)
+            return DeletedConversation(turn_ids=[])
+        state = state.model_copy() if state else self._never_created(command)
+        await self._remind()
         stopping = state.delete(self._clock())
         await self._state.commit(state)
         return DeletedConversation(turn_ids=stopping)
@@ -149,11 +162,11 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """A page of messages."""
         state = await self._living()
         scope = f"messages/{self.entity_id}/{request.order}"
-        sequence = _page(state.last_seq, request, scope)
+        sequence = page_of(state.last_seq, request, scope)
         messages: list[ChatMessage] = []
-        room = PAGE_CHARS
-        for message in await self._messages(sequence):
-            room -= len(message.text)
+        room = PAGE_BYTES
+        for message in await self._messages.several(sequence):
+            room -= len(message.to_json())
             if messages and room < 0:
                 break
             messages.append(message)
@@ -241,7 +254,9 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         record = await self._record(ref.turn_id)
         turn = record.turn
         answer = (
-            await self._message(turn.assistant_message_seq) if turn.assistant_message_seq else None
+            await self._messages.one(turn.assistant_message_seq)
+            if turn.assistant_message_seq
+            else None
         )
         return TurnAnswer(turn=turn, message=answer, key_id=record.key_id)
 
@@ -270,10 +285,12 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """Remove what a deleted conversation left behind, some at a time."""
         del state, due_time, period, ttl
         if name == PURGE:
-            await self.exclusively(self._purge)
+            self.in_background(self._purge_some)
 
     async def _context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
-        history = context_window(await self._latest(record.turn.user_message_seq or state.last_seq))
+        history = context_window(
+            await self._messages.latest(record.turn.user_message_seq or state.last_seq)
+        )
         prompt = (
             [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)]
             if state.system_prompt
@@ -296,51 +313,50 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """The message, if this call was delivered before: lately, or ever when its key is the caller's own."""
         if command.repeatable:
             at = await self._state.row(f"message-id/{command.message_id}", _MessageAt)
-            return await self._message(at.seq) if at else None
-        lately = await self._latest(state.last_seq)
+            return await self._messages.one(at.seq) if at else None
+        lately = await self._messages.latest(state.last_seq)
         return next((one for one in lately if one.message_id == command.message_id), None)
 
     async def _known_turn(
         self, state: ConversationState, command: BeginTurnCommand
     ) -> TurnRecord | None:
         """The turn, if this call was delivered before: lately, or ever when its key is the caller's own."""
-        lately = {message.turn_id for message in await self._latest(state.last_seq)}
+        lately = {message.turn_id for message in await self._messages.latest(state.last_seq)}
         if not command.repeatable and command.turn_id not in lately.union(state.queue):
             return None
         return await self._state.row(_turn_row(command.turn_id), TurnRecord)
 
-    async def _latest(self, last_seq: int) -> list[ChatMessage]:
-        return await self._messages(range(max(1, last_seq - CONTEXT_MESSAGES + 1), last_seq + 1))
+    def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
+        """An entry in the index with nothing behind it leaves as if there were."""
+        user_id, position, request = command.user_id, command.position or 0, _NOTHING
+        return ConversationState.create(self.entity_id, user_id, position, request, self._clock())
 
-    async def _purge(self) -> None:
+    async def _purge_some(self) -> None:
+        state: ConversationState | None = await self.exclusively(self._to_purge)
+        if state is None:
+            return
+        turns, left = await self._purge.streams(self.entity_id)
+        if await self.exclusively(lambda: self._purge.remove_rows(turns)) or left:
+            return
+        await self._purge.leave(state)
+        if await self.exclusively(lambda: self._purge.remove_mark(state)):
+            await self.exclusively(self._to_purge)
+
+    async def _to_purge(self) -> ConversationState | None:
         state = await self._state.load()
-        if state is None or not state.deleted:
+        if state is None or not state.deleted or state.is_purged:
             await self.unregister_reminder(PURGE)
-            return
-        turns, left = await self._streams.purge(self.entity_id)
-        if turns:
-            await self._state.drop(_turn_row(turn_id) for turn_id in turns)
-        if state.last_seq > 0:
-            first = max(1, state.last_seq - PURGE_ROWS + 1)
-            found = await self._messages(range(first, state.last_seq + 1))
-            gone = [_message_row(seq) for seq in range(first, state.last_seq + 1)]
-            gone += [f"message-id/{message.message_id}" for message in found]
-            state.last_seq = first - 1
-            await self._state.commit(state, remove=gone)
-        elif not left:
-            await self._leave(state)
-            await self.unregister_reminder(PURGE)
+            return None
+        return state.model_copy()
 
-    async def _leave(self, state: ConversationState) -> None:
-        """Out of the owner's index, then out of the facts: the owner may have been mending, and made them again."""
-        if not state.owner:
-            return
-        manager = self._actors.get(ConversationManagerActorInterface, state.owner)
-        await manager.remove(IndexEntry(position=state.position, conversation_id=self.entity_id))
-        await failpoint("conversation.before_forget")
-        await self._access.forget(conversation_object(self.entity_id))
-        state.owner = ""
-        await self._state.commit(state)
+    async def _purge_again(self, state: ConversationState, user_id: str, position: int) -> None:
+        await self._remind()
+        again = state.model_copy()
+        again.owner, again.position = user_id, position
+        await self._state.commit(again)
+
+    async def _remind(self) -> None:
+        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
 
     async def _living(self) -> ConversationState:
         state = await self._state.load()
@@ -354,21 +370,6 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             raise not_found("turn")
         return record
 
-    async def _message(self, seq: int) -> ChatMessage:
-        message = await self._state.row(_message_row(seq), ChatMessage)
-        if message is None:
-            raise RpcError(ErrorCode.INTERNAL, "A stored message is missing.")
-        return message
-
-    async def _messages(self, sequence: Sequence[int]) -> list[ChatMessage]:
-        unknown = [seq for seq in sequence if seq not in self._recent]
-        for row in await self._state.rows([_message_row(seq) for seq in unknown], ChatMessage):
-            if row is not None:
-                self._recent[row.seq] = row
-        found = [self._recent[seq] for seq in sequence if seq in self._recent]
-        self._trim()
-        return found
-
     async def _save(
         self,
         state: ConversationState,
@@ -376,14 +377,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         changed: dict[str, BaseModel] | None = None,
     ) -> None:
         await self._state.commit(state, add=rows, put=changed)
-        for row in rows.values():
-            if isinstance(row, ChatMessage):
-                self._recent[row.seq] = row
-        self._trim()
-
-    def _trim(self) -> None:
-        for seq in sorted(self._recent)[:-CONTEXT_MESSAGES]:
-            del self._recent[seq]
+        self._messages.keep(rows.values())
 
 
 async def read_conversations(
@@ -397,22 +391,5 @@ def _prefix(conversation_id: str) -> str:
     return f"ConversationActor/{conversation_id}"
 
 
-def _message_row(seq: int) -> str:
-    return f"message/{seq}"
-
-
-def _turn_row(turn_id: str) -> str:
-    return f"turn/{turn_id}"
-
-
 def _message_id(turn_id: str, role: Role) -> str:
     return f"msg_{turn_id.removeprefix('turn_')}_{role.lower()}"
-
-
-def _page(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
-    after = decode_cursor(scope, request.cursor) if request.cursor else None
-    if request.order is SortOrder.ASCENDING:
-        first = (after or 0) + 1
-        return range(first, min(first + request.limit, last_seq + 1))
-    first = (after or last_seq + 1) - 1
-    return range(first, max(first - request.limit, 0), -1)

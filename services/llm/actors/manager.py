@@ -1,8 +1,10 @@
 """A user's conversations: the index, written first on create and last on delete."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+import structlog
 from pydantic import BaseModel
 from typing_extensions import override
 
@@ -16,17 +18,21 @@ from services.contracts.turns import (
     PageOfIdsRequest,
 )
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
+from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState
-from services.llm.domain import ConversationIndex, conversation_object
+from services.llm.domain import ConversationIndex, PendingCreation, conversation_object
 from services.llm.ports import Ownership
 
-MEND: Final = "mend"
-MEND_PERIOD: Final = timedelta(seconds=10)
-MAX_PENDING: Final = 100
+RECONCILE: Final = "reconcile"
+RECONCILE_PERIOD: Final = timedelta(seconds=10)
 READ_AHEAD: Final = 100
+MAX_MARKS: Final = 50
+"""How many marks of finished creations one commit removes."""
+
+log = structlog.get_logger()
 
 
 class _Position(BaseModel):
@@ -36,7 +42,11 @@ class _Position(BaseModel):
 
 
 class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, Remindable):
-    """State: the head, `entry/<position>`, `position/<conversation>`, `pending/<conversation>`."""
+    """State: the head, `entry/<position>`, `position/<conversation>`, and `pending/<position>` for a begun creation.
+
+    A finished creation is kept in memory until the next commit removes its mark. A mark that outlives the process is
+    reconciled as if the creation were half done, which changes nothing where it is not.
+    """
 
     def __init__(
         self,
@@ -45,6 +55,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         sidecar: Sidecar,
         actors: Actors,
         access: Ownership,
+        clock: Clock,
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(
@@ -52,11 +63,15 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         )
         self._actors = actors
         self._access = access
+        self._clock = clock
+        self._finished: set[int] = set()
+        self._reminded = False
 
     @override
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
+        self._reminded = False
 
     @override
     async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
@@ -65,29 +80,27 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         known = await self._state.row(f"position/{command.conversation_id}", _Position)
         if known is not None:
             return IndexEntry(position=known.position, conversation_id=command.conversation_id)
-        if len(index.pending) >= MAX_PENDING:
-            raise RpcError(
-                ErrorCode.RATE_LIMITED,
-                "Too many conversations are being created.",
-                retry_after=timedelta(seconds=5),
-            )
-        if not index.pending:
-            await self.register_reminder(MEND, b"", MEND_PERIOD, MEND_PERIOD)
+        if not self._reminded:  # once while creations come, not once for each
+            await self.register_reminder(RECONCILE, b"", RECONCILE_PERIOD, RECONCILE_PERIOD)
+            self._reminded = True
         index.last_position += 1
-        index.pending = [*index.pending, command.conversation_id]
         entry = IndexEntry(position=index.last_position, conversation_id=command.conversation_id)
-        await self._state.commit(
+        placed = command.model_copy(update={"position": entry.position})
+        await self._commit(
             index,
             add={
                 f"entry/{entry.position}": entry,
                 f"position/{entry.conversation_id}": _Position(position=entry.position),
-                f"pending/{entry.conversation_id}": command.model_copy(
-                    update={"position": entry.position}
-                ),
+                _mark(entry.position): PendingCreation(command=placed, begun_at=self._clock()),
             },
         )
         await failpoint("conversation.after_index")
         return entry
+
+    @override
+    async def finish_create(self, entry: IndexEntry) -> None:
+        """Note that nothing is left to reconcile."""
+        self._finished.add(entry.position)
 
     @override
     async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
@@ -114,11 +127,23 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
     @override
     async def remove(self, entry: IndexEntry) -> None:
-        """Take a deleted conversation out of the index; repeatable."""
-        index = await self._load()
-        index.pending = [one for one in index.pending if one != entry.conversation_id]
-        names = (f"{kind}/{entry.conversation_id}" for kind in ("position", "pending"))
-        await self._state.commit(index, remove=[f"entry/{entry.position}", *names])
+        """Take a deleted conversation out of the index; repeatable. ABORTED while it is being created.
+
+        So no tuple is written after the last one was removed.
+        """
+        index = await self._state.load()
+        if index is None:
+            return
+        [listed] = await self._state.rows([f"entry/{entry.position}"], IndexEntry)
+        if listed is None or listed.conversation_id != entry.conversation_id:
+            return
+        mark = _mark(entry.position)
+        pending = await self._state.row(mark, PendingCreation)
+        if pending is not None and entry.position not in self._finished:
+            raise RpcError(ErrorCode.ABORTED, "The conversation is being created.")
+        names = [f"entry/{entry.position}", f"position/{entry.conversation_id}", mark]
+        await self._state.commit(index, remove=names)
+        self._finished.discard(entry.position)
 
     @override
     async def forget_user(self) -> None:
@@ -126,6 +151,8 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         page = await self._page(PageOfIdsRequest(limit=1))
         if page.entries:
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "The user still has conversations.")
+        await self.unregister_reminder(RECONCILE)
+        self._reminded = False
         await self._state.erase()
 
     @override
@@ -134,19 +161,41 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
     ) -> None:
         """Create what is in the index but may not exist: a creation that its caller did not finish."""
         del state, due_time, period, ttl
-        if name == MEND:
-            await self.exclusively(self._mend)
+        if name == RECONCILE:
+            self.in_background(self._reconcile)
 
-    async def _mend(self) -> None:
-        index = await self._load()
-        names = [f"pending/{conversation_id}" for conversation_id in index.pending]
-        for command in await self._state.rows(names, CreateConversationCommand):
-            if command is not None:
+    async def _reconcile(self) -> None:
+        overdue: list[CreateConversationCommand] = await self.exclusively(self._settle)
+        for command in overdue:
+            try:
                 await self._create(command)
-        if index.pending:
-            index.pending = []
-            await self._state.commit(index, remove=names)
-        await self.unregister_reminder(MEND)
+            except (
+                RpcError
+            ) as error:  # the next reminder tries again; the others need not wait for it
+                log.warning("conversation.not_reconciled", code=error.code)
+            else:
+                self._finished.add(command.position)
+        if overdue:
+            await self.exclusively(self._settle)
+
+    async def _settle(self) -> list[CreateConversationCommand]:
+        """Remove the marks of finished creations, then move `settled` past them; the creations that are overdue."""
+        while self._finished:
+            await self._commit(await self._load())
+        index, left = await self._load(), list[PendingCreation]()
+        for first in range(index.settled + 1, index.last_position + 1, READ_AHEAD):
+            last = min(first + READ_AHEAD - 1, index.last_position)
+            names = [_mark(at) for at in range(first, last + 1)]
+            left += [row for row in await self._state.rows(names, PendingCreation) if row]
+        settled = left[0].command.position - 1 if left else index.last_position
+        if settled != index.settled:
+            index.settled = settled
+            await self._state.commit(index)
+        if not left:
+            await self.unregister_reminder(RECONCILE)
+            self._reminded = False
+        now = self._clock()
+        return [row.command for row in left if row.is_overdue(now)]
 
     async def _create(self, command: CreateConversationCommand) -> None:
         try:
@@ -156,9 +205,21 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         except RpcError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
-            return  # deleted meanwhile: nothing to mend
+            return  # deleted meanwhile: it leaves the index by itself
         await self._access.own(self.entity_id, conversation_object(command.conversation_id))
+
+    async def _commit(
+        self, index: ConversationIndex, add: Mapping[str, BaseModel] | None = None
+    ) -> None:
+        """Write, and remove some marks of finished creations with it."""
+        finished = sorted(self._finished)[:MAX_MARKS]
+        await self._state.commit(index, add=add, remove=[_mark(at) for at in finished])
+        self._finished.difference_update(finished)
 
     async def _load(self) -> ConversationIndex:
         index = await self._state.load()
         return index.model_copy() if index else ConversationIndex()
+
+
+def _mark(position: int) -> str:
+    return f"pending/{position}"

@@ -16,14 +16,16 @@ from services.contracts.conversations import (
 from services.contracts.turns import (
     AppendMessageCommand,
     CreateConversationCommand,
+    DeleteConversationCommand,
     PageOfIdsRequest,
 )
 from services.kit.contract import Empty
 from services.kit.cursors import decode_cursor, encode_cursor
+from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.rpc import CallKey
 from services.llm.domain import conversation_object
-from services.llm.rpc.access import Caller, CanEdit, CanOwn, CanView
+from services.llm.rpc.access import Caller, CanDelete, CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc
 
 
@@ -31,18 +33,28 @@ from services.llm.rpc.resources import Resources, With, rpc
 async def create_conversation(
     request: CreateConversationRequest, caller: Caller, key: CallKey, using: With
 ) -> Conversation:
-    """Enter it into the caller's index, create it, give the caller access; each may be repeated."""
+    """Enter it into the caller's index, create it, give the caller access; each may be repeated.
+
+    An old key of a conversation that was deleted since is NOT_FOUND.
+    """
     if request.model:
         using.model.check(request.model)
     conversation_id = f"conv_{key.derive('conversation')}"
     command = CreateConversationCommand(
         user_id=caller.user_id, conversation_id=conversation_id, request=request
     )
-    entry = await using.manager(caller.user_id).begin_create(command)
+    manager = using.manager(caller.user_id)
+    entry = await manager.begin_create(command)
     placed = command.model_copy(update={"position": entry.position})
-    conversation = await using.conversation(conversation_id).create(placed)
+    try:
+        conversation = await using.conversation(conversation_id).create(placed)
+    except RpcError as error:
+        if error.code is ErrorCode.NOT_FOUND:  # its purge removes the entry
+            await manager.finish_create(entry)
+        raise
     await failpoint("conversation.after_create")
     await using.ownership.own(caller.user_id, conversation_object(conversation_id))
+    await manager.finish_create(entry)
     return conversation
 
 
@@ -83,9 +95,12 @@ async def update_conversation(
 
 
 @rpc.method
-async def delete_conversation(request: DeleteConversationRequest, _: CanOwn, using: With) -> Empty:
-    """Delete it; its running turn is stopped, what is left behind is removed in the background."""
-    deleted = await using.conversation(request.conversation_id).delete()
+async def delete_conversation(
+    request: DeleteConversationRequest, caller: CanDelete, using: With
+) -> Empty:
+    """Delete it, repeatable; its running turn is stopped, what is left behind is removed in the background."""
+    command = DeleteConversationCommand(user_id=caller.user_id)
+    deleted = await using.conversation(request.conversation_id).delete(command)
     await _stop(using, deleted.turn_ids)
     return Empty()
 

@@ -50,9 +50,10 @@ def provide(app: FastAPI, resources: Resources) -> None:
     app.state.resources = resources
 
 
-async def _resources(request: Request) -> Resources:
+async def resources_of(request: Request) -> Resources:
+    """What the routes of this app work with."""
     resources: Resources = request.app.state.resources
     return resources
 
 
-With = Annotated[Resources, Depends(_resources)]
+With = Annotated[Resources, Depends(resources_of)]

@@ -103,7 +103,8 @@ async def list_events(
         begun()
         events = await _first_batch(using, request)
         await _require_still(using, caller, request.conversation_id)
-        closed = await _closed(using, request.turn_id, events, request)
+    if events:
+        closed = _is_terminal(events[-1].type)
     return ListEventsResponse(events=[_event(event) for event in events], closed=closed)
 
 
@@ -199,15 +200,6 @@ async def _require_turn(
 ) -> None:
     """NOT_FOUND where it is no turn of the conversation that the caller may see."""
     await using.conversation(conversation_id).get_turn(_ref(caller, conversation_id, turn_id))
-
-
-async def _closed(
-    using: Resources, turn_id: str, events: list[StoredEvent], request: ListEventsRequest
-) -> bool:
-    if events:
-        return _is_terminal(events[-1].type)
-    head = await using.events.head(turn_id)
-    return head is None or (head.closed_at is not None and head.last_seq <= request.after)
 
 
 def _is_terminal(kind: str) -> bool:

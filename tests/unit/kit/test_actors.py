@@ -19,6 +19,7 @@ from services.kit.errors import ErrorCode, FieldViolation, RpcError
 from services.kit.sidecar import SidecarError
 from services.kit.state import StateConflict
 from tests.requirements import requirement
+from tests.support.wait import wait_until
 
 
 class Ask(BaseModel):
@@ -114,6 +115,28 @@ async def test_calls_of_one_actor_run_one_at_a_time() -> None:
     assert first.most_inside == second.most_inside == 1
     assert first._lock is second._lock
     assert ProbeActor("other")._lock is not first._lock
+
+
+async def test_work_in_the_background_runs_outside_the_turn_and_one_at_a_time() -> None:
+    actor, go_on, runs = ProbeActor(), asyncio.Event(), list[str]()
+
+    async def work() -> None:
+        assert (await asked(actor)).ok == Ask(text="hi")  # the actor is not locked by it
+        runs.append("begun")
+        await go_on.wait()
+        raise SidecarError("away")
+
+    async with actor._lock:
+        actor.in_background(work)
+    await wait_until(lambda: runs == ["begun"])
+    actor.in_background(work)
+    first = actor._background
+    assert first is not None
+    go_on.set()
+    await first
+    actor.in_background(work)
+    assert actor._background is not first
+    await wait_until(lambda: runs == ["begun"] * 2)
 
 
 @pytest.mark.parametrize("text", ["2024-01-02", "1h", "2024-01-02 hello there", "1h30m", "é🙂"])

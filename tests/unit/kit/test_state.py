@@ -24,7 +24,7 @@ class Store:
         self.lose_reply = False
         self.lose_call = False
         self.lose_read = False
-        self.reads = 0
+        self.reads = self.merged = 0
         self._version = 0
 
     async def read(self, key: str) -> StoredValue:
@@ -50,6 +50,12 @@ class Store:
                 self.rows[write.key] = (write.data, str(self._version))
         if self.lose_reply:
             raise SidecarError("reply lost")
+
+    async def write_merged(self, writes: list[StateWrite]) -> None:
+        self.merged += 1
+        await self.write(writes)
+
+    read_merged = read
 
     def _allowed(self, write: StateWrite) -> bool:
         match write.mode:
@@ -163,3 +169,23 @@ async def test_what_was_read_can_be_forgotten(store: Store) -> None:
     await other.load()
     await other.commit(Head(count=5))
     assert await state.load() == Head(count=5)
+
+
+@requirement("kit:group-commit")
+async def test_only_an_owner_that_wrote_last_shares_its_transaction_with_others(
+    store: Store,
+) -> None:
+    state, other = owner(store), owner(store)
+    for count, merged in ((2, 0), (3, 1), (4, 2)):
+        await state.load()
+        await state.commit(Head(count=count))
+        assert store.merged == merged
+    await other.load()
+    await other.commit(Head(count=5))
+    with pytest.raises(StateConflict):
+        await state.commit(Head(count=5))
+    state.forget()
+    await state.load()
+    merged = store.merged
+    await state.commit(Head(count=6))
+    assert store.merged == merged

@@ -18,13 +18,15 @@ from services.contracts.conversations import (
     Usage,
 )
 from services.contracts.events import EventType
-from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand
+from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand, CreateConversationCommand
 from services.kit.errors import ErrorCode, RpcError
 from services.llm.domain import (
     CONTEXT_CHARS,
     MAX_QUEUE,
     OVERDUE_GRACE,
+    RECONCILED_AFTER,
     ConversationState,
+    PendingCreation,
     TurnRecord,
     add_usage,
     context_window,
@@ -364,3 +366,24 @@ def test_a_turn_that_should_have_ended_long_ago_ends_as_failed() -> None:
     assert ended.turn.error is not None
     assert ended.turn.error.code is ErrorCode.DEADLINE_EXCEEDED
     assert state.active_turn_id is None
+
+
+@requirement("conversations:delete-again")
+def test_a_deleted_conversation_knows_its_owner_without_a_name() -> None:
+    state = a_conversation()
+    assert not state.was_deleted_for("alice")
+    state.delete(AT)
+    assert not state.is_purged
+    state.owner = ""
+    assert state.is_purged
+    assert state.was_deleted_for("alice")
+    assert not state.was_deleted_for("bob")
+    assert "alice" not in state.model_dump_json()
+
+
+def test_a_creation_is_reconciled_when_its_caller_has_had_its_time() -> None:
+    request = CreateConversationRequest()
+    command = CreateConversationCommand(user_id="alice", conversation_id=ID, request=request)
+    pending = PendingCreation(command=command, begun_at=AT)
+    assert not pending.is_overdue(AT + RECONCILED_AFTER - timedelta(seconds=1))
+    assert pending.is_overdue(AT + RECONCILED_AFTER)

@@ -1,0 +1,14 @@
+"""Pages of messages."""
+
+from services.contracts.conversations import ListMessagesRequest, SortOrder
+from services.kit.cursors import decode_cursor
+
+
+def page_of(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
+    """The seqs that a request asks for."""
+    after = decode_cursor(scope, request.cursor) if request.cursor else None
+    if request.order is SortOrder.ASCENDING:
+        first = (after or 0) + 1
+        return range(first, min(first + request.limit, last_seq + 1))
+    first = (after or last_seq + 1) - 1
+    return range(first, max(first - request.limit, 0), -1)

@@ -1,0 +1,167 @@
+"""Transactions and reads that are merged: each caller gets the outcome that its own would have had."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from services.kit.group_commit import (
+    MAX_BYTES,
+    MAX_IN_FLIGHT,
+    MAX_OPERATIONS,
+    GatheredReads,
+    GroupCommit,
+)
+from services.kit.state_rows import SidecarError, StateWrite, StoredValue
+from tests.requirements import requirement
+from tests.support.wait import wait_until
+
+
+class Store:
+    """Takes transactions, holds them while the test wants it, and refuses those with a bad row."""
+
+    def __init__(self) -> None:
+        self.transactions: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.refused: set[str] = set()
+        self.away: SidecarError | None = None
+        self.read_requests: list[list[str]] = []
+
+    async def write(self, writes: Sequence[StateWrite]) -> None:
+        keys = [write.key for write in writes]
+        self.transactions.append(keys)
+        await self.open.wait()
+        if self.away:
+            raise self.away
+        if self.refused.intersection(keys):
+            raise SidecarError("etag mismatch", answered=True)
+
+    async def read(self, key: str) -> StoredValue:
+        return (await self.read_many([key]))[0]
+
+    async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
+        self.read_requests.append(list(keys))
+        await self.open.wait()
+        if self.away:
+            raise self.away
+        return [StoredValue(key, key.encode(), "1") for key in keys]
+
+
+def row(key: str, size: int = 1) -> StateWrite:
+    return StateWrite(key, b"x" * size)
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def group(store: Store) -> AsyncIterator[GroupCommit]:
+    """A group whose places are all taken by transactions that are under way."""
+    group = GroupCommit(store.write)
+    first = [group.write([row(f"first-{number}")]) for number in range(MAX_IN_FLIGHT)]
+    under_way = [asyncio.ensure_future(each) for each in first]
+    await wait_until(lambda: len(store.transactions) == MAX_IN_FLIGHT)
+    store.transactions.clear()
+    yield group
+    store.open.set()
+    await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def written(
+    group: GroupCommit, store: Store, *members: list[StateWrite]
+) -> list[BaseException | None]:
+    tasks = [asyncio.ensure_future(group.write(member)) for member in members]
+    await asyncio.sleep(0)
+    store.open.set()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@requirement("kit:group-commit")
+async def test_what_comes_while_others_are_under_way_shares_one_transaction(
+    group: GroupCommit, store: Store
+) -> None:
+    members = [[row(f"{name}/head"), row(f"{name}/row")] for name in ("c", "a", "b")]
+    assert await written(group, store, *members) == [None] * 3
+    assert store.transactions == [["a/head", "a/row", "b/head", "b/row", "c/head", "c/row"]]
+
+
+@requirement("kit:group-commit")
+async def test_a_caller_alone_waits_for_nobody(store: Store) -> None:
+    store.open.set()
+    group = GroupCommit(store.write)
+    for number in range(3):
+        await group.write([row(str(number))])
+    assert store.transactions == [["0"], ["1"], ["2"]]
+
+
+@requirement("kit:group-commit")
+async def test_a_member_that_broke_a_condition_fails_alone(
+    group: GroupCommit, store: Store
+) -> None:
+    store.refused = {"b"}
+    outcomes = await written(group, store, [row("a")], [row("b")], [row("c")])
+    assert [type(each) for each in outcomes] == [type(None), SidecarError, type(None)]
+    assert store.transactions == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+@requirement("kit:group-commit")
+async def test_an_unknown_outcome_is_everybodys_and_nothing_is_written_again(
+    group: GroupCommit, store: Store
+) -> None:
+    store.away = SidecarError("UNAVAILABLE")
+    outcomes = await written(group, store, [row("a")], [row("b")])
+    assert outcomes == [store.away] * 2
+    assert store.transactions == [["a", "b"]]
+
+
+@requirement("kit:group-commit")
+async def test_a_transaction_stays_within_its_bounds(group: GroupCommit, store: Store) -> None:
+    many = [[row(f"{number:02}-{part}") for part in range(2)] for number in range(40)]
+    large = [[row(f"x{number}", MAX_BYTES // 2)] for number in range(3)]
+    assert await written(group, store, *many, *large) == [None] * 43
+    assert max(len(keys) for keys in store.transactions) <= MAX_OPERATIONS
+    assert all(sum(key[0] == "x" for key in keys) <= 2 for keys in store.transactions)
+    assert sum(len(keys) for keys in store.transactions) == 83
+
+
+async def test_a_transaction_over_the_bounds_goes_by_itself(
+    group: GroupCommit, store: Store
+) -> None:
+    assert await written(group, store, [row("a", MAX_BYTES + 1)], [row("b")]) == [None] * 2
+    assert sorted(store.transactions) == [["a"], ["b"]]
+
+
+@requirement("kit:group-commit")
+async def test_a_caller_that_leaves_takes_nothing_from_the_others(
+    group: GroupCommit, store: Store
+) -> None:
+    tasks = [asyncio.ensure_future(group.write([row(key)])) for key in "abc"]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    store.open.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [type(None), asyncio.CancelledError, type(None)]
+    assert store.transactions == [["a", "c"]]
+    await group.write([row("d")])
+    assert store.transactions[-1] == ["d"]
+
+
+@requirement("kit:group-commit")
+async def test_reads_of_one_moment_are_one_request(store: Store) -> None:
+    store.open.set()
+    reads = GatheredReads(store.read, store.read_many)
+    found = await asyncio.gather(*(reads.read(key) for key in ("a", "b", "a")))
+    assert [each.key for each in found] == ["a", "b", "a"]
+    assert (await reads.read("c")).data == b"c"
+    assert store.read_requests == [["a", "b"], ["c"]]
+
+
+async def test_a_failed_read_fails_whoever_waits_for_it(store: Store) -> None:
+    store.open.set()
+    store.away = SidecarError("UNAVAILABLE")
+    reads = GatheredReads(store.read, store.read_many)
+    outcomes = await asyncio.gather(*(reads.read(key) for key in "ab"), return_exceptions=True)
+    assert outcomes == [store.away] * 2
