@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from services.llm.domain import TurnStatus
+from services.contracts.conversations import TurnStatus
 from tests.chaos.faults import until_ok
 from tests.support.checkers import check_seqs, check_statuses
 from tests.support.model_server import script_text

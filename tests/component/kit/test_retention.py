@@ -11,7 +11,14 @@ from services.cli.stack import Stack
 from services.kit import idempotency
 from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import EventLog, NewEvent, Purge, Retention, migrate_event_log
+from services.kit.eventlog import (
+    EventLog,
+    NewEvent,
+    NewStream,
+    Purge,
+    Retention,
+    migrate_event_log,
+)
 from services.kit.eventlog.retention import EVENTS_PER_STREAM, STREAMS_PER_BATCH
 from services.kit.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.signals import Signals
@@ -34,7 +41,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 async def log(database: Database, servers: Stack) -> AsyncIterator[EventLog]:
     signals = Signals(servers.url("valkey"))
     await signals.start()
-    yield EventLog(database, signals)
+    yield EventLog(database, signals, "retention")
     await signals.close()
 
 
@@ -42,8 +49,7 @@ async def a_stream(
     log: EventLog, database: Database, kind: str, *, events: int, ended_ago: timedelta | None
 ) -> str:
     stream_id = uuid.uuid4().hex
-    await log.open(stream_id, kind=kind, owner="alice", subject="s")
-    await log.begin_attempt(stream_id)
+    await log.open_begun(NewStream(stream_id, kind, "alice", "s"), [])
     await log.append(
         stream_id, 1, [NewEvent("text.delta", {"n": n}) for n in range(events)], checkpoint=("a", 1)
     )

@@ -1,8 +1,6 @@
 """Conversations and turns: what is allowed, and what follows. Pure: time and ids are passed in."""
 
 import hashlib
-import json
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -19,7 +17,6 @@ from services.contracts.conversations import (
     Turn,
     TurnStatus,
     UpdateConversationRequest,
-    Usage,
 )
 from services.contracts.events import EventType
 from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand, CreateConversationCommand
@@ -336,37 +333,6 @@ def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelRe
         upstream_closed_at=command.upstream_closed_at,
         tokens_after_cancel=command.tokens_after_cancel,
     )
-
-
-def estimated_usage(prompt_tokens: int, completion_tokens: int, price: float | None) -> Usage:
-    """The usage of an attempt that was cut off; `price` is in US dollars a token, where it is known."""
-    total = prompt_tokens + completion_tokens
-    return Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        total_tokens=total,
-        cost=total * price if price else None,
-        estimated=True,
-    )
-
-
-def add_usage(parts: Sequence[Usage]) -> Usage | None:
-    """The usage of several attempts as one; None for none."""
-    if not parts:
-        return None
-    costs = [part.cost for part in parts if part.cost is not None]
-    return Usage(
-        prompt_tokens=sum(part.prompt_tokens for part in parts),
-        completion_tokens=sum(part.completion_tokens for part in parts),
-        total_tokens=sum(part.total_tokens for part in parts),
-        cost=sum(costs) if costs else None,
-        estimated=any(part.estimated for part in parts),
-    )
-
-
-def shown_text(data: str) -> str:
-    """The text of a stored delta."""
-    return str(json.loads(data)["text"])
 
 
 def owed_charge(turn: Turn, key_id: str | None) -> dict[str, Any] | None:
