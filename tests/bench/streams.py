@@ -24,6 +24,7 @@ WORD_SECONDS: Final = 15
 WORDS: Final = 60
 AT_ONCE: Final = 50
 TURNS_PER_USER: Final = 20
+WARMING: Final = 10
 PACE: Final = 0.05
 """Seconds between two appends of the other user."""
 TEXT: Final = "x" * 400
@@ -44,6 +45,8 @@ async def measure(platform: Platform, sizes: Sizes) -> None:
     async with platform.client("bench-other") as other:
         conversation = await other.conversation()
         await _appends(other, conversation, 5)
+        for _ in range(WARMING):  # what the first turns load is nobody's stream
+            await _until_ok(other, "SendMessage", conversationId=conversation, text="warm?")
         quiet = await _appends(other, conversation, sizes.seconds / 2)
         memory = await asyncio.to_thread(_memory, platform)
         tag = uuid.uuid4().hex

@@ -19,6 +19,7 @@ from tests.soak.footprint import Footprint, footprints, judge_footprints
 from tests.soak.judge import judge
 from tests.soak.ledger import HEAL_SECONDS, Ledger, Phase, say
 from tests.soak.load import User
+from tests.soak.logs import judge_logs
 from tests.soak.nemesis import Nemesis
 from tests.soak.remains import delete_all, judge_remains
 from tests.support.history import History
@@ -97,6 +98,7 @@ class Soak:
             await delete_all([*self._users, probe])
         await judge_remains(self._platform, self.ledger)
         self._after = await judge_footprints(self._platform, self._before, self.ledger)
+        judge_logs(self._platform, self.ledger)
         self._judge_emptiness()
 
     async def _user(self, exits: AsyncExitStack, name: str) -> User:

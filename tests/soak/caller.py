@@ -42,7 +42,8 @@ class Caller:
         except ValueError as error:
             self.ledger.problem("a reply that is no JSON", f"{method}: {error}")
             return None
-        self.ledger.attempt(answer.status < 400, f"{method}: {answer.status} {answer.code}")
+        known = answer.status < 500 and answer.status not in PASSING
+        self.ledger.attempt(known, f"{method}: {answer.status} {answer.code}")
         if answer.status == 500:
             self.ledger.problem("500", f"{method} {body}: {answer.body}")
             return None
