@@ -5,15 +5,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import psutil
-
 from services.cli.stack import StackError
-from tests.chaos.faults import kill, running
+from tests.chaos.faults import frozen, kill, running
 from tests.soak.ledger import Fault, Ledger
 from tests.support.platform import Platform
 
@@ -54,16 +50,16 @@ class Nemesis:
         await self._all_running()
 
     async def _hit(self, target: str) -> None:
-        frozen = self._frozen_seconds() if self.source.random() < 0.5 else None
+        seconds = self._frozen_seconds() if self.source.random() < 0.5 else None
         began = time.monotonic()
-        kind = "kill" if frozen is None else "freeze"
+        kind = "kill" if seconds is None else "freeze"
         try:
             if target == MODEL:
-                await self._hit_model(frozen)
-            elif frozen is None:
+                await self._hit_model(seconds)
+            elif seconds is None:
                 await kill(self.platform, target)
             else:
-                await self._freeze(target, frozen)
+                await self._freeze(target, seconds)
             if target != MODEL:
                 await asyncio.wait_for(running(self.platform, target), BACK_SECONDS)
         except (AssertionError, StackError, TimeoutError) as error:
@@ -75,17 +71,15 @@ class Nemesis:
         return self.source.uniform(least, most)
 
     async def _freeze(self, target: str, seconds: float) -> None:
-        pid = await asyncio.to_thread(self.platform.stack.process, target)
-        if pid is None:
-            raise StackError(f"{target} does not run")
-        with _frozen(pid):
+        async with frozen(self.platform, target):
             await asyncio.sleep(seconds)
 
-    async def _hit_model(self, frozen: float | None) -> None:
+    async def _hit_model(self, seconds: float | None) -> None:
         pid = self.platform.model_process
-        if frozen is not None:
-            with _frozen(pid):
-                await asyncio.sleep(frozen)
+        if seconds is not None:
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            os.kill(pid, signal.SIGCONT)
             return
         os.kill(pid, signal.SIGKILL)
         await asyncio.sleep(self.source.uniform(0, 2))
@@ -94,24 +88,3 @@ class Nemesis:
     async def _all_running(self) -> None:
         for name in self.platform.stack.names:
             await asyncio.wait_for(running(self.platform, name), BACK_SECONDS)
-
-
-@contextmanager
-def _frozen(pid: int) -> Iterator[None]:
-    """A process and its children stand still."""
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    for each in family:
-        _send(each, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for each in family:
-            _send(each, signal.SIGCONT)
-
-
-def _send(process: psutil.Process, sign: signal.Signals) -> None:
-    try:
-        process.send_signal(sign)
-    except psutil.NoSuchProcess:
-        return

@@ -52,8 +52,12 @@ class Client:
         return {"authorization": f"Bearer {self.token}", **self.defaults, **(extra or {})}
 
     def path(self, method: str) -> str:
-        """The edge's URL of a conversation method."""
-        return self.url + CONVERSATION_SERVICE.edge_path(CONVERSATION_SERVICE[method])
+        """The URL of a conversation method."""
+        return self.url_of(CONVERSATION_SERVICE, method)
+
+    def url_of(self, service: RpcService, method: str) -> str:
+        """The edge's URL of a method."""
+        return self.url + service.edge_path(service[method])
 
     async def call(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
@@ -78,7 +82,7 @@ class Client:
         **body: Any,
     ) -> Answer:
         """Call a unary method of any service; the answer, whatever it is."""
-        url = self.url + service.edge_path(service[method])
+        url = self.url_of(service, method)
         async with self.session.post(url, json=body, headers=self.headers(headers)) as reply:
             text = await reply.text()
             return Answer(reply.status, json.loads(text) if text else None, reply.headers)
