@@ -9,7 +9,7 @@ import aiohttp
 
 from services.contracts.scopes import USER_SCOPES
 from services.kit.contract import RpcService
-from tests.chaos.faults import running
+from tests.chaos.faults import restart, running
 from tests.support.platform import Client, Platform
 
 FIRST, SECOND = REPLICAS = ("llm", "llm-2")
@@ -45,12 +45,14 @@ async def client_of(platform: Platform, replica: str, user: str) -> AsyncIterato
 
 
 async def start_second(platform: Platform) -> None:
-    """Both replicas run and answer."""
+    """Both replicas run and answer, with the same settings."""
+    settings = platform.stack.spec(FIRST).env.items()
+    env = {name: value for name, value in settings if name.startswith("LLM_")}
     if SECOND in platform.stack.apps:
-        for name in (f"{SECOND}-daprd", SECOND):
-            await asyncio.to_thread(platform.stack.supervisor.start, name)
+        await asyncio.to_thread(platform.stack.supervisor.start, f"{SECOND}-daprd")
+        await restart(platform, SECOND, env)
     else:
-        await asyncio.to_thread(platform.stack.add_replica, FIRST, 2)
+        await asyncio.to_thread(platform.stack.add_replica, FIRST, 2, env=env)
     await running(platform, *REPLICAS, *(f"{name}-daprd" for name in REPLICAS))
 
 

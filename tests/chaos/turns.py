@@ -54,11 +54,17 @@ class TurnUnderFire:
 
     @classmethod
     async def begin(
-        cls, client: Client, tries: list[dict[str, Any]], *, may_be_cancelled: bool = False
+        cls,
+        client: Client,
+        tries: list[dict[str, Any]],
+        *,
+        may_be_cancelled: bool = False,
+        conversation: str | None = None,
     ) -> Self:
-        """Begin it; the stream is read in the background through whatever happens."""
+        """Begin it, in a new conversation unless one is given; the stream is read in the background."""
         text = f"{script_text(attempts=tries)} {uuid.uuid4().hex}"
-        turn = cls(client, await client.conversation(), text, may_be_cancelled=may_be_cancelled)
+        own = conversation or await client.conversation()
+        turn = cls(client, own, text, may_be_cancelled=may_be_cancelled)
         turn._stream = StreamClient(
             client.session,
             client.path("StreamMessage"),

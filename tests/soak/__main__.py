@@ -21,7 +21,7 @@ from tests.soak.ledger import HEAL_SECONDS, Ledger, Phase, say
 from tests.soak.load import User
 from tests.soak.logs import judge_logs
 from tests.soak.nemesis import Nemesis
-from tests.soak.remains import delete_all, judge_remains
+from tests.soak.remains import delete_all, judge_remains, require_sight
 from tests.support.history import History
 from tests.support.platform import Client, Platform
 
@@ -118,6 +118,7 @@ class Soak:
         try:
             await self._unless_ended(living, asyncio.sleep(QUIET_SECONDS))
             before = await footprints(self._platform)
+            await require_sight(self._platform, self.ledger)
             self.ledger.phase = Phase.FAULTS
             nemesis = Nemesis(self._platform, self.ledger, self._source)
             await self._unless_ended(living, nemesis.run(self._seconds))

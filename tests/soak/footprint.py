@@ -13,6 +13,7 @@ from tests.support.platform import Platform
 SETTLE_SECONDS: Final = 60.0
 GROWTH: Final = 1.5
 SLACK_MIB: Final = 48.0
+FILES_GROWTH: Final = 1.25
 SLACK_FILES: Final = 48
 
 

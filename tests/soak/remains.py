@@ -11,8 +11,16 @@ from tests.support.leftovers import left_over, tombstones
 from tests.support.platform import Platform
 from tests.support.wait import wait_until
 
+STORES: Final = frozenset({"state", "rows", "tuple", "scheduler"})
 EMPTY_SECONDS: Final = 120.0
 """How long the removal in the background may take after the last deletion was answered."""
+
+
+async def require_sight(platform: Platform, ledger: Ledger) -> None:
+    """While users are busy each store names their conversations; one that seems not to is not read right."""
+    seen = {kind.split()[0] for kind in await left_over(platform)}
+    if blind := STORES - seen:
+        ledger.problem("vacuous", f"nothing is seen of {sorted(blind)}")
 
 
 async def delete_all(users: list[User]) -> None:

@@ -16,7 +16,11 @@ async def keys(address: str) -> list[str]:
     """Every key, in order."""
     async with grpc.aio.insecure_channel(address, _UNLIMITED) as channel:
         call: Any = channel.unary_unary(RANGE)
-        answer: bytes = await call(EVERYTHING, timeout=20)
+        return keys_of(await call(EVERYTHING, timeout=20))
+
+
+def keys_of(answer: bytes) -> list[str]:
+    """The keys in a RangeResponse."""
     found = [dict(_fields(row)) for number, row in _fields(answer) if number == _KVS]
     return [row[_KEY].decode(errors="replace") for row in found]
 

@@ -13,8 +13,8 @@ from tests.support.platform import Platform
 
 ANY: Final = "(conv|turn)_[0-9a-z]{26,32}"
 STATE: Final = """
-    SELECT key, value::text LIKE '%"deleted": true%' AS deleted FROM dapr.state
-    WHERE key ~ $1 OR value::text ~ $1
+    SELECT key, encode(value, 'escape') ~ '"deleted": ?true' AS deleted FROM dapr.state
+    WHERE key ~ $1 OR encode(value, 'escape') ~ $1
 """
 EVENT_TABLES: Final = """
     SELECT table_name FROM information_schema.tables
