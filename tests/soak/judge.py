@@ -10,6 +10,7 @@ import asyncpg
 
 from tests.soak.ledger import HEAL_SECONDS, GaveUp, Ledger
 from tests.soak.load import Book, User
+from tests.soak.turns import check_model_calls
 from tests.support.checkers import check_append_log, check_seqs, check_set
 from tests.support.history import Operation
 from tests.support.model_server.journal import prompts
@@ -67,6 +68,8 @@ async def _judge_streams(platform: Platform, ledger: Ledger) -> None:
 async def _judge_book(user: User, book: Book, calls: Counter[str]) -> None:
     for turn in book.turns:
         turn.check_model_calls(calls[turn.word])
+    for word, began, ended in book.sent:
+        check_model_calls(user.caller.ledger, word, calls[word], began, ended)
     if book.conversation not in user.kept:
         return
     rows = await user.caller.pages("ListMessages", "messages", conversationId=book.conversation)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from tests.soak.caller import SEND_SECONDS, Caller, new_key
 from tests.soak.ledger import GaveUp
-from tests.soak.turns import SoakTurn, generation, read_beside
+from tests.soak.turns import SoakTurn, generation
 from tests.support.history import History
 from tests.support.model_server import script_text
 
@@ -29,7 +30,8 @@ class Book:
     conversation: str
     turns: list[SoakTurn] = field(default_factory=list[SoakTurn])
     answers: dict[str, str] = field(default_factory=dict[str, str])
-    words: list[str] = field(default_factory=list[str])
+    sent: list[tuple[str, float, float]] = field(default_factory=list[tuple[str, float, float]])
+    """Of each unary turn the word in its prompt, and when it was asked and answered."""
 
 
 @dataclass
@@ -141,21 +143,8 @@ class User:
     async def _stream(self, book: Book) -> None:
         """A streamed turn; sometimes with a second live reader."""
         async with self._turn(book) as turn:
-            if self.source.random() > 0.3 or not await turn.begun():
-                return
-            beside = read_beside(turn, self.source)
-            try:
-                await turn.end()
-                await asyncio.wait({beside}, timeout=30)
-                if not beside.done():
-                    self._note("a reader beside saw no end", turn)
-                elif beside.result().raw != turn.fold.raw:
-                    self._note("readers got other bytes", turn)
-            finally:
-                beside.cancel()
-
-    def _note(self, kind: str, turn: SoakTurn) -> None:
-        self.caller.ledger.problem(kind, f"{turn.ref}: {turn.fold.raw[-3:]}")
+            if self.source.random() < 0.3 and await turn.begun():
+                await turn.check_beside()
 
     async def _queue(self, book: Book) -> None:
         """Turns that wait for each other; sometimes one of them is cancelled."""
@@ -182,6 +171,7 @@ class User:
         tries = [{"text": generation(each + 1, words), "delay_ms": 20} for each in range(4)]
         text = f"{script_text(attempts=tries)} {word}"
         body = {"conversationId": book.conversation, "text": text}
+        began = time.monotonic()
         times = 2 if self.source.random() < 0.2 else 1
         async with self.history.operation(
             self.caller.user, "append", book.conversation, text
@@ -200,7 +190,7 @@ class User:
             return
         if any(each.body != answers[0].body for each in answers):
             self.caller.ledger.problem("one key, two replies", f"{answers}")
-        book.words.append(word)
+        book.sent.append((word, began, time.monotonic()))
         message = answers[0].body["message"]
         book.answers[answers[0].body["turn"]["turnId"]] = message["text"]
         self.caller.ledger.done["turns sent"] += 1

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from tests.chaos.turns import EDGES, STATUS_OF, TERMINAL
 from tests.soak.caller import Caller, new_key
-from tests.soak.ledger import GaveUp
+from tests.soak.ledger import GaveUp, Ledger
 from tests.support.checkers import check_statuses
 from tests.support.model_server import script_text
 from tests.support.sse import RETRIED_STATUSES, Fold, MalformedStream, StreamClient
@@ -106,10 +106,10 @@ class SoakTurn:
             GaveUp: there is none within the bound, or the stream broke a promise; noted.
         """
         assert self.task is not None
+        if self.ended:
+            return self.task.result()
         try:
-            while not self.task.done():
-                self._require_time("never ended")
-                await asyncio.wait({self.task}, timeout=1)
+            await self._until_done(self.task, "never ended")
             return self.task.result()
         except MalformedStream as error:
             if not (self.may_be_gone and "not a stream: 404" in str(error)):
@@ -122,21 +122,31 @@ class SoakTurn:
 
     async def check(self) -> None:
         """Compare what was shown with what every other reader gets, and with the turn's status."""
-        again = _reader(self.caller, "StreamEvents", self.ref, {}, cuts=False)
-        reading = asyncio.create_task(again.run(timeout=NEVER))
-        try:
-            while not reading.done():
-                self._require_time("cannot be read again")
-                await asyncio.wait({reading}, timeout=1)
-            if reading.result().raw != self.fold.raw:
-                self._problem("readers got other bytes", f"{self.fold.raw} {reading.result().raw}")
-        except MalformedStream as error:
-            self._problem("a malformed stream", f"read again: {error}")
-        finally:
-            reading.cancel()
-            _count(self.caller, again)
+        await self.check_reader(_reader(self.caller, "StreamEvents", self.ref, {}, cuts=False))
         turn = await self.caller.must("GetTurn", **self.ref)
         self._check_status(turn)
+
+    async def check_beside(self) -> None:
+        """Read it live beside the client that began it, and compare; the connection is torn here too."""
+        await self.check_reader(_reader(self.caller, "StreamEvents", self.ref, {}))
+
+    async def check_reader(self, reader: StreamClient) -> None:
+        """Read to the end, and compare with what the client that began the turn was shown."""
+        reading = asyncio.create_task(reader.run(timeout=NEVER))
+        try:
+            await self._until_done(reading, "has a reader without an end")
+            if reading.result().raw != (await self.end()).raw:
+                self._problem("readers got other bytes", f"{self.fold.raw} {reader.fold.raw}")
+        except MalformedStream as error:
+            self._problem("a malformed stream", f"of another reader: {error}")
+        finally:
+            reading.cancel()
+            _count(self.caller, reader)
+
+    async def _until_done(self, task: "asyncio.Task[Fold]", what: str) -> None:
+        while not task.done():
+            self._require_time(what)
+            await asyncio.wait({task}, timeout=1)
 
     def _check_status(self, turn: dict[str, Any]) -> None:
         status, terminal = turn["status"], self.fold.terminal
@@ -158,12 +168,8 @@ class SoakTurn:
             self._problem("spliced", f"{self.ref}: no beginning of any generation: {shown!r}")
 
     def check_model_calls(self, calls: int) -> None:
-        """The model is asked once, and once more for each fault that may have ended an attempt."""
-        allowed = 1 + self._faults(RESTARTS)
-        self.caller.ledger.done["model calls"] += calls
-        if calls > allowed:
-            detail = f"{calls} calls, {allowed - 1} faults, {self.fold.restarts} restarts"
-            self._problem("the model was asked too often", detail)
+        """The model was asked once, or faults have ended attempts."""
+        check_model_calls(self.caller.ledger, self.word, calls, self.began, self.ended)
 
     def _faults(self, targets: frozenset[str]) -> int:
         return self.caller.ledger.faults_within(targets, self.began - 5, self.ended)
@@ -179,10 +185,12 @@ class SoakTurn:
         self.caller.ledger.problem(kind, f"{self.conversation} {named}: {detail}")
 
 
-def read_beside(turn: SoakTurn, source: random.Random) -> "asyncio.Task[Fold]":
-    """Another live reader of a turn that has shown its first event."""
-    reader = _reader(turn.caller, "StreamEvents", turn.ref, {}, source=source)
-    return asyncio.create_task(reader.run(timeout=NEVER))
+def check_model_calls(ledger: Ledger, word: str, calls: int, began: float, ended: float) -> None:
+    """One call for a turn, and one more for each fault that may have ended an attempt."""
+    ledger.done["model calls"] += calls
+    faults = ledger.faults_within(RESTARTS, began - 5, ended)
+    if calls > 1 + faults:
+        ledger.problem("the model was asked too often", f"{word}: {calls} calls, {faults} faults")
 
 
 def _reader(
@@ -192,15 +200,13 @@ def _reader(
     headers: dict[str, str],
     *,
     cuts: bool = True,
-    source: random.Random | None = None,
 ) -> StreamClient:
-    cutting = source or caller.source
     return StreamClient(
         caller.client.session,
         caller.client.path(method),
         headers=caller.client.headers(headers),
         body=body,
-        random_cuts=random.Random(cutting.random()) if cuts else None,
+        random_cuts=random.Random(caller.source.random()) if cuts else None,
         cut_probability=CUT_PROBABILITY,
         retried=RETRIED_STATUSES | {409, 499},
         pause=0.5,
