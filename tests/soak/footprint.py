@@ -26,7 +26,10 @@ class Footprint:
 
     def exceeds(self, before: "Footprint") -> bool:
         """Whether this is more than a process at rest may differ from another of its kind."""
-        return self.mib > before.mib * GROWTH + SLACK_MIB or self.files > before.files + SLACK_FILES
+        return (
+            self.mib > before.mib * GROWTH + SLACK_MIB
+            or self.files > before.files * FILES_GROWTH + SLACK_FILES
+        )
 
 
 async def footprints(platform: Platform) -> dict[str, Footprint]:
