@@ -93,7 +93,7 @@ class Soak:
                 self._users.append(await self._user(exits, name))
             self._before = await self._load()
             say("checking")
-            await judge(self._platform, self._users, self.ledger, self._journal)
+            await judge(self._platform, self._users, self.ledger, self._history, self._journal)
             probe = await self._user(exits, "probe")
             await delete_all([*self._users, probe])
         await judge_remains(self._platform, self.ledger)

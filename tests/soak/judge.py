@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from tests.soak.ledger import HEAL_SECONDS, GaveUp, Ledger
 from tests.soak.load import Book, User
 from tests.soak.turns import check_model_calls
 from tests.support.checkers import check_append_log, check_seqs, check_set
-from tests.support.history import Operation
+from tests.support.history import History, Operation
 from tests.support.model_server.journal import prompts
 from tests.support.platform import Platform
 from tests.support.wait import wait_until
@@ -30,16 +30,21 @@ BAD_STREAMS: Final = """
 OPEN: Final = "SELECT count(*) FROM events.streams WHERE closed_at IS NULL"
 
 
-async def judge(platform: Platform, users: list[User], ledger: Ledger, journal: Path) -> None:
+async def judge(
+    platform: Platform, users: list[User], ledger: Ledger, history: History, journal: Path
+) -> None:
     """Note everything that breaks a promise."""
     await _judge_streams(platform, ledger)
     calls = Counter(row["prompt"] for row in await asyncio.to_thread(prompts, journal))
     limit = asyncio.Semaphore(AT_ONCE)
+    operations: defaultdict[str, list[Operation]] = defaultdict(list)
+    for each in history.operations("append"):
+        operations[each.key].append(each)
 
     async def one(user: User, book: Book) -> None:
         async with limit:
             try:
-                await _judge_book(user, book, calls)
+                await _judge_book(user, book, calls, operations[book.conversation])
             except GaveUp:
                 return
 
@@ -65,7 +70,9 @@ async def _judge_streams(platform: Platform, ledger: Ledger) -> None:
         await connection.close()
 
 
-async def _judge_book(user: User, book: Book, calls: Counter[str]) -> None:
+async def _judge_book(
+    user: User, book: Book, calls: Counter[str], operations: list[Operation]
+) -> None:
     for turn in book.turns:
         turn.check_model_calls(calls[turn.word])
     for word, began, ended in book.sent:
@@ -73,7 +80,6 @@ async def _judge_book(user: User, book: Book, calls: Counter[str]) -> None:
     if book.conversation not in user.kept:
         return
     rows = await user.caller.pages("ListMessages", "messages", conversationId=book.conversation)
-    operations = user.history.operations("append", book.conversation)
     found = check_seqs([int(row["seq"]) for row in rows])
     found += check_append_log([row["text"] for row in rows if row["role"] == "USER"], operations)
     found += _judge_answers(book, rows, operations)
