@@ -52,7 +52,7 @@ async def measure(platform: Platform, sizes: Sizes) -> None:
         tag = uuid.uuid4().hex
         async with _opened(platform, sizes, tag) as (crowd, turns):
             cores = await _cores(platform, crowd, sizes.seconds)
-            grown = await asyncio.to_thread(_memory, platform) - memory
+            held = await asyncio.to_thread(_memory, platform)
             crowded = await _appends(other, conversation, sizes.seconds / 2)
             standing = crowd.standing
             calls = await _model_calls(platform, tag)
@@ -73,12 +73,14 @@ async def measure(platform: Platform, sizes: Sizes) -> None:
     )
     beside = sum(value for name, value in cores.items() if name not in ("client", "model"))
     emit("W6 cores", **fields, platform=round(beside, 2), by_process=cores)
+    grown = {name: held[name] - memory.get(name, 0.0) for name in held}
     emit(
         "W6 memory per stream",
         **fields,
-        kib=round(grown / 1024 / sizes.readers, 1),
-        all_mib=round(grown / 2**20, 1),
-        before_mib=round(memory / 2**20, 1),
+        kib=round(sum(grown.values()) * 1024 / sizes.readers, 1),
+        grown_mib=round(sum(grown.values()), 1),
+        before_mib=round(sum(memory.values()), 1),
+        by_process={name: round(value, 1) for name, value in grown.items()},
     )
     emit(
         "W6 streams",
@@ -207,16 +209,17 @@ def _families(platform: Platform) -> dict[str, list[psutil.Process]]:
     return found
 
 
-def _memory(platform: Platform) -> float:
-    """Bytes of all processes of the platform, shared pages counted once."""
-    total = 0.0
-    for family in _families(platform).values():
+def _memory(platform: Platform) -> dict[str, float]:
+    """MiB of each process and its children, shared pages counted once."""
+    found: dict[str, float] = {}
+    for name, family in _families(platform).items():
+        found[name] = 0.0
         for process in family:
             try:
-                total += process.memory_full_info().pss
+                found[name] += process.memory_full_info().pss / 2**20
             except psutil.NoSuchProcess:
                 continue
-    return total
+    return found
 
 
 async def _cores(platform: Platform, crowd: Crowd, seconds: float) -> dict[str, float]:
