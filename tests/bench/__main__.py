@@ -1,12 +1,15 @@
-"""`poe bench [W1 W2 W3 access create growth overload retention memory start]`: figures of this machine, one JSON line each."""
+"""`poe bench [W1 W2 W3 W6 access create growth overload retention memory start]`: figures of this machine, one JSON line each."""
 
+import argparse
 import asyncio
 import os
-import sys
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tests.bench import (
     access,
@@ -17,6 +20,7 @@ from tests.bench import (
     overload,
     retention,
     steps,
+    streams,
     turns,
 )
 from tests.bench.figures import emit
@@ -25,7 +29,9 @@ from tests.support.platform import Platform
 OFFSET = 12_000
 ALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": access.measure}
 """Those that start what they measure themselves."""
-ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
+Measure = Callable[[Platform], Coroutine[None, None, None]]
+W6: Final = "W6"
+ON_PLATFORM: dict[str, Measure] = {
     "W1": appends.measure,
     "W3": turns.measure,
     "create": creations.measure,
@@ -38,31 +44,47 @@ ON_PLATFORM: dict[str, Callable[[Platform], Coroutine[None, None, None]]] = {
 
 
 def main() -> None:
-    """Measure what is named, or everything."""
-    wanted = sys.argv[1:] or [*ALONE, *ON_PLATFORM]
-    unknown = set(wanted) - {*ALONE, *ON_PLATFORM}
+    """Measure what is named, or everything but W6, which takes minutes and is asked for by name."""
+    names = [*ALONE, *ON_PLATFORM]
+    parser = argparse.ArgumentParser(prog="poe bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="|".join([*names, W6]))
+    sizes = streams.Sizes()
+    parser.add_argument("--turns", type=int, default=sizes.turns, help="W6: turns that stand open")
+    parser.add_argument("--readers", type=int, default=sizes.readers, help="W6: readers of them")
+    parser.add_argument("--seconds", type=float, default=sizes.seconds, help="W6: how long")
+    chosen = parser.parse_args()
+    wanted = chosen.names or names
+    unknown = set(wanted) - {*names, W6}
     if unknown:
-        raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}")
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}")
+    _raise_file_limit()
+    sizes = streams.Sizes(chosen.turns, chosen.readers, chosen.seconds)
+    on_platform = {**ON_PLATFORM, W6: partial(streams.measure, sizes=sizes)}
     emit("machine", cores=os.cpu_count(), load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="yocaso-bench-") as folder:
         for name, alone in ALONE.items():
             if name in wanted:
                 alone(Path(folder) / name)
         if set(wanted) - set(ALONE):
-            _on_platform(
-                Path(folder) / "platform", [name for name in ON_PLATFORM if name in wanted]
-            )
+            measures = [measure for name, measure in on_platform.items() if name in wanted]
+            _on_platform(Path(folder) / "platform", measures)
 
 
-def _on_platform(state: Path, names: list[str]) -> None:
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets this user have; the platform's processes inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _on_platform(state: Path, measures: list[Measure]) -> None:
     platform = Platform(state, OFFSET)
     began = time.perf_counter()
     platform.start()
     try:
         asyncio.run(platform.until_answering())
         emit("start", kind="cold", first_answer_s=round(time.perf_counter() - began, 1))
-        for name in names:
-            asyncio.run(ON_PLATFORM[name](platform))
+        for measure in measures:
+            asyncio.run(measure(platform))
     finally:
         platform.stop()
 

@@ -5,10 +5,11 @@ import contextlib
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import aiohttp
+import psutil
 
 from services.cli.edge import CallError
 from tests.support.model_server import script_text
@@ -32,6 +33,27 @@ async def running(platform: Platform, *names: str) -> None:
     """Wait until processes answer again; the supervisor has restarted what died."""
     for name in names:
         await asyncio.to_thread(platform.stack.wait_running, name)
+
+
+@contextlib.asynccontextmanager
+async def frozen(platform: Platform, name: str) -> AsyncIterator[None]:
+    """A process and its children stand still during the block."""
+    pid = await asyncio.to_thread(platform.stack.process, name)
+    assert pid is not None, f"{name} does not run"
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    for each in family:
+        _send(each, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for each in family:
+            _send(each, signal.SIGCONT)
+
+
+def _send(process: psutil.Process, sign: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(sign)
 
 
 async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:

@@ -50,22 +50,28 @@ class TurnUnderFire:
     ended_at: float = 0.0
     may_be_cancelled: bool = False
     _stream: StreamClient | None = None
-    _task: asyncio.Task[Fold] | None = None
+    _reading: asyncio.Task[Fold] | None = None
 
     @classmethod
     async def begin(
-        cls, client: Client, tries: list[dict[str, Any]], *, may_be_cancelled: bool = False
+        cls,
+        client: Client,
+        tries: list[dict[str, Any]],
+        *,
+        may_be_cancelled: bool = False,
+        conversation: str | None = None,
     ) -> Self:
-        """Begin it; the stream is read in the background through whatever happens."""
+        """Begin it, in a new conversation unless one is given; the stream is read in the background."""
         text = f"{script_text(attempts=tries)} {uuid.uuid4().hex}"
-        turn = cls(client, await client.conversation(), text, may_be_cancelled=may_be_cancelled)
+        own = conversation or await client.conversation()
+        turn = cls(client, own, text, may_be_cancelled=may_be_cancelled)
         turn._stream = StreamClient(
             client.session,
             client.path("StreamMessage"),
             headers=client.headers(turn._key_header()),
             body={"conversationId": turn.conversation, "text": turn.text},
         )
-        turn._task = asyncio.create_task(turn._read())
+        turn._reading = asyncio.create_task(turn._read())
         return turn
 
     @property
@@ -73,6 +79,12 @@ class TurnUnderFire:
         """What the client has seen so far."""
         assert self._stream is not None
         return self._stream.fold
+
+    @property
+    def reading(self) -> asyncio.Task[Fold]:
+        """The task that ends with the stream."""
+        assert self._reading is not None
+        return self._reading
 
     @property
     def ref(self) -> dict[str, Any]:
@@ -95,13 +107,12 @@ class TurnUnderFire:
 
     async def ended(self) -> Fold:
         """The stream to its terminal event."""
-        assert self._task is not None
-        return await self._task
+        return await self.reading
 
     def abandon(self) -> None:
         """Stop reading."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def problems(self) -> list[str]:
         """Everything that breaks I1 to I5 for this turn; seqs, the terminal event and frames are the reader's."""

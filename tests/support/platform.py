@@ -52,8 +52,12 @@ class Client:
         return {"authorization": f"Bearer {self.token}", **self.defaults, **(extra or {})}
 
     def path(self, method: str) -> str:
-        """The edge's URL of a conversation method."""
-        return self.url + CONVERSATION_SERVICE.edge_path(CONVERSATION_SERVICE[method])
+        """The URL of a conversation method."""
+        return self.url_of(CONVERSATION_SERVICE, method)
+
+    def url_of(self, service: RpcService, method: str) -> str:
+        """The edge's URL of a method."""
+        return self.url + service.edge_path(service[method])
 
     async def call(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
@@ -78,7 +82,7 @@ class Client:
         **body: Any,
     ) -> Answer:
         """Call a unary method of any service; the answer, whatever it is."""
-        url = self.url + service.edge_path(service[method])
+        url = self.url_of(service, method)
         async with self.session.post(url, json=body, headers=self.headers(headers)) as reply:
             text = await reply.text()
             return Answer(reply.status, json.loads(text) if text else None, reply.headers)
@@ -131,7 +135,9 @@ class Platform:
         env: Mapping[str, Mapping[str, str]] | None = None,
         unsupervised: tuple[str, ...] = (),
         secure: bool = False,
+        journal: Path | None = None,
     ) -> None:
+        self._journal = journal
         self._model_port = 6095 + offset
         merged = {name: dict(values) for name, values in (env or {}).items()}
         # One user of a test asks more than a person does; what is limited is shown where it is tested.
@@ -186,9 +192,25 @@ class Platform:
             "--port",
             str(self._model_port),
         ]
+        if self._journal is not None:
+            command += ["--journal", str(self._journal)]
         self._model = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         assert self._model.stdout is not None
         self._model.stdout.readline()
+
+    @property
+    def model_process(self) -> int:
+        """The pid of the scripted model; nobody restarts it."""
+        assert self._model is not None
+        return self._model.pid
+
+    def restart_model(self) -> None:
+        """Start the scripted model again after it was killed; with a journal it counts on."""
+        assert self._model is not None
+        self._model.wait(10)
+        assert self._model.stdout is not None
+        self._model.stdout.close()
+        self.start_model()
 
     def stop(self) -> None:
         """Stop everything."""

@@ -157,6 +157,8 @@ class StreamClient:
         params: Mapping[str, str] | None = None,
         random_cuts: random.Random | None = None,
         cut_probability: float = 0.0,
+        retried: frozenset[int] = RETRIED_STATUSES,
+        pause: float = 0.05,
     ) -> None:
         self.fold = Fold()
         self.connections = 0
@@ -168,6 +170,8 @@ class StreamClient:
         self._params = params
         self._random = random_cuts
         self._cut_probability = cut_probability
+        self._retried = retried
+        self._pause = pause
 
     async def run(self, timeout: float = 30.0) -> Fold:
         """Read until the terminal event; connection failures and `reconnect` are answered by resuming."""
@@ -194,7 +198,7 @@ class StreamClient:
                     return
         except (aiohttp.ClientError, OSError) as error:
             self.failures.append(repr(error))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self._pause)
 
     def _note(self, sent: SseEvent) -> None:
         """An error that may pass is answered by resuming, as a lost connection is."""
@@ -218,7 +222,7 @@ class StreamClient:
         async with self._http.request(
             method, self._url, headers=headers, json=self._body, params=self._params
         ) as response:
-            await _require_stream(response)
+            await self._require_stream(response)
             parser = SseParser()
             async for piece in response.content.iter_any():
                 cut_at = self._cut_within(piece)
@@ -234,11 +238,11 @@ class StreamClient:
             return None
         return self._random.randrange(len(piece) + 1)
 
-
-async def _require_stream(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200 and response.content_type == "text/event-stream":
-        return
-    body = await response.text()
-    if response.status in RETRIED_STATUSES:
-        raise aiohttp.ClientPayloadError(f"{response.status}: {body[:200]}")
-    raise MalformedStream(f"not a stream: {response.status} {response.content_type}: {body[:500]}")
+    async def _require_stream(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == 200 and response.content_type == "text/event-stream":
+            return
+        body = await response.text()
+        if response.status in self._retried:
+            raise aiohttp.ClientPayloadError(f"{response.status}: {body[:200]}")
+        seen = f"{response.status} {response.content_type}: {body[:500]}"
+        raise MalformedStream(f"not a stream: {seen}")

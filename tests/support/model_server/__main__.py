@@ -4,15 +4,16 @@ import argparse
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 from tests.support.model_server.server import DEFAULT_MODELS, ModelServer
 
 
-async def _serve(port: int, models: tuple[str, ...]) -> None:
+async def _serve(port: int, models: tuple[str, ...], journal: Path | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with ModelServer(port, models) as server:
+    async with ModelServer(port, models, journal) as server:
         sys.stdout.write(f"{server.base_url}\n")
         sys.stdout.flush()
         await stopped.wait()
@@ -25,8 +26,9 @@ def main() -> None:
     parser.add_argument(
         "--models", default=",".join(DEFAULT_MODELS), help="comma list for GET /v1/models"
     )
+    parser.add_argument("--journal", type=Path, help="a file that keeps the requests over a kill")
     chosen = parser.parse_args()
-    serving = _serve(chosen.port, tuple(chosen.models.split(",")))
+    serving = _serve(chosen.port, tuple(chosen.models.split(",")), chosen.journal)
     try:
         import uvloop
     except ImportError:

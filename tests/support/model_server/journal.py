@@ -1,9 +1,12 @@
 """What the model server saw: one entry per request, with times of the machine's monotonic clock."""
 
 import asyncio
+import hashlib
+import json
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Outcome = Literal["open", "completed", "error", "cut", "client_closed"]
@@ -39,20 +42,39 @@ class Entry:
 
 
 class Journal:
-    """The last requests, and how often each was tried."""
+    """The last requests, and how often each was tried.
 
-    def __init__(self, keep: int = 50_000) -> None:
+    With a file, each request is also a line of it: a server that is killed and started again counts on from there.
+    """
+
+    def __init__(self, keep: int = 50_000, path: Path | None = None) -> None:
         self._entries: deque[Entry] = deque(maxlen=keep)
-        self._attempts: dict[object, int] = {}
+        self._attempts: dict[str, int] = {}
         self._count = 0
+        for line in prompts(path) if path else ():
+            self._count_attempt(line["key"])
+        self._file = path.open("a", encoding="utf-8") if path else None
 
-    def open(self, key: object, **seen: Any) -> Entry:
+    def open(self, key: object, *, prompt: str, **seen: Any) -> Entry:
         """A new entry; requests with an equal key are attempts of the same thing."""
-        self._count += 1
-        attempt = self._attempts[key] = self._attempts.get(key, 0) + 1
-        entry = Entry(number=self._count, attempt=attempt, **seen)
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()
+        attempt = self._count_attempt(digest)
+        if self._file:
+            self._file.write(json.dumps({"key": digest, "prompt": prompt}) + "\n")
+            self._file.flush()
+        entry = Entry(number=self._count, attempt=attempt, prompt=prompt, **seen)
         self._entries.append(entry)
         return entry
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def _count_attempt(self, digest: str) -> int:
+        self._count += 1
+        attempt = self._attempts[digest] = self._attempts.get(digest, 0) + 1
+        return attempt
 
     @property
     def entries(self) -> list[Entry]:
@@ -72,6 +94,14 @@ class Journal:
         self._entries.clear()
         self._attempts.clear()
         self._count = 0
+
+
+def prompts(path: Path) -> list[dict[str, str]]:
+    """The requests in a journal's file: `key` is equal for attempts of the same thing; a torn last line is dropped."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 class Gates:

@@ -2,6 +2,7 @@
 
 import asyncio
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -18,8 +19,13 @@ DEFAULT_MODELS = ("scripted/one", "scripted/two")
 class ModelServer:
     """The server inside a test's own event loop; `python -m tests.support.model_server` runs the same alone."""
 
-    def __init__(self, port: int = 0, models: tuple[str, ...] = DEFAULT_MODELS) -> None:
-        self.journal = Journal()
+    def __init__(
+        self,
+        port: int = 0,
+        models: tuple[str, ...] = DEFAULT_MODELS,
+        journal: Path | None = None,
+    ) -> None:
+        self.journal = Journal(path=journal)
         self.gates = Gates()
         self._port = port
         self._models = models
@@ -53,6 +59,7 @@ class ModelServer:
             for connection in list(self._connections):
                 connection.finish()
             await self._server.wait_closed()
+        self.journal.close()
 
     @property
     def port(self) -> int:

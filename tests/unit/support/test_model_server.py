@@ -4,12 +4,14 @@ import email.utils
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.support.model_server import ModelServer, Script, script_text
+from tests.support.model_server.journal import prompts
 from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.loopback
@@ -279,3 +281,18 @@ async def test_models_are_listed_on_both_paths(http: Any, server: ModelServer) -
                 "scripted/one",
                 "scripted/two",
             ]
+
+
+async def test_a_server_with_a_journal_counts_on_after_it_was_killed(
+    http: Any, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal.jsonl"
+    text = script_text(attempts=[{"text": "one"}, {"text": "two"}]) + " mark"
+    said: list[str] = []
+    for torn in ("", '{"key": "half a li'):
+        async with ModelServer(journal=journal) as killed:
+            said.append(text_of(await chunks_of(http, killed, text)))
+        with journal.open("a") as file:
+            file.write(torn)
+    assert said == ["one", "two"]
+    assert [each["prompt"] for each in prompts(journal)] == ["mark", "mark"]

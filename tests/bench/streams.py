@@ -1,0 +1,253 @@
+"""W6: slow turns stand open and are read by many, while another user appends."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import psutil
+
+from tests.bench.crowd import Crowd, Reader
+from tests.bench.figures import Run, emit
+from tests.chaos.faults import PASSING
+from tests.support.model_server import script_text
+from tests.support.platform import Client, Platform
+from tests.support.wait import wait_until
+
+WORD_SECONDS: Final = 15
+WORDS: Final = 60
+AT_ONCE: Final = 50
+TURNS_PER_USER: Final = 20
+WARMING: Final = 10
+PACE: Final = 0.05
+"""Seconds between two appends of the other user."""
+TEXT: Final = "x" * 400
+UNHEALTHY: Final = "entered un-healthy status"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much stands open, and for how long it is watched."""
+
+    turns: int = 300
+    readers: int = 900
+    seconds: float = 60
+
+
+async def measure(platform: Platform, sizes: Sizes) -> None:
+    """Print takeovers, the other user's appends beside the quiet ones, cores, memory per stream, streams lost."""
+    async with platform.client("bench-other") as other:
+        conversation = await other.conversation()
+        await _appends(other, conversation, 5)
+        for _ in range(WARMING):  # what the first turns load is nobody's stream
+            await _until_ok(other, "SendMessage", conversationId=conversation, text="warm?")
+        quiet = await _appends(other, conversation, sizes.seconds / 2)
+        memory = await asyncio.to_thread(_memory, platform)
+        tag = uuid.uuid4().hex
+        async with _opened(platform, sizes, tag) as (crowd, turns):
+            cores = await _cores(platform, crowd, sizes.seconds)
+            held = await asyncio.to_thread(_memory, platform)
+            crowded = await _appends(other, conversation, sizes.seconds / 2)
+            standing = crowd.standing
+            calls = await _model_calls(platform, tag)
+    fields = {"turns": sizes.turns, "readers": sizes.readers}
+    emit(
+        "W6 living turns taken over",
+        **fields,
+        restarted=sum(bool(turn.restarts) for turn in turns),
+        model_calls_beyond_one=calls - len(turns),
+        events_per_s=cores.pop("events per s"),
+    )
+    emit(
+        "W6 another user's append",
+        **fields,
+        **crowded.fields(),
+        quiet_p50_ms=quiet.fields()["p50_ms"],
+        quiet_p99_ms=quiet.fields()["p99_ms"],
+    )
+    beside = sum(value for name, value in cores.items() if name not in ("client", "model"))
+    emit("W6 cores", **fields, platform=round(beside, 2), by_process=cores)
+    grown = {name: held[name] - memory.get(name, 0.0) for name in held}
+    emit(
+        "W6 memory per stream",
+        **fields,
+        kib=round(sum(grown.values()) * 1024 / sizes.readers, 1),
+        grown_mib=round(sum(grown.values()), 1),
+        before_mib=round(sum(memory.values()), 1),
+        by_process={name: round(value, 1) for name, value in grown.items()},
+    )
+    emit(
+        "W6 streams",
+        **fields,
+        standing=standing,
+        lost=crowd.counts["lost"],
+        unhealthy=_unhealthy(platform),
+        **{k: v for k, v in crowd.counts.items() if k not in ("lost", "events")},
+    )
+
+
+async def _appends(client: Client, conversation: str, seconds: float) -> Run:
+    """Appends at a steady pace; what waits behind a slow one counts from when it was due, while there is time."""
+    latencies: list[float] = []
+    began = time.perf_counter()
+    for number in range(int(seconds / PACE)):
+        due = began + number * PACE
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if time.perf_counter() > began + seconds:
+            break
+        await _until_ok(client, "AppendMessage", conversationId=conversation, text=TEXT)
+        latencies.append(time.perf_counter() - due)
+    return Run(latencies, time.perf_counter() - began)
+
+
+@asynccontextmanager
+async def _opened(
+    platform: Platform, sizes: Sizes, tag: str
+) -> AsyncIterator[tuple[Crowd, list[Reader]]]:
+    """Turns that stand open with all their readers; the reader that began a turn is one of them."""
+    edge = urlsplit(platform.edge_url)
+    assert edge.hostname is not None
+    assert edge.port is not None
+    crowd = Crowd(edge.hostname, edge.port)
+    async with aiohttp.ClientSession() as session:
+        clients = [
+            Client(platform.edge_url, await _token(platform, f"bench-{number}"), session)
+            for number in range(-(-sizes.turns // TURNS_PER_USER))
+        ]
+        try:
+            turns = await _begin_turns(crowd, clients, sizes.turns, tag)
+            await _add_readers(crowd, turns, sizes.readers - sizes.turns)
+            yield crowd, [turn.reader for turn in turns]
+        finally:
+            crowd.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    client: Client
+    conversation: str
+    reader: Reader
+
+
+async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str) -> list[_Turn]:
+    began, turns = time.perf_counter(), list[_Turn]()
+    text = script_text(tokens=WORDS, delay_ms=WORD_SECONDS * 1000)
+    owners = cycle(clients)
+    while len(turns) < count:
+        some = list(islice(owners, min(AT_ONCE, count - len(turns))))
+        made = await asyncio.gather(*(_until_ok(each, "CreateConversation") for each in some))
+        for client, conversation in zip(some, made, strict=True):
+            named = conversation["conversationId"]
+            headers = client.headers({"idempotency-key": uuid.uuid4().hex})
+            body = {"conversationId": named, "text": f"{text} {tag}"}
+            reader = crowd.add(_path(client, "StreamMessage"), headers, body)
+            turns.append(_Turn(client, named, reader))
+        await wait_until(
+            lambda: all(turn.reader.first for turn in turns), 300, "turns to begin", every=0.1
+        )
+    emit("W6 ramp", turns=count, seconds=round(time.perf_counter() - began, 1))
+    return turns
+
+
+async def _add_readers(crowd: Crowd, turns: list[_Turn], count: int) -> None:
+    began, added = time.perf_counter(), list[Reader]()
+    following = cycle(turns)
+    while len(added) < count:
+        for turn in islice(following, min(AT_ONCE, count - len(added))):
+            body = {
+                "conversationId": turn.conversation,
+                "turnId": turn.reader.first["data"]["turnId"],
+            }
+            path = _path(turn.client, "StreamEvents")
+            added.append(crowd.add(path, turn.client.headers(), body))
+        await wait_until(
+            lambda: all(each.first for each in added), 300, "readers to be served", every=0.1
+        )
+    emit("W6 ramp", readers=count, seconds=round(time.perf_counter() - began, 1))
+
+
+async def _until_ok(client: Client, method: str, **body: Any) -> Any:
+    async def attempt() -> Any:
+        answer = await client.call(method, {"idempotency-key": key}, **body)
+        if answer.status in PASSING:
+            return None
+        assert answer.status == 200, answer
+        return answer.body
+
+    key = uuid.uuid4().hex
+    return await wait_until(attempt, 120, method, every=0.25)
+
+
+async def _token(platform: Platform, user: str) -> str:
+    return await asyncio.to_thread(platform.token, user)
+
+
+def _path(client: Client, method: str) -> str:
+    return urlsplit(client.path(method)).path
+
+
+async def _model_calls(platform: Platform, tag: str) -> int:
+    journal = await platform.model("/__journal?messages=0")
+    return sum(tag in entry["prompt"] for entry in journal["entries"])
+
+
+# --- what the processes use ---
+
+
+def _families(platform: Platform) -> dict[str, list[psutil.Process]]:
+    found: dict[str, list[psutil.Process]] = {}
+    for name in platform.stack.names:
+        if (pid := platform.stack.process(name)) is not None:
+            process = psutil.Process(pid)
+            found[name] = [process, *process.children(recursive=True)]
+    return found
+
+
+def _memory(platform: Platform) -> dict[str, float]:
+    """MiB of each process and its children, shared pages counted once."""
+    found: dict[str, float] = {}
+    for name, family in _families(platform).items():
+        found[name] = 0.0
+        for process in family:
+            try:
+                found[name] += process.memory_full_info().pss / 2**20
+            except psutil.NoSuchProcess:
+                continue
+    return found
+
+
+async def _cores(platform: Platform, crowd: Crowd, seconds: float) -> dict[str, float]:
+    """Cores used by each process, and events read per second, over a while in which nothing else happens."""
+    families = _families(platform)
+    families["model"] = [psutil.Process(platform.model_process)]
+    families["client"] = [psutil.Process()]
+    began, events = time.perf_counter(), crowd.counts["events"]
+    before = {name: _cpu(family) for name, family in families.items()}
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - began
+    used = {name: (_cpu(family) - before[name]) / elapsed for name, family in families.items()}
+    cores = {name: round(value, 3) for name, value in used.items()}
+    return {**cores, "events per s": round((crowd.counts["events"] - events) / elapsed, 1)}
+
+
+def _cpu(family: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in family:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _unhealthy(platform: Platform) -> int:
+    """How often a sidecar has declared its app unhealthy."""
+    logs = [platform.stack.log(f"{app}-daprd") for app in platform.stack.apps]
+    return sum(log.read_text(errors="replace").count(UNHEALTHY) for log in logs)

@@ -1,0 +1,203 @@
+"""`poe soak --seconds N [--seed S]`: faults of every process under load; then the checkers. Exit code 1 on a violation."""
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import shutil
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from tests.soak.caller import Caller
+from tests.soak.footprint import Footprint, footprints, judge_footprints
+from tests.soak.judge import judge
+from tests.soak.ledger import HEAL_SECONDS, Ledger, Phase, say
+from tests.soak.load import User
+from tests.soak.logs import judge_logs
+from tests.soak.nemesis import Nemesis
+from tests.soak.remains import delete_all, judge_remains, require_sight
+from tests.support.history import History
+from tests.support.platform import Client, Platform
+
+OFFSET: Final = 20_000
+QUIET_SECONDS: Final = 15.0
+PROGRESS_SECONDS: Final = 10.0
+MIN_OK_RATE: Final = 0.2
+MIN_OPERATIONS_PER_SECOND: Final = 0.5
+MAX_SECONDS_PER_FAULT: Final = 45.0
+ENV: Final = {"llm": {"LLM_KEPT_SECONDS": "5"}}
+
+
+def main() -> None:
+    """Run one soak and say how it went."""
+    parser = argparse.ArgumentParser(prog="poe soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, required=True, help="how long faults are injected")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    parser.add_argument("--users", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where histories and logs go; kept on failure")
+    chosen = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="yocaso-soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)  # Postgres runs as another user
+    say(f"seed {chosen.seed}, folder {folder}")
+    soak = Soak(folder, chosen.seconds, chosen.seed, chosen.users)
+    figures = soak.run()
+    say(json.dumps(figures, ensure_ascii=False))
+    say(f"verdict: {figures['verdict']}")
+    if figures["problems"]:
+        say(f"kept: {folder}")
+        raise SystemExit(1)
+    if chosen.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Soak:
+    """One run: quiet load, faults under load, then the checkers."""
+
+    def __init__(self, folder: Path, seconds: float, seed: int, users: int) -> None:
+        self.ledger = Ledger(folder)
+        self._seconds = seconds
+        self._seed = seed
+        self._source = random.Random(seed)
+        self._journal = folder / "model.jsonl"
+        self._names = [f"soak-{number}" for number in range(users)]
+        self._history = History(folder / "history.jsonl")
+        self._platform = Platform(folder / "platform", OFFSET, env=ENV, journal=self._journal)
+        self._users: list[User] = []
+        self._before: dict[str, Footprint] = {}
+        self._after: dict[str, Footprint] = {}
+
+    def run(self) -> dict[str, Any]:
+        """The figures, with the verdict."""
+        with self._history:
+            self._platform.start()
+            try:
+                asyncio.run(self._run())
+            finally:
+                self._platform.stop()
+                self.ledger.close()
+        return self._figures()
+
+    async def _run(self) -> None:
+        await self._platform.until_answering()
+        async with AsyncExitStack() as exits:
+            for name in self._names:
+                self._users.append(await self._user(exits, name))
+            self._before = await self._load()
+            say("checking")
+            await judge(self._platform, self._users, self.ledger, self._history, self._journal)
+            probe = await self._user(exits, "probe")
+            await delete_all([*self._users, probe])
+        await judge_remains(self._platform, self.ledger)
+        self._after = await judge_footprints(self._platform, self._before, self.ledger)
+        judge_logs(self._platform, self.ledger)
+        self._judge_emptiness()
+
+    async def _user(self, exits: AsyncExitStack, name: str) -> User:
+        timeout = aiohttp.ClientTimeout(total=170, sock_connect=5, sock_read=40)
+        connector = aiohttp.TCPConnector(limit=0)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        await exits.enter_async_context(session)
+        client = Client(self._platform.edge_url, self._platform.token(name), session)
+        source = random.Random(self._source.random())
+        caller = Caller(name, client, self.ledger, source)
+        return User(caller, self._history, source, asyncio.Event())
+
+    async def _load(self) -> dict[str, Footprint]:
+        """Quiet load, then faults; the footprints in between."""
+        living = [asyncio.create_task(user.live()) for user in self._users]
+        telling = asyncio.create_task(self._tell())
+        try:
+            await self._unless_ended(living, asyncio.sleep(QUIET_SECONDS))
+            before = await footprints(self._platform)
+            await require_sight(self._platform, self.ledger)
+            self.ledger.phase = Phase.FAULTS
+            nemesis = Nemesis(self._platform, self.ledger, self._source)
+            await self._unless_ended(living, nemesis.run(self._seconds))
+            self.ledger.heal()
+            say("faults are over")
+            for user in self._users:
+                user.stopping.set()
+            done, late = await asyncio.wait(living, timeout=3 * HEAL_SECONDS)
+            if late:
+                self.ledger.problem("users that never ended", f"{len(late)} of {len(living)}")
+            for each in done:
+                each.result()
+        finally:
+            for task in (*living, telling):
+                task.cancel()
+            await asyncio.gather(*living, telling, return_exceptions=True)
+        return before
+
+    async def _unless_ended(self, living: "list[asyncio.Task[None]]", work: Any) -> None:
+        """Await work, and fail at once when a user stops by an error of the soak's own."""
+        working = asyncio.ensure_future(work)
+        await asyncio.wait([working, *living], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            for each in living:
+                if each.done():
+                    each.result()
+        await working
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            ledger = self.ledger
+            at = time.monotonic() - ledger.began
+            rates = {phase.value: round(ledger.ok_rate(phase), 3) for phase in Phase}
+            say(
+                f"{at:.0f} s {ledger.phase}: {dict(ledger.done)}, ok {rates}, "
+                f"{len(ledger.faults)} faults, problems {dict(ledger.problems)}"
+            )
+
+    def _judge_emptiness(self) -> None:
+        """A soak without load or faults shows nothing."""
+        ledger = self.ledger
+        rate = ledger.ok_rate(Phase.FAULTS)
+        if rate < MIN_OK_RATE:
+            ledger.problem("vacuous", f"{rate:.0%} of the attempts under faults were answered")
+        operations = len(self._history.operations())
+        if operations < MIN_OPERATIONS_PER_SECOND * self._seconds:
+            ledger.problem("vacuous", f"{operations} operations in {self._seconds:g} s")
+        if len(ledger.faults) < self._seconds / MAX_SECONDS_PER_FAULT:
+            ledger.problem("vacuous", f"{len(ledger.faults)} faults in {self._seconds:g} s")
+
+    def _figures(self) -> dict[str, Any]:
+        ledger = self.ledger
+        faults: dict[str, int] = {}
+        for each in ledger.faults:
+            name = f"{each.kind} {each.target}"
+            faults[name] = faults.get(name, 0) + 1
+        total = {name: sum(found.mib for found in side.values()) for name, side in self._sides()}
+        return {
+            "figure": "soak",
+            "seconds": self._seconds,
+            "seed": self._seed,
+            "verdict": "violated" if ledger.problems else "clean",
+            "problems": dict(ledger.problems),
+            "operations": len(self._history.operations()),
+            "ok_rate": {phase.value: round(ledger.ok_rate(phase), 3) for phase in Phase},
+            "attempts": sum(ledger.attempts.values()),
+            **ledger.done,
+            "faults": len(ledger.faults),
+            "faults_by_kind": dict(sorted(faults.items())),
+            "refusals": dict(ledger.refusals.most_common(12)),
+            "memory_mib": {name: round(value, 1) for name, value in total.items()},
+            "files": {name: sum(f.files for f in side.values()) for name, side in self._sides()},
+        }
+
+    def _sides(self) -> list[tuple[str, dict[str, Footprint]]]:
+        return [("before", self._before), ("after", self._after)]
+
+
+if __name__ == "__main__":
+    main()

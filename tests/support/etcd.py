@@ -1,0 +1,48 @@
+"""Reads the keys of an etcd, such as the one inside Dapr's scheduler, over its gRPC wire."""
+
+from typing import Any
+
+import grpc.aio
+
+RANGE = "/etcdserverpb.KV/Range"
+EVERYTHING = b"\x0a\x01\x00\x12\x01\x00\x40\x01"
+"""RangeRequest: `key` (1) and `range_end` (2) a zero byte, which means all; `keys_only` (8)."""
+_KVS, _KEY = 2, 1
+_BYTES = 2
+_UNLIMITED = (("grpc.max_receive_message_length", -1),)
+
+
+async def keys(address: str) -> list[str]:
+    """Every key, in order."""
+    async with grpc.aio.insecure_channel(address, _UNLIMITED) as channel:
+        call: Any = channel.unary_unary(RANGE)
+        return keys_of(await call(EVERYTHING, timeout=20))
+
+
+def keys_of(answer: bytes) -> list[str]:
+    """The keys in a RangeResponse."""
+    found = [dict(_fields(row)) for number, row in _fields(answer) if number == _KVS]
+    return [row[_KEY].decode(errors="replace") for row in found]
+
+
+def _fields(message: bytes) -> list[tuple[int, bytes]]:
+    """A protobuf message's fields with bytes in them."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if tag & 7 == _BYTES:
+            found.append((tag >> 3, message[at : at + value]))
+            at += value
+    return found
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if not byte & 0x80:
+            return value, at
