@@ -21,6 +21,7 @@ PARTS = {
     "adapters",
     "tables",
     "migrations",
+    "turns",  # the use cases of llm, past the size of one service.py
     "model",  # of authorization, which only auth has
 }
 DRAWERS = {"utils", "helpers", "common", "manager_utils", "misc", "shared"}
