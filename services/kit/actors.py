@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, Final, TypeVar, get_type_hints
 from weakref import WeakValueDictionary
@@ -13,11 +14,13 @@ from dapr.actor import Actor, ActorInterface, ActorRuntime, Remindable, actormet
 from dapr.actor.id import ActorId
 from dapr.actor.runtime.config import ActorRuntimeConfig
 from dapr.actor.runtime.context import ActorRuntimeContext
+from dapr.clients.exceptions import DaprInternalError
 from dapr.clients.grpc.dapr_actor_grpc_client import DaprActorGrpcClient
 from dapr.ext.fastapi import DaprActor
 from dapr.serializers import Serializer
 from dapr.serializers.util import convert_to_dapr_duration
 from fastapi import FastAPI
+from grpc.aio import AioRpcError
 from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -134,6 +137,20 @@ class DomainActor(Actor):
         """Discard everything that was read; each actor forgets its states."""
         raise NotImplementedError
 
+    async def remind(self, name: str, due: timedelta, period: timedelta) -> None:
+        """Have `receive_reminder` called until `unremind`; one of this name is replaced.
+
+        Raises:
+            SidecarError: the scheduler, or the way to it, is away.
+        """
+        with _reaching_scheduler():
+            await self.register_reminder(name, b"", due, period)
+
+    async def unremind(self, name: str) -> None:
+        """Have it called no more; SidecarError as for `remind`."""
+        with _reaching_scheduler():
+            await self.unregister_reminder(name)
+
     async def exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run `work` alone; after a lost race forget, and run it again."""
         async with self._lock:
@@ -168,6 +185,14 @@ class DomainActor(Actor):
 
 
 _active: Final[ActiveActors[DomainActor]] = ActiveActors()
+
+
+@contextmanager
+def _reaching_scheduler() -> Iterator[None]:
+    try:
+        yield
+    except (AioRpcError, DaprInternalError) as error:  # daprd says INTERNAL also where it is away
+        raise SidecarError(f"reminder: {type(error).__name__}") from error
 
 
 def _interface_methods(cls: type) -> list[str]:

@@ -22,7 +22,9 @@ STATEMENT_TIMEOUT_SECONDS: Final = 15.0
 ACQUIRE_SECONDS: Final = 5.0
 """How long a caller waits for a connection when all are busy or the server takes none."""
 CLOSE_SECONDS: Final = 2.0
-POOL_SIZE: Final = 12
+IDLE_SECONDS: Final = 60.0
+"""After how long a connection that a burst needed is closed: each costs the server some 5 MB."""
+POOL_SIZE: Final = 8
 """Connections per app and kind; a statement takes about a millisecond, so a few serve many callers."""
 
 LASTING: Final[Mapping[str, str]] = {
@@ -166,7 +168,7 @@ class Database:
                     self._url.set(drivername="postgresql").render_as_string(hide_password=False),
                     min_size=1,
                     max_size=POOL_SIZE,
-                    max_inactive_connection_lifetime=1800,
+                    max_inactive_connection_lifetime=IDLE_SECONDS,
                     connect=_connect,
                     reset=_leave,
                     **_options(BOUNDED),

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
-MAX_CONNECTIONS: Final = 512
+MAX_CONNECTIONS: Final = 4096
 KEEP_ALIVE_SECONDS: Final = 30.0
 
 # aiohttp writes these itself; the decoded body has neither the encoding nor the length of the one on the wire.

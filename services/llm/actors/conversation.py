@@ -345,7 +345,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     async def _to_purge(self) -> ConversationState | None:
         state = await self._state.load()
         if state is None or not state.deleted or state.is_purged:
-            await self.unregister_reminder(PURGE)
+            await self.unremind(PURGE)
             return None
         return state.model_copy()
 
@@ -356,7 +356,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         await self._state.commit(again)
 
     async def _remind(self) -> None:
-        await self.register_reminder(PURGE, b"", timedelta(seconds=1), PURGE_PERIOD)
+        await self.remind(PURGE, timedelta(seconds=1), PURGE_PERIOD)
 
     async def _living(self) -> ConversationState:
         state = await self._state.load()

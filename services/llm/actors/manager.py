@@ -81,7 +81,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         if known is not None:
             return IndexEntry(position=known.position, conversation_id=command.conversation_id)
         if not self._reminded:  # once while creations come, not once for each
-            await self.register_reminder(RECONCILE, b"", RECONCILE_PERIOD, RECONCILE_PERIOD)
+            await self.remind(RECONCILE, RECONCILE_PERIOD, RECONCILE_PERIOD)
             self._reminded = True
         index.last_position += 1
         entry = IndexEntry(position=index.last_position, conversation_id=command.conversation_id)
@@ -151,7 +151,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         page = await self._page(PageOfIdsRequest(limit=1))
         if page.entries:
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "The user still has conversations.")
-        await self.unregister_reminder(RECONCILE)
+        await self.unremind(RECONCILE)
         self._reminded = False
         await self._state.erase()
 
@@ -192,7 +192,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
             index.settled = settled
             await self._state.commit(index)
         if not left:
-            await self.unregister_reminder(RECONCILE)
+            await self.unremind(RECONCILE)
             self._reminded = False
         now = self._clock()
         return [row.command for row in left if row.is_overdue(now)]

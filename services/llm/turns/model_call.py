@@ -29,6 +29,8 @@ from services.llm.ports import (
 _first_chunk: Final = metrics.get_meter("yocaso").create_histogram(
     "gen_ai.client.operation.time_to_first_chunk", "s", "Time to the first piece of an answer."
 )
+MAX_ANSWER_BYTES: Final = 512 * 1024
+"""An answer ends here as at the model's own limit: escaped as JSON it still fits into one row and one call."""
 BATCH_SECONDS: Final = 0.04
 """How long pieces gather before they are written; the first one never waits."""
 
@@ -60,6 +62,7 @@ class ModelCall:
         self._error: RpcError | None = None
         self._asked_at = time.monotonic()
         self._asked = False
+        self._bytes = 0
         self._began_showing = False
         self._deltas = 0
         self._stopped_at: datetime | None = None
@@ -110,6 +113,9 @@ class ModelCall:
         async for event in events:
             match event:
                 case TextDelta(text):
+                    if self._is_full(text):
+                        self._finished = Finished("length", self._prompt.model, None)
+                        return
                     self._deltas += 1
                     self._shown.append(text)
                     self._show(NewEvent(EventType.TEXT_DELTA, {"text": text}))
@@ -117,6 +123,10 @@ class ModelCall:
                     self._show(NewEvent(EventType.REASONING_DELTA, {"text": text}))
                 case Finished():
                     self._finished = event
+
+    def _is_full(self, text: str) -> bool:
+        self._bytes += len(text.encode())
+        return self._bytes > MAX_ANSWER_BYTES
 
     def _show(self, event: NewEvent) -> None:
         if not self._began_showing:

@@ -25,7 +25,7 @@ from tests.support.wait import wait_until
 ROOT = Path(__file__).parents[3]
 OFFSET = 9_000
 START_SECONDS = 40
-TOKEN = "a-sidecar-token"
+TOKEN = "a-token-of-the-sidecar"
 V = TypeVar("V")
 BY_AUTH = {"dapr-api-token": TOKEN, "dapr-caller-app-id": "auth"}
 

@@ -14,7 +14,7 @@ from services.contracts.turns import Answer
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, StaleAttempt
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
-from services.llm.turns.model_call import ModelCall
+from services.llm.turns.model_call import MAX_ANSWER_BYTES, ModelCall
 from tests.requirements import requirement
 
 END = Finished("stop", "m", Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3))
@@ -171,6 +171,15 @@ async def test_a_turn_that_takes_too_long_ends_with_its_partial_text() -> None:
     assert failed_with(answer) == ("a", ErrorCode.DEADLINE_EXCEEDED)
     assert answer.asked
     assert model.closed
+
+
+@requirement("turns:bounds")
+async def test_an_answer_without_end_is_ended_where_it_still_can_be_stored() -> None:
+    piece = TextDelta("x" * 65_536)
+    answer, _ = await generation(Log(), Model(*[piece] * 20, END)).run()
+    assert (answer.status, answer.finish_reason) == (TurnStatus.COMPLETED, "length")
+    assert len(answer.text) == MAX_ANSWER_BYTES
+    assert answer.usage is None
 
 
 async def test_a_failure_of_the_model_keeps_its_partial_text() -> None:
