@@ -1,27 +1,30 @@
 """Postgres: pooled connections, and migrations that run once however many replicas start."""
 
 import asyncio
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import structlog
-from sqlalchemy import Connection, NullPool, event, text
-from sqlalchemy.engine import URL, CursorResult, ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.sql import Executable
 
 from services.kit.sidecar import unavailable
+
+if TYPE_CHECKING:  # SQLAlchemy takes 20 MB: only apps with tables of their own load it
+    from sqlalchemy.engine import CursorResult
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.sql import Executable
 
 STATEMENT_TIMEOUT_SECONDS: Final = 15.0
 ACQUIRE_SECONDS: Final = 5.0
 """How long a caller waits for a connection when all are busy or the server takes none."""
 CLOSE_SECONDS: Final = 2.0
+MIGRATION_URL: Final = "YOCASO_MIGRATION_URL"
 IDLE_SECONDS: Final = 60.0
 """After how long a connection that a burst needed is closed: each costs the server some 5 MB."""
 POOL_SIZE: Final = 8
@@ -52,7 +55,6 @@ GONE: Final = (
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.exceptions.ReadOnlySQLTransactionError,
-    PoolTimeout,
     OSError,
 )
 """How a server that is away, starts, stops or is overloaded shows itself; a statement that took too long is among them."""
@@ -72,24 +74,20 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = async_url(url)
+        self._url = url
         self._pool: Any = None
         self._opening = asyncio.Lock()
-        self.engine: AsyncEngine = create_async_engine(
-            self._url,
-            pool_size=POOL_SIZE,
-            max_overflow=0,
-            pool_timeout=ACQUIRE_SECONDS,
-            pool_recycle=1800,
-            pool_use_lifo=True,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"async_creator_fn": _connect, **_options(BOUNDED)},
-        )
-        event.listen(self.engine.sync_engine, "handle_error", _give_up_spoilt)
+
+    @cached_property
+    def engine(self) -> "AsyncEngine":
+        """SQLAlchemy's engine, opened when it is first used."""
+        from services.kit.sql import open_engine
+
+        return open_engine(self._url)
 
     async def execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> CursorResult[Any]:
+        self, statement: "Executable", parameters: Mapping[str, Any] | None = None
+    ) -> "CursorResult[Any]":
         """Run one of SQLAlchemy's statements.
 
         Raises:
@@ -109,7 +107,7 @@ class Database:
             return await _uncancelled(self._on_connection("fetchrow", statement, arguments))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator["AsyncConnection"]:
         """Several of SQLAlchemy's statements as one transaction. UNAVAILABLE as for `execute`."""
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
         with _reaching():
@@ -117,20 +115,27 @@ class Database:
                 yield connection
 
     async def migrate(self, schema: str, versions: Path) -> None:
-        """Bring a schema to its newest revision; replicas that start together wait for one another."""
-        engine = create_async_engine(
-            self._url,
-            poolclass=NullPool,
-            connect_args={"async_creator_fn": _connect, **_options(LASTING, seconds=None)},
+        """Bring a schema to its newest revision, in a process of its own: what migrates is not needed after that.
+
+        Replicas that start together wait for one another.
+        """
+        if await self._revision(schema) == _newest(versions):
+            return
+        command = (sys.executable, "-m", "services.kit.sql", schema, str(versions))
+        child = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, MIGRATION_URL: self._url}, stderr=asyncio.subprocess.PIPE
         )
-        with _reaching():
-            async with engine.begin() as connection:
-                await connection.execute(
-                    text("SELECT pg_advisory_xact_lock(hashtext(:name))"),
-                    {"name": f"migrate:{schema}"},
-                )
-                await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-                await connection.run_sync(_upgrade, schema, versions)
+        _, problem = await child.communicate()
+        if child.returncode != 0:
+            log.error("database.migration_failed", schema=schema, problem=problem.decode()[-2000:])
+            raise unavailable(RuntimeError(f"migration of {schema}"))
+
+    async def _revision(self, schema: str) -> str | None:
+        exists = await self.fetch_one("SELECT to_regclass($1)", f"{schema}.alembic_version")
+        if exists[0] is None:
+            return None
+        row = await self.fetch_one(f'SELECT version_num FROM "{schema}".alembic_version')  # noqa: S608 - ours
+        return row[0] if row else None
 
     async def close(self) -> None:
         """Close every connection; a server that does not answer is not waited for."""
@@ -138,13 +143,14 @@ class Database:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if self._pool is not None:
                     await self._pool.close()
-                await self.engine.dispose()
+                if "engine" in self.__dict__:
+                    await self.engine.dispose()
         except GONE:
             log.warning("database.closed_in_haste")
 
     async def _execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
-    ) -> CursorResult[Any]:
+        self, statement: "Executable", parameters: Mapping[str, Any] | None
+    ) -> "CursorResult[Any]":
         async with self.engine.connect() as connection:
             return await connection.execute(statement, parameters)
 
@@ -155,7 +161,7 @@ class Database:
         try:
             return await getattr(connection, method)(statement, *arguments)
         except BaseException as error:
-            if _spoils(error):
+            if spoils(error):
                 connection.terminate()
             raise
         finally:
@@ -165,18 +171,19 @@ class Database:
         async with self._opening:
             if self._pool is None:
                 self._pool = await _driver.create_pool(
-                    self._url.set(drivername="postgresql").render_as_string(hide_password=False),
+                    self._url,
                     min_size=1,
                     max_size=POOL_SIZE,
                     max_inactive_connection_lifetime=IDLE_SECONDS,
-                    connect=_connect,
+                    connect=connect,
                     reset=_leave,
-                    **_options(BOUNDED),
+                    **session_options(BOUNDED),
                 )
         return self._pool
 
 
-def _options(settings: Mapping[str, str], **bound: float | None) -> dict[str, Any]:
+def session_options(settings: Mapping[str, str], **bound: float | None) -> dict[str, Any]:
+    """What a connection is opened with."""
     return {
         "timeout": ACQUIRE_SECONDS,
         "command_timeout": bound.get("seconds", STATEMENT_TIMEOUT_SECONDS),
@@ -184,7 +191,7 @@ def _options(settings: Mapping[str, str], **bound: float | None) -> dict[str, An
     }
 
 
-async def _connect(*arguments: Any, **options: Any) -> Any:
+async def connect(*arguments: Any, **options: Any) -> Any:
     """A connection that notices within 20 s when its server has vanished, also while it only waits in a pool."""
     connection = await _driver.connect(*arguments, **options)
     raw: socket.socket | None = connection._transport.get_extra_info("socket")
@@ -200,7 +207,7 @@ async def _leave(_: asyncpg.Connection) -> None:
     """A statement by itself leaves nothing behind in its session; to clean up would be a second round trip."""
 
 
-def _spoils(error: BaseException) -> bool:
+def spoils(error: BaseException) -> bool:
     """Whether a session must not be used again: all failures but the server's plain refusal of a statement."""
     return not isinstance(error, asyncpg.PostgresError) or error.as_dict().get("severity_en") in (
         "FATAL",
@@ -208,19 +215,10 @@ def _spoils(error: BaseException) -> bool:
     )
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """What the driver raised, where SQLAlchemy has wrapped it."""
-    wrapped = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    wrapped: BaseException = getattr(error, "orig", None) or error
     return wrapped.__cause__ if isinstance(wrapped.__cause__, _DRIVER_ERRORS) else wrapped
-
-
-def _give_up_spoilt(context: ExceptionContext) -> None:
-    """SQLAlchemy keeps a session unless its socket is closed; one that only lost its way would fail for ever."""
-    if _spoils(_cause(context.original_exception)):
-        context.is_disconnect = True
-        if context.connection is not None:
-            broken: Any = context.connection.connection.driver_connection
-            broken.terminate()  # at once: SQLAlchemy would first say goodbye to a server that may not hear
 
 
 @contextmanager
@@ -228,9 +226,9 @@ def _reaching() -> Iterator[None]:
     """A server that restarts is a passing failure, not a bug."""
     try:
         yield
-    except (DBAPIError, *GONE) as error:
-        cause = _cause(error)
-        if not isinstance(cause, GONE):
+    except Exception as error:
+        cause = cause_of(error)
+        if not isinstance(cause, GONE) and not _is_pool_timeout(cause):
             raise
         log.warning("database.unreachable", error=type(cause).__name__)
         raise unavailable(error) from error
@@ -250,27 +248,10 @@ def _note_outcome(task: asyncio.Future[Any]) -> None:
         log.warning("database.abandoned_statement_failed", error=type(task.exception()).__name__)
 
 
-def async_url(url: str) -> URL:
-    """A plain `postgresql://` DSN as SQLAlchemy wants it for asyncpg."""
-    return make_url(url).set(drivername="postgresql+asyncpg")
+def _newest(versions: Path) -> str:
+    return max(path.stem.partition("_")[0] for path in versions.glob("[0-9]*.py"))
 
 
-def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
-    # Alembic is heavy and needed once at start.
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(versions))
-    config.set_main_option("version_locations", str(versions))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-
-    def upgrade(revision: Any, _: Any) -> Any:
-        # As alembic.command.upgrade does, without a file for the environment.
-        return script._upgrade_revs("head", revision)  # pyright: ignore[reportPrivateUsage]
-
-    with EnvironmentContext(config, script, fn=upgrade) as environment:
-        environment.configure(connection=connection, version_table_schema=schema)
-        environment.run_migrations()
+def _is_pool_timeout(error: BaseException) -> bool:
+    """Whether SQLAlchemy's pool had no connection to give."""
+    return type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError"
