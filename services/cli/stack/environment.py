@@ -81,6 +81,7 @@ class Environment:
         values = {
             "PATH": self._path(os.environ.get("PATH", os.defpath)),
             "PYTHONUNBUFFERED": "1",
+            "MALLOC_ARENA_MAX": "2",  # an arena per thread would keep what each once needed
             "YOCASO_ENV": "local",
             "YOCASO_DATABASE_URL": self.database_url,
             "YOCASO_VALKEY_URL": self.valkey_url,
