@@ -106,9 +106,8 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
                 self._clock(),
             )
             await self._state.commit(state)
-        elif (
-            state.is_purged
-        ):  # an old key: what it entered into the index goes as the conversation went
+        elif state.deleted and state.position != command.position:
+            # An old key: what it entered into the index goes as the conversation went, or goes.
             await self._purge_again(state, command.user_id, command.position)
         state.require_owner(command.user_id)
         return state.view()
