@@ -78,6 +78,7 @@ class Engine:
         self._suspects: set[str] = set()
         self._nudge = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
 
     def host(self, kind: WorkKind) -> None:
         """Run, recover and settle this kind of work here."""
@@ -89,9 +90,9 @@ class Engine:
 
     async def close(self, grace: timedelta) -> None:
         """Let what was begun here end for a while, then leave it to another host at once."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        for task in filter(None, (self._ticking, self._recovering)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace.total_seconds())
         for task in list(self._tasks):
@@ -235,7 +236,9 @@ class Engine:
                 self._stop(row[0])
         if reconcile:
             await self._reconcile()
-        await self._recover()
+        if self._recovering is None or self._recovering.done():
+            # Beside the ticks: it may wait for a sidecar that is away, and cancels must not.
+            self._recovering = asyncio.create_task(self._recover(), name="recovery")
 
     async def _reconcile(self) -> None:
         """Release what this host holds and does not work on; stop what it works on and does not hold."""
@@ -248,17 +251,29 @@ class Engine:
         for stream_id in lost & self._suspects & self._segments.keys():
             self._segments[stream_id][1].cancel()  # a model call, say, that is silent for long
         self._suspects = idle | lost
-        if self._lease.held_seconds >= LEASE_SECONDS:
+        if self._lease.may_judge:
             await self._database.fetch(sql.ABANDON_HOMELESS)
 
     async def _recover(self) -> None:
-        if self._lease.held_seconds < LEASE_SECONDS or not self._kinds:
-            return  # whoever cannot hold a lease itself is no judge of others
-        host, kinds = self._lease.host_id, list(self._kinds)
-        dead = await self._database.fetch(sql.DEAD_HOSTS, host, LEASE_SECONDS, FROZEN_SECONDS)
+        try:
+            if self._lease.may_judge:
+                await self._abandon_dead()
+            if self._kinds:
+                await self._recover_due(list(self._kinds))
+        except RpcError as error:
+            log.warning("engine.recovery_failed", code=error.code)
+        except Exception:
+            log.warning("engine.recovery_failed", exc_info=True)
+
+    async def _abandon_dead(self) -> None:
+        dead = await self._database.fetch(
+            sql.DEAD_HOSTS, self._lease.host_id, LEASE_SECONDS, FROZEN_SECONDS
+        )
         if dead:
             await self._database.fetch(sql.ABANDON, [row[0] for row in dead])
         await self._database.fetch(sql.EXPIRE, EXPIRY_GRACE_SECONDS)
+
+    async def _recover_due(self, kinds: list[str]) -> None:
         again = (LOOK_AGAIN_SECONDS, MAX_LOOK_AGAIN_SECONDS)
         due = await self._database.fetch(sql.CLAIM_DUE, kinds, BATCH, *again)
         await asyncio.gather(*(self._recover_one(StreamHead(*row)) for row in due))

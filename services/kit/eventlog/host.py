@@ -38,6 +38,7 @@ class HostLease:
         self._leaving = threading.Event()
         self._held_since: float | None = None
         self._renewed_at = 0.0
+        self._was_lost = False
 
     async def start(self) -> None:
         """Begin to hold the lease; returns once it is held for the first time."""
@@ -50,12 +51,15 @@ class HostLease:
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
     @property
-    def held_seconds(self) -> float:
-        """For how long it has been held without a break; who judges others has to be sure of its own view first."""
+    def may_judge(self) -> bool:
+        """Whether this process may declare others dead.
+
+        After a break of its own lease it waits for a lease's time, since what broke it may have broken theirs.
+        """
         since, now = self._held_since, time.monotonic()
         if since is None or now - self._renewed_at > LEASE_SECONDS:
-            return 0.0
-        return now - since
+            return False
+        return not self._was_lost or now - since >= LEASE_SECONDS
 
     def _run(self) -> None:
         asyncio.run(self._hold())
@@ -65,7 +69,7 @@ class HostLease:
             try:
                 await self._session()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                self._held_since = None
+                self._held_since, self._was_lost = None, True
                 log.warning("host.lease_interrupted", error=type(error).__name__)
                 await asyncio.sleep(RECONNECT_SECONDS)
 
@@ -92,12 +96,14 @@ class HostLease:
         while not self._leaving.is_set():
             await asyncio.sleep(BEAT_SECONDS)
             if await connection.execute(sql.BEAT, self.host_id) == "UPDATE 0":  # declared dead
-                self._held_since = None
+                self._held_since, self._was_lost = None, True
                 await connection.execute(sql.ENTER, self.host_id, self._lock_key)
             self._renew()
 
     def _renew(self) -> None:
         now = time.monotonic()
-        if self._held_since is None or now - self._renewed_at > LEASE_SECONDS:
+        if self._held_since is None:
             self._held_since = now
+        elif now - self._renewed_at > LEASE_SECONDS:
+            self._held_since, self._was_lost = now, True
         self._renewed_at = now

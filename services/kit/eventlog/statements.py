@@ -176,6 +176,7 @@ LEAVE: Final = "DELETE FROM events.hosts WHERE id = $1"
 DEAD_HOSTS: Final = """
     SELECT id FROM events.hosts
     WHERE id <> $1 AND beat_at < now() - make_interval(secs => $2::double precision)
+        AND pg_postmaster_start_time() < now() - make_interval(secs => 2 * $2::double precision)
         AND (beat_at < now() - make_interval(secs => $3::double precision)
             OR pg_try_advisory_xact_lock(lock_key))
 """

@@ -132,7 +132,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         if state is None and command.position is None:
             raise not_found("conversation")
         if state is not None and state.deleted:
-            if state.is_purged and command.position is not None:
+            if command.position is not None and command.position != state.position:
                 await self._purge_again(state, command.user_id, command.position)
             return DeletedConversation(turn_ids=[])
         state = state.model_copy() if state else self._never_created(command)

@@ -82,7 +82,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def host(database: Database, database_url: str, servers: Stack) -> AsyncIterator[Any]:
-    """Makes hosts, each with a lease that is old enough to judge others."""
+    """Makes hosts, each with a lease by which it may judge others."""
     async with AsyncExitStack() as stack:
 
         async def make() -> Host:
@@ -96,7 +96,7 @@ async def host(database: Database, database_url: str, servers: Stack) -> AsyncIt
             engine.host(kind)
             await engine.start()
             stack.push_async_callback(engine.close, timedelta(seconds=1))
-            await wait_until(lambda: lease.held_seconds >= 3, 20, "the lease to be old enough")
+            await wait_until(lambda: lease.may_judge, 20, "the lease to be held")
             return Host(engine, kind, lease)
 
         yield make
