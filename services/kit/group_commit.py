@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.kit.state_rows import SidecarError, StateWrite, StoredValue
 
-MAX_IN_FLIGHT: Final = 2
+MAX_IN_FLIGHT: Final = 4
 """Transactions under way; what comes meanwhile is merged into the next. One would idle while the other commits."""
 MAX_OPERATIONS: Final = 64
 MAX_BYTES: Final = 1024 * 1024

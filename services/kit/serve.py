@@ -39,6 +39,7 @@ def serve(module: str) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the sidecar is the only peer, and the address of a client is the edge's affair
         date_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
