@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
+from random import uniform
 from typing import Final, cast
 
 from services.kit.draining import Draining
@@ -63,7 +64,8 @@ class _EarlyEnd:
 
     def __init__(self) -> None:
         self.frame = b""
-        self._rotate_at = asyncio.get_running_loop().time() + ROTATE_SECONDS
+        # Not all at once: readers that came together after a restart would come together again and again.
+        self._rotate_at = asyncio.get_running_loop().time() + ROTATE_SECONDS * uniform(0.8, 1)
         self._wait: asyncio.Timeout | None = None
 
     def reconnect(self) -> None:

@@ -86,8 +86,7 @@ class TurnService:
             await failpoint("turn.after_begin")
             context = begun.context or await self._context_of_repeat(ref, begun)
         except BaseException as error:
-            refused = isinstance(error, RpcError) and not error.retryable
-            await asyncio.shield(self._runner.withdraw(segment, unused=refused))
+            await asyncio.shield(self._runner.withdraw(segment, unused=_is_refusal(error)))
             raise
         if context is None:
             await self._runner.withdraw(segment, unused=False)
@@ -117,7 +116,7 @@ class TurnService:
         try:
             begun = await self._conversation(ref).begin_turn(command)
         except RpcError as error:
-            if not error.retryable:
+            if _is_refusal(error):
                 await self._events.discard(ref.turn_id, 0)
             raise
         await failpoint("turn.after_begin")
@@ -153,6 +152,11 @@ class TurnService:
 
     def _conversation(self, ref: TurnRef) -> ConversationActorInterface:
         return self._actors.get(ConversationActorInterface, ref.conversation_id)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the turn was certainly not admitted; after any other failure recovery finds out."""
+    return isinstance(error, RpcError) and error.status < 500 and not error.retryable
 
 
 def _require_subject(head: StreamHead, ref: TurnRef) -> None:
