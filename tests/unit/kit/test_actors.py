@@ -1,9 +1,12 @@
 """What the base of all actors promises."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from dapr.actor.runtime._type_information import ActorTypeInformation
+from grpc import StatusCode
+from grpc.aio import AioRpcError, Metadata
 from pydantic import BaseModel
 
 from services.kit.actors import (
@@ -13,6 +16,7 @@ from services.kit.actors import (
     DomainActor,
     PydanticSerializer,
     Reply,
+    _guarded,
     actormethod,
 )
 from services.kit.errors import ErrorCode, FieldViolation, RpcError
@@ -92,6 +96,29 @@ async def test_a_failure_shows_nothing_of_the_inside(failure: Exception, code: E
     assert reply.error.code is code
     assert str(failure) not in reply.error.message
     assert actor.forgotten == 1
+
+
+@requirement("kit:actor-errors")
+async def test_a_scheduler_that_is_away_is_unavailable_and_no_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    away = AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), "code = Unavailable")
+
+    async def refuse(*_: object) -> None:
+        raise away
+
+    async def remind(_: Ask) -> Ask:
+        await actor.remind("later", timedelta(seconds=1), timedelta(seconds=1))
+        raise AssertionError
+
+    actor = ProbeActor()
+    monkeypatch.setattr(actor, "register_reminder", refuse)
+    monkeypatch.setattr(actor, "unregister_reminder", refuse)
+    reply = await _guarded(lambda _, ask: remind(ask))(actor, Ask(text="hi"))
+    assert reply.error is not None
+    assert reply.error.code is ErrorCode.UNAVAILABLE
+    with pytest.raises(SidecarError):
+        await actor.unremind("later")
 
 
 async def test_a_lost_race_decides_again_from_what_was_written() -> None:
