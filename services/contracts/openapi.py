@@ -244,6 +244,8 @@ def _responses(method: RpcMethod, *, inside: bool) -> Json:
     for code in sorted(_codes(method, inside=inside), key=list(ErrorCode).index):
         by_status.setdefault(int(CATALOGUE[code].status), []).append(code)
     responses: Json = {"200": _success(method)}
+    if method.stream:
+        responses["204"] = {"description": "The reader has seen the terminal event already."}
     for status in sorted(by_status):
         responses[str(status)] = _failure(status, by_status[status])
     if not inside:

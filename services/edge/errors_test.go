@@ -118,6 +118,20 @@ func TestASidecarThatHangsUpIsUnavailable(t *testing.T) {
 	post(t, edge, unaryPath, goodToken(t)).wants(t, 503, codeUnavailable)
 }
 
+func TestAStreamThatHasNothingMoreToSayIs204(t *testing.T) {
+	edge := startEdge(t, newFakeSidecar(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}).URL, nil)
+	response, err := http.DefaultClient.Do(request(t, http.MethodPost, edge.url+streamPath, goodToken(t), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body, _ := io.ReadAll(response.Body); response.StatusCode != 204 || len(body) != 0 {
+		t.Errorf("got %d %q", response.StatusCode, body)
+	}
+}
+
 // daprd 1.18 answers so where an app went away before it had answered.
 func TestAnEmptySuccessIsUnavailable(t *testing.T) {
 	edge := startEdge(t, newFakeSidecar(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -82,6 +82,9 @@ func (e *edge) translated(next proxy.Factory) proxy.Factory {
 			}
 			if response.Metadata.StatusCode >= 300 {
 				e.ensureRpcError(response)
+			} else if options.Stream && response.Metadata.StatusCode == http.StatusNoContent {
+				// A stream that has nothing to say any more: the reader has seen its end.
+				return response, nil
 			} else if !strings.HasPrefix(http.Header(response.Metadata.Headers).Get("Content-Type"), wanted) {
 				// The app went before it had answered: daprd 1.18 makes an empty 200 of that.
 				return answer(e.catalogue.fail(codeUnavailable, "The service cannot be reached.")), nil
