@@ -112,7 +112,9 @@ class SoakTurn:
             await self._until_done(self.task, "never ended")
             return self.task.result()
         except MalformedStream as error:
-            if not (self.may_be_gone and "not a stream: 404" in str(error)):
+            # Its conversation was deleted under it: refused, or cut off once its tuples are gone.
+            gone = "not a stream: 404" in str(error) or '"code":"NOT_FOUND"' in str(error)
+            if not (self.may_be_gone and gone):
                 self._problem("a malformed stream", str(error))
             raise GaveUp("stream") from error
         finally:
