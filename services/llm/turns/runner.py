@@ -87,7 +87,7 @@ class TurnRunner:
         except RpcError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
-            await self._give_up(head)
+            await self._give_up(head, ref)
             return False
         return turn.status is not TurnStatus.QUEUED
 
@@ -265,12 +265,22 @@ class TurnRunner:
             return after
         return after + WORKFLOW_GRACE
 
-    async def _give_up(self, head: StreamHead) -> None:
-        """A turn that was never admitted, or whose conversation is gone."""
-        if head.last_seq <= 1 and head.attempt <= 1:
+    async def _give_up(self, head: StreamHead, ref: TurnRef) -> None:
+        """A turn that was never admitted leaves nothing; that of a deleted conversation ends, and goes with its purge."""
+        never_begun = head.last_seq <= 1 and head.attempt <= 1
+        if never_begun and await self._is_there(ref):
             await self._engine.log.forget([head.stream_id])
         else:
             await self._engine.log.close_stream(head.stream_id, EventType.RUN_CANCELLED, {})
+
+    async def _is_there(self, ref: TurnRef) -> bool:
+        try:
+            await self._conversation(ref).read()
+        except RpcError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _stream(self, ref: TurnRef) -> NewStream:
         return NewStream(
