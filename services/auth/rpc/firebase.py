@@ -29,6 +29,7 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.flights import Flights
 from services.kit.identity import CallerIdentity
+from services.kit.overload import begun
 
 REFUSALS: Final = {
     FirebaseVerdict.REVOKED: "The Firebase sign-in was revoked; sign in again.",
@@ -73,6 +74,7 @@ class Firebase:
         if not is_fresh(user, self.clock()):
             raise refused(kind, "is of an old sign-in; sign in again")
         ttl = timedelta(seconds=request.ttl_seconds)
+        begun()
         cookie = await directory.session_cookie(request.id_token, ttl)
         return SessionCookie(session_cookie=cookie, expires_in=request.ttl_seconds)
 
@@ -87,11 +89,13 @@ class Firebase:
         await self._admit(
             FirebaseUser(caller.user_id, link.uid, link.email, authenticated_at=link.last_sign_in)
         )
+        begun()
         return CustomToken(custom_token=await directory.custom_token(link.uid))
 
     async def _admit(self, user: FirebaseUser) -> None:
         verdict = await self._judge(user)
         if verdict is FirebaseVerdict.UNKNOWN:
+            begun()  # from here on it waits for Firebase
             await self.flights.run(user.user_id, lambda: self._ask(user))
             verdict = await self._judge(user)
         if verdict is FirebaseVerdict.UNKNOWN:

@@ -30,7 +30,7 @@ _BARE: Final = ("-I", "-S") if sys.platform == "linux" else ("-I",)
 """The launcher needs no installed package where the kernel tells when a process began."""
 _MAX_SOCKET_PATH: Final = 100
 _LOG_BYTES: Final = 10 * 1024 * 1024
-_BAD_NAME, _NOT_RUNNING, _ALREADY_STARTED = 10, 70, 60
+_BAD_NAME, _NOT_RUNNING, _ALREADY_STARTED, _ALREADY_ADDED = 10, 70, 60, 90
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -105,7 +105,7 @@ class Supervisor:
             file.write(_group(spec.name + "-group", [spec.name], spec.stage))
         self._groups[spec.name] = spec.name + "-group"
         self._call("reloadConfig")
-        self._call("addProcessGroup", self._groups[spec.name])
+        self._call("addProcessGroup", self._groups[spec.name], but=(_ALREADY_ADDED,))
 
     def start(self, name: str) -> None:
         """Start a program unless it runs."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -13,7 +14,6 @@ from services.cli.stack import Stack
 from services.kit import db
 from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import migrate_event_log
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -160,13 +160,15 @@ async def test_a_statement_that_gets_no_answer_gives_its_connection_up(
 
 @requirement("kit:database")
 async def test_sessions_are_bounded_and_migrations_may_wait(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(db, "BOUNDED", {**db.BOUNDED, "lock_timeout": "100ms"})
     database, holder = Database(database_url), await asyncpg.connect(database_url)
-    name = "SELECT pg_advisory_lock(hashtext('migrate:events'))"
+    versions = tmp_path / "0001_nothing.py"
+    versions.write_text('revision, down_revision = "0001", None\n\n\ndef upgrade(): ...\n')
+    name = "SELECT pg_advisory_lock(hashtext('migrate:waiting'))"
     await holder.execute(name)
-    migrating = asyncio.create_task(migrate_event_log(database))
+    migrating = asyncio.create_task(database.migrate("waiting", tmp_path))
     for run in (by_fetch, by_execute, by_transaction):
         for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
             assert await run(database, f"SHOW {setting}") != "0"
