@@ -30,6 +30,7 @@ from services.llm.domain import (
     TurnRecord,
     add_usage,
     context_window,
+    conversation_object,
     ending,
     estimated_usage,
     owed_charge,
@@ -387,3 +388,7 @@ def test_a_creation_is_reconciled_when_its_caller_has_had_its_time() -> None:
     pending = PendingCreation(command=command, begun_at=AT)
     assert not pending.is_overdue(AT + RECONCILED_AFTER - timedelta(seconds=1))
     assert pending.is_overdue(AT + RECONCILED_AFTER)
+
+
+def test_a_conversation_is_named_in_access_as_its_type_and_id() -> None:
+    assert conversation_object(ID) == f"conversation:{ID}"
