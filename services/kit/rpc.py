@@ -198,7 +198,12 @@ async def ended_in_order(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             async for piece in open_events:
                 yield piece
         except Exception as error:
-            yield b"event: error\ndata: " + _shown(error).to_body().to_json() + b"\n\n"
+            yield error_event(_shown(error))
+
+
+def error_event(error: RpcError) -> bytes:
+    """The event `error`, which ends a stream without its terminal event."""
+    return b"event: error\ndata: " + error.to_body().to_json() + b"\n\n"
 
 
 def _shown(error: Exception) -> RpcError:

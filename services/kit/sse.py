@@ -11,6 +11,7 @@ from typing import Final, cast
 from services.kit.draining import Draining
 from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
+from services.kit.rpc import error_event
 
 HEARTBEAT_SECONDS: Final = 14.5
 """A stream without news for so long gets a comment; `EventLog.follow` wakes it every 15 s or sooner."""
@@ -74,7 +75,7 @@ class _EarlyEnd:
 
     def fail(self, error: RpcError) -> None:
         """The client is told why it gets no more."""
-        self._end(b"event: error\ndata: " + error.to_body().to_json() + b"\n\n")
+        self._end(error_event(error))
 
     async def or_next(self, batches: AsyncIterator[list[StoredEvent]]) -> list[StoredEvent] | None:
         """The next batch; None once the stream has to end."""

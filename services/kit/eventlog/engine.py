@@ -183,7 +183,6 @@ class Engine:
         current = self._segments.get(segment.stream_id)
         if current is not None and current[0] is segment:
             del self._segments[segment.stream_id]
-        self.log.detach(segment.stream_id)
         try:
             if not segment.finished:
                 await self.log.release(segment.stream_id, segment.number, wait)

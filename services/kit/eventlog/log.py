@@ -133,10 +133,6 @@ class EventLog:
         await self._database.fetch(sql.RELEASE, stream_id, attempt, due.total_seconds())
         self._signals.wake(free_channel(stream_id))
 
-    def detach(self, stream_id: str) -> None:
-        """This process writes the stream no more; who follows it here goes on by wake-up and poll."""
-        self._hub.end(stream_id)
-
     async def request_cancel(self, stream_id: str) -> tuple[bool, str | None]:
         """Ask the writer to stop: durable, then told at once; repeated requests keep the first time.
 
