@@ -1,12 +1,10 @@
 """Failpoints stop or kill a process at a named step, and are nothing when unarmed."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import timeit
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -47,14 +45,6 @@ async def reach(control: FailpointControl, *points: str) -> asyncio.subprocess.P
 
 async def test_an_unarmed_point_does_nothing() -> None:
     await failpoint(NAME)
-
-
-def test_an_unarmed_point_costs_less_than_five_microseconds() -> None:
-    def step() -> None:
-        with contextlib.suppress(StopIteration):
-            failpoint(NAME).send(None)
-
-    assert min(timeit.repeat(step, number=1_000, repeat=5)) / 1_000 < 5e-6
 
 
 @requirement("kit:failpoints")
