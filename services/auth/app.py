@@ -54,16 +54,17 @@ from services.contracts.accounts import RECORD_ERASURE, eraser_of
 from services.contracts.openapi import app_document
 from services.kit.access_cache import CHANGED
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
-from services.kit.app import background, create_service, every
+from services.kit.app import create_service
+from services.kit.background import background, every
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.errors import RpcError
 from services.kit.guard import open_guard
+from services.kit.hangs import open_sidecar
 from services.kit.limits import SlidingWindows
 from services.kit.outbound import OutboundTimeouts, open_outbound
 from services.kit.rpc_client import RpcClient
 from services.kit.settings import Environment, load_settings
-from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
 from services.kit.workflows import WorkflowHost
 
@@ -240,8 +241,7 @@ async def _open_firebase(
     settings: FirebaseSettings,
     revocations: PostgresRevocations,
 ) -> FirebaseLinks:
-    sidecar = Sidecar()
-    stack.push_async_callback(sidecar.close)
+    sidecar = await stack.enter_async_context(open_sidecar())
     actors, directory = Actors(sidecar), _directory(stack, settings)
     believed = timedelta(seconds=settings.revocation_seconds) if directory else None
 

@@ -34,9 +34,11 @@ NAMESPACE: Final = "default"
 HEALTH_ONLY: Final = ("healthz", "v1")
 UNLOCK: Final = ("unlock", "v1alpha1")
 """Does nothing where no lock store is: an empty list of one protocol would allow all of it."""
+ACTORS: Final = (("actors", "v1"), ("state", "v1"), ("metadata", "v1"))
+"""What an app with actors needs; by the metadata it sees whether the sidecar has them."""
 APIS: Final[dict[str, dict[str, tuple[tuple[str, str], ...]]]] = {
-    "auth": {"http": (("invoke", "v1"),), "grpc": (("actors", "v1"), ("state", "v1"))},
-    "llm": {"http": (("invoke", "v1"),), "grpc": (("actors", "v1"), ("state", "v1"))},
+    "auth": {"http": (("invoke", "v1"),), "grpc": ACTORS},
+    "llm": {"http": (("invoke", "v1"),), "grpc": ACTORS},
     ORCHESTRATOR: {"http": (HEALTH_ONLY,), "grpc": (UNLOCK,)},
     EDGE: {"http": (("invoke", "v1"),), "grpc": (UNLOCK,)},
 }

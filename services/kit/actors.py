@@ -30,6 +30,7 @@ from typing_extensions import override
 
 from services.kit.active_actors import ActiveActors
 from services.kit.errors import ErrorStatus, RpcError, internal_error
+from services.kit.hangs import hangs
 from services.kit.sidecar import CALL_TIMEOUT_SECONDS, Sidecar, SidecarError, unavailable
 from services.kit.state import StateConflict
 from services.kit.telemetry import span
@@ -262,7 +263,10 @@ class _Call:
         body = (
             request.model_dump_json(by_alias=True, exclude_none=True).encode() if request else b""
         )
-        data = await self._sidecar.invoke_actor(self._actor_type, actor_id, self._wire_name, body)
+        with hangs.calling(self._actor_type):
+            data = await self._sidecar.invoke_actor(
+                self._actor_type, actor_id, self._wire_name, body
+            )
         return Reply.model_validate_json(data)
 
     async def _in_place(self, actor: DomainActor, request: BaseModel | None) -> Reply:
@@ -376,5 +380,6 @@ class _ActorMethods:
         named: dict[str, str] = scope["path_params"]
         body = await Request(scope, receive).body()
         _active.confirm(named["type"], named["id"])
+        hangs.passed_on(named["type"])
         answer = await ActorRuntime.dispatch(named["type"], named["id"], named["method"], body)
         await Response(answer, media_type="application/json")(scope, receive, send)

@@ -1,6 +1,5 @@
 """The app factory: what every service has, whatever its domain."""
 
-import asyncio
 import gc
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.kit.draining import Draining
 from services.kit.errors import ErrorCode, RpcError, internal_error
+from services.kit.hangs import hangs
 from services.kit.identity import TRUSTED_APPS_STATE
 from services.kit.logs import configure_logs
 from services.kit.overload import Admission, Shedding
@@ -149,8 +149,9 @@ def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:
 
 
 async def _health(request: Request) -> Response:
-    """Alive and willing; 503 while draining, so that the sidecar sends nothing new."""
-    return Response(status_code=503 if request.app.state.draining else 204)
+    """Alive and willing; 503 while draining, so that the sidecar sends nothing new, and while it gives up a lock."""
+    unwilling = request.app.state.draining or hangs.are_ending
+    return Response(status_code=503 if unwilling else 204)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -196,27 +197,3 @@ def _from_http(error: HTTPException) -> RpcError:
 
 def _respond(error: RpcError) -> Response:
     return Response(error.to_body().to_json(), error.status, error.headers(), "application/json")
-
-
-def every(seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> asyncio.Task[None]:
-    """Do some work again and again in the background; a failure is logged, and the next time comes all the same."""
-
-    async def loop() -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except Exception:
-                log.warning("background.failed", work=name, exc_info=True)
-
-    return asyncio.create_task(loop(), name=name)
-
-
-@asynccontextmanager
-async def background(task: asyncio.Task[None]) -> AsyncIterator[None]:
-    """Keep a background task for as long as the app runs."""
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -1,31 +1,27 @@
-"""Merges transactions, and reads of single rows, that are asked for at the same time."""
+"""Merges writes, and reads of single rows, that are asked for at the same time."""
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from services.kit.state_rows import SidecarError, StateWrite, StoredValue
+from services.kit.state_rows import StoredValue
 
 MAX_IN_FLIGHT: Final = 4
 """Transactions under way; what comes meanwhile is merged into the next. One would idle while the other commits."""
 MAX_OPERATIONS: Final = 64
 MAX_BYTES: Final = 1024 * 1024
 
-Transact = Callable[[Sequence[StateWrite]], Awaitable[None]]
+W = TypeVar("W")
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
-    """One caller's transaction."""
+class _Member(Generic[W]):
+    """One caller's writes."""
 
-    writes: Sequence[StateWrite]
+    writes: Sequence[W]
     done: asyncio.Future[None] = field(default_factory=asyncio.Future[None])
-
-    @property
-    def size(self) -> int:
-        return sum(write.size for write in self.writes)
 
     def end(self, error: Exception | None = None) -> None:
         if self.done.done():  # its caller left
@@ -36,27 +32,37 @@ class _Member:
             self.done.set_exception(error)
 
 
-class GroupCommit:
-    """Writes transactions, merged while others are under way.
+class GroupCommit(Generic[W]):
+    """Writes all or nothing, merged with others' writes while transactions are under way.
 
-    Each member keeps its own conditions. If the sidecar refuses a merged transaction, each member is tried alone: one
-    that broke a condition fails by itself. A failure that leaves the outcome unknown is every member's: a
+    Each member keeps its own conditions. If a merged transaction is refused (`is_refusal`), each member is tried
+    alone: one that broke a condition fails by itself. A failure that leaves the outcome unknown is every member's: a
     caller finds out whether it was written as it does for a transaction of its own.
     """
 
-    def __init__(self, transact: Transact) -> None:
+    def __init__(
+        self,
+        transact: Callable[[Sequence[W]], Awaitable[None]],
+        *,
+        is_refusal: Callable[[Exception], bool],
+        key_of: Callable[[W], str],
+        size_of: Callable[[W], int],
+        in_flight: int = MAX_IN_FLIGHT,
+        most: int = MAX_OPERATIONS,
+    ) -> None:
         self._transact = transact
-        self._waiting: deque[_Member] = deque()
+        self._is_refusal = is_refusal
+        self._key_of = key_of
+        self._size_of = size_of
+        self._allowed = in_flight
+        self._most = most
+        self._waiting: deque[_Member[W]] = deque()
         self._in_flight = 0
         self._groups: set[asyncio.Task[None]] = set()
 
-    async def write(self, writes: Sequence[StateWrite]) -> None:
-        """Write all or nothing.
-
-        Raises:
-            SidecarError: as the transaction alone would.
-        """
-        if self._in_flight >= MAX_IN_FLIGHT:
+    async def write(self, writes: Sequence[W]) -> None:
+        """Write all or nothing; fails as the transaction alone would."""
+        if self._in_flight >= self._allowed:
             member = _Member(writes)
             self._waiting.append(member)
             await member.done
@@ -77,26 +83,26 @@ class GroupCommit:
         self._groups.add(task)
         task.add_done_callback(self._groups.discard)
 
-    def _take(self) -> list[_Member]:
-        group: list[_Member] = []
+    def _take(self) -> list[_Member[W]]:
+        group: list[_Member[W]] = []
         operations = size = 0
         while self._waiting:
             member = self._waiting[0]
             operations += len(member.writes)
-            size += member.size
-            if group and (operations > MAX_OPERATIONS or size > MAX_BYTES):
+            size += sum(map(self._size_of, member.writes))
+            if group and (operations > self._most or size > MAX_BYTES):
                 break
             self._waiting.popleft()
             if not member.done.done():
                 group.append(member)
         # In one order everywhere: two processes that write the same rows must not wait for each other.
-        return sorted(group, key=lambda member: member.writes[0].key)
+        return sorted(group, key=lambda member: self._key_of(member.writes[0]))
 
-    async def _commit(self, group: list[_Member]) -> None:
+    async def _commit(self, group: list[_Member[W]]) -> None:
         try:
             await self._transact([write for member in group for write in member.writes])
         except Exception as error:
-            if len(group) > 1 and isinstance(error, SidecarError) and error.answered:
+            if len(group) > 1 and self._is_refusal(error):
                 await asyncio.gather(*(self._commit_alone(member) for member in group))
                 return
             for member in group:
@@ -109,7 +115,7 @@ class GroupCommit:
                 member.done.cancel()  # the process stops: nobody else ends it
             self._next()
 
-    async def _commit_alone(self, member: _Member) -> None:
+    async def _commit_alone(self, member: _Member[W]) -> None:
         try:
             await self._transact(member.writes)
         except Exception as error:

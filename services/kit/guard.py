@@ -7,8 +7,8 @@ from datetime import timedelta
 from fastapi import FastAPI
 
 from services.kit.access_cache import AccessCache, AccessSource
-from services.kit.app import background
 from services.kit.authorization import GUARD_STATE, Guard, RecordedDenials
+from services.kit.background import background
 from services.kit.limits import RateLimiter, SlidingWindows
 from services.kit.settings import PlatformSettings
 from services.kit.signals import Signals

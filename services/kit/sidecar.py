@@ -1,5 +1,6 @@
 """The connection to this app's own daprd: one pooled gRPC channel for state and actors."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ __all__ = [
 STATE_STORE: Final = "statestore"
 CALL_TIMEOUT_SECONDS: Final = 15.0
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+READS_AT_ONCE: Final = 16
 NO_ANSWER: Final = frozenset(
     {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
 )
@@ -39,7 +41,12 @@ class Sidecar:
     def __init__(self, address: str | None = None) -> None:
         self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
         self._stub: Any = dapr_pb2_grpc.DaprStub(self._channel)
-        self._group = GroupCommit(self.write)
+        self._group = GroupCommit[StateWrite](
+            self.write,
+            is_refusal=lambda error: isinstance(error, SidecarError) and error.answered,
+            key_of=lambda write: write.key,
+            size_of=lambda write: write.size,
+        )
         self._reads = GatheredReads(self.read, self.read_many)
 
     @property
@@ -74,9 +81,19 @@ class Sidecar:
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
         """Read rows in the order of `keys`; a missing row has no data.
 
-        Rows that do not fit into one message are read in halves, so that any number of them can be read that can be
-        read one by one.
+        Each row that seems to be missing is read again by itself: where the store's connection breaks midway, daprd
+        1.18 answers with what it has got so far, and says nothing.
         """
+        found = await self._read_in_parts(keys)
+        missing = [row.key for row in found if not row.data]
+        again = dict[str, StoredValue]()
+        for first in range(0, len(missing), READS_AT_ONCE):
+            some = missing[first : first + READS_AT_ONCE]
+            again |= zip(some, await asyncio.gather(*map(self.read, some)), strict=True)
+        return [again.get(row.key, row) for row in found]
+
+    async def _read_in_parts(self, keys: Sequence[str]) -> list[StoredValue]:
+        """In halves what does not fit into one message, so that all can be read that can be read one by one."""
         if not keys:
             return []
         try:
@@ -85,7 +102,7 @@ class Sidecar:
             if len(keys) == 1:
                 raise
         half = len(keys) // 2
-        return [*await self.read_many(keys[:half]), *await self.read_many(keys[half:])]
+        return [*await self._read_in_parts(keys[:half]), *await self._read_in_parts(keys[half:])]
 
     async def _read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
         request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
@@ -117,6 +134,12 @@ class Sidecar:
     async def read_merged(self, key: str) -> StoredValue:
         """As `read`, but others' reads of the same moment share the request."""
         return await self._reads.read(key)
+
+    async def hosted_actors(self) -> set[str]:
+        """The actor types that it has placed here; none while placement has given it no table."""
+        found = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())
+        runtime = found.actor_runtime
+        return {each.type for each in runtime.active_actors} if runtime.host_ready else set()
 
     async def _call(
         self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()

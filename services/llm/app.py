@@ -14,7 +14,8 @@ from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN, TURN_STREAM
 from services.kit.access_cache import AccessCache
 from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
-from services.kit.app import background, create_service, every
+from services.kit.app import create_service
+from services.kit.background import background, every
 from services.kit.clock import utc_now
 from services.kit.db import Database
 from services.kit.eventlog import (
@@ -27,6 +28,7 @@ from services.kit.eventlog import (
     migrate_event_log,
 )
 from services.kit.guard import open_guard
+from services.kit.hangs import open_sidecar
 from services.kit.idempotency import IdempotencyRecords
 from services.kit.limits import SlidingWindows
 from services.kit.rpc import RECORDS_STATE
@@ -72,8 +74,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     signals = Signals(settings.valkey_url.get_secret_value())
     await signals.start()
     stack.push_async_callback(signals.close)
-    sidecar = Sidecar()
-    stack.push_async_callback(sidecar.close)
+    sidecar = await stack.enter_async_context(open_sidecar())
     model = await stack.enter_async_context(open_language_model(settings))
     client = RpcClient()
     stack.push_async_callback(client.close)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import grpc.aio
 
+from services.contracts.turns import BeginTurnCommand
 from tests.chaos.faults import kill, restart, running
 from tests.support.actors import ActorCalls
 from tests.support.checkers import check_seqs, check_set
@@ -34,6 +35,19 @@ class Log:
 
     conversation: str
     history: History = field(default_factory=History)
+
+
+def begin_turn(log: Log) -> dict[str, object]:
+    """The command that begins a turn of a conversation."""
+    command = BeginTurnCommand.model_validate(
+        {
+            "turn_id": f"turn_{uuid.uuid4().hex}",
+            "repeatable": True,
+            "model": "scripted/one",
+            "request": {"conversationId": log.conversation, "text": "hello"},
+        }
+    )
+    return command.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class NeverCame(AssertionError):

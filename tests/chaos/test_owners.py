@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from services.contracts.turns import BeginTurnCommand
 from services.kit.sidecar import Sidecar
 from tests.chaos.faults import restart, until_begun, until_ok
 from tests.chaos.owners import (
@@ -22,6 +21,7 @@ from tests.chaos.owners import (
     Appender,
     Log,
     NeverCame,
+    begin_turn,
     damage,
     double_activation,
     one_host,
@@ -97,7 +97,7 @@ async def test_a_caller_that_leaves_does_not_let_two_calls_overlap(
         await until_begun(platform)
         log, other = [Log(await alice.conversation()) for _ in range(2)]
         leaving = asyncio.create_task(
-            appender.actor("llm", log.conversation, "BeginTurn", _begin(log))
+            appender.actor("llm", log.conversation, "BeginTurn", begin_turn(log))
         )
         hit = await control.wait_for("turn.after_user_commit")
         leaving.cancel()
@@ -147,15 +147,3 @@ def _grpc_address(platform: Platform) -> str:
     """Where the sidecar of llm takes gRPC."""
     ports = platform.stack.spec("llm-daprd").ports
     return f"127.0.0.1:{ports['gRPC of the sidecar of llm']}"
-
-
-def _begin(log: Log) -> dict[str, object]:
-    command = BeginTurnCommand.model_validate(
-        {
-            "turn_id": f"turn_{uuid.uuid4().hex}",
-            "repeatable": True,
-            "model": "scripted/one",
-            "request": {"conversationId": log.conversation, "text": "hello"},
-        }
-    )
-    return command.model_dump(mode="json", by_alias=True, exclude_none=True)

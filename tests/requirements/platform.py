@@ -33,6 +33,8 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
     "kit:large-reads": (ISSUE, "Rows beyond one message are read in parts."),
     "kit:frozen-owner": (ISSUE, "A frozen owner keeps rows locked for less than 10 s."),
     "kit:group-commit": (ISSUE, "Commits of one moment share a transaction."),
+    "kit:whole-reads": (ISSUE, "A read that breaks midway never passes for missing rows."),
+    "kit:hangs": (ISSUE, "A sidecar that passes no calls on any more is brought back."),
     "kit:actor-in-place": (ARCHITECTURE, "An active actor is called in place."),
     "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),
     "kit:segments": (
@@ -81,6 +83,7 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
     "chaos:C3": (f"{RELIABILITY} C3", "Random kills leave the invariants whole."),
     "chaos:control-plane": (ISSUE, "Placement and scheduler are killed once and nothing is lost."),
     "chaos:stores": (ISSUE, "Postgres and Valkey restart and nothing is lost."),
+    "chaos:hung-sidecar": (ISSUE, "Placement that dies amid a new table leaves no actor locked."),
     "chaos:double-activation": (
         f"{RELIABILITY} R-ACT-01",
         "Two owners of an actor lose and double nothing.",

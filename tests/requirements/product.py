@@ -15,6 +15,7 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
         ISSUE,
         "Title, model, system prompt and metadata change; absent fields stay.",
     ),
+    "conversations:memory": (ISSUE, "What is kept of conversations in memory is bounded."),
     "conversations:delete": (
         ISSUE,
         "A deleted conversation is gone with its messages, and a message to it is NOT_FOUND.",

@@ -1,5 +1,6 @@
 """State on a real sidecar: what one message cannot hold, and rows that a frozen owner keeps locked."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
@@ -11,10 +12,15 @@ from services.cli.stack import Stack
 from services.kit.sidecar import Sidecar, SidecarError, StateWrite
 from services.kit.state import DurableState
 from tests.requirements import requirement
+from tests.support.wait import wait_until
 
 ROWS = 120
 TEXT_BYTES = 64 * 1024
 ROWS_AT_ONCE = 20
+TERMINATE_READER = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE wait_event_type = 'Lock' AND query LIKE '%key = ANY%' AND pid <> pg_backend_pid()
+"""
 
 
 @pytest.fixture
@@ -40,6 +46,33 @@ async def test_rows_that_no_message_could_hold_are_read_in_order(sidecar: Sideca
     assert [row.data for row in found if row.data] == [row.data for row in rows]
     assert all(row.etag for row in found if row.data)
     assert found[50].data == b""
+
+
+@requirement("kit:whole-reads")
+async def test_a_read_that_breaks_midway_loses_no_row(stack: Stack, sidecar: Sidecar) -> None:
+    prefix = f"Whole/{uuid.uuid4().hex}"
+    rows = [StateWrite(f"{prefix}/{number}", b"1") for number in range(20)]
+    await sidecar.write(rows)
+    keys = [*(row.key for row in rows), f"{prefix}/missing"]
+    # Once the statement is prepared in every session, it is the rows that fail, and not the statement.
+    await asyncio.gather(*(sidecar.read_many(keys) for _ in range(4 * ROWS_AT_ONCE)))
+    other = await asyncpg.connect(stack.database_url())
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE dapr.state IN ACCESS EXCLUSIVE MODE")
+            reading = asyncio.create_task(sidecar.read_many(keys))
+
+            async def terminated() -> bool:
+                return await other.fetchval(TERMINATE_READER) is True
+
+            await wait_until(terminated, 10, "the read to wait for the lock")
+        found = await reading
+    finally:
+        await other.close()
+    assert [(row.key, row.data) for row in found] == [
+        *((row.key, b"1") for row in rows),
+        (keys[-1], b""),
+    ]
 
 
 async def test_a_transaction_that_no_message_could_hold_is_refused_whole(

@@ -51,15 +51,24 @@ def row(key: str, size: int = 1) -> StateWrite:
     return StateWrite(key, b"x" * size)
 
 
+def group_of(store: Store) -> GroupCommit[StateWrite]:
+    return GroupCommit(
+        store.write,
+        is_refusal=lambda error: isinstance(error, SidecarError) and error.answered,
+        key_of=lambda write: write.key,
+        size_of=lambda write: write.size,
+    )
+
+
 @pytest.fixture
 async def store() -> Store:
     return Store()
 
 
 @pytest.fixture
-async def group(store: Store) -> AsyncIterator[GroupCommit]:
+async def group(store: Store) -> AsyncIterator[GroupCommit[StateWrite]]:
     """A group whose places are all taken by transactions that are under way."""
-    group = GroupCommit(store.write)
+    group = group_of(store)
     first = [group.write([row(f"first-{number}")]) for number in range(MAX_IN_FLIGHT)]
     under_way = [asyncio.ensure_future(each) for each in first]
     await wait_until(lambda: len(store.transactions) == MAX_IN_FLIGHT)
@@ -70,7 +79,7 @@ async def group(store: Store) -> AsyncIterator[GroupCommit]:
 
 
 async def written(
-    group: GroupCommit, store: Store, *members: list[StateWrite]
+    group: GroupCommit[StateWrite], store: Store, *members: list[StateWrite]
 ) -> list[BaseException | None]:
     tasks = [asyncio.ensure_future(group.write(member)) for member in members]
     await asyncio.sleep(0)
@@ -80,7 +89,7 @@ async def written(
 
 @requirement("kit:group-commit")
 async def test_what_comes_while_others_are_under_way_shares_one_transaction(
-    group: GroupCommit, store: Store
+    group: GroupCommit[StateWrite], store: Store
 ) -> None:
     members = [[row(f"{name}/head"), row(f"{name}/row")] for name in ("c", "a", "b")]
     assert await written(group, store, *members) == [None] * 3
@@ -90,7 +99,7 @@ async def test_what_comes_while_others_are_under_way_shares_one_transaction(
 @requirement("kit:group-commit")
 async def test_a_caller_alone_waits_for_nobody(store: Store) -> None:
     store.open.set()
-    group = GroupCommit(store.write)
+    group = group_of(store)
     for number in range(3):
         await group.write([row(str(number))])
     assert store.transactions == [["0"], ["1"], ["2"]]
@@ -98,7 +107,7 @@ async def test_a_caller_alone_waits_for_nobody(store: Store) -> None:
 
 @requirement("kit:group-commit")
 async def test_a_member_that_broke_a_condition_fails_alone(
-    group: GroupCommit, store: Store
+    group: GroupCommit[StateWrite], store: Store
 ) -> None:
     store.refused = {"b"}
     outcomes = await written(group, store, [row("a")], [row("b")], [row("c")])
@@ -108,7 +117,7 @@ async def test_a_member_that_broke_a_condition_fails_alone(
 
 @requirement("kit:group-commit")
 async def test_an_unknown_outcome_is_everybodys_and_nothing_is_written_again(
-    group: GroupCommit, store: Store
+    group: GroupCommit[StateWrite], store: Store
 ) -> None:
     store.away = SidecarError("UNAVAILABLE")
     outcomes = await written(group, store, [row("a")], [row("b")])
@@ -117,7 +126,9 @@ async def test_an_unknown_outcome_is_everybodys_and_nothing_is_written_again(
 
 
 @requirement("kit:group-commit")
-async def test_a_transaction_stays_within_its_bounds(group: GroupCommit, store: Store) -> None:
+async def test_a_transaction_stays_within_its_bounds(
+    group: GroupCommit[StateWrite], store: Store
+) -> None:
     many = [[row(f"{number:02}-{part}") for part in range(2)] for number in range(40)]
     large = [[row(f"x{number}", MAX_BYTES // 2)] for number in range(3)]
     assert await written(group, store, *many, *large) == [None] * 43
@@ -127,7 +138,7 @@ async def test_a_transaction_stays_within_its_bounds(group: GroupCommit, store: 
 
 
 async def test_a_transaction_over_the_bounds_goes_by_itself(
-    group: GroupCommit, store: Store
+    group: GroupCommit[StateWrite], store: Store
 ) -> None:
     assert await written(group, store, [row("a", MAX_BYTES + 1)], [row("b")]) == [None] * 2
     assert sorted(store.transactions) == [["a"], ["b"]]
@@ -135,7 +146,7 @@ async def test_a_transaction_over_the_bounds_goes_by_itself(
 
 @requirement("kit:group-commit")
 async def test_a_caller_that_leaves_takes_nothing_from_the_others(
-    group: GroupCommit, store: Store
+    group: GroupCommit[StateWrite], store: Store
 ) -> None:
     tasks = [asyncio.ensure_future(group.write([row(key)])) for key in "abc"]
     await asyncio.sleep(0)
