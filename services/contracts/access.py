@@ -1,12 +1,14 @@
 """Client of auth's authorization, audit and key-charging RPCs."""
 
 import uuid
+from collections.abc import Sequence
 
 from typing_extensions import override
 
 from services.contracts.audit import AUDIT_SERVICE, AuditAction, RecordAuditEventRequest
 from services.contracts.authorization import (
     AUTHORIZATION_SERVICE,
+    MAX_WRITES,
     OWNER,
     CheckRequest,
     CheckResponse,
@@ -20,6 +22,8 @@ from services.contracts.keys import API_KEY_SERVICE, ChargeApiKeyRequest
 from services.kit.access_cache import AccessChange, AccessChanges, AccessCheck
 from services.kit.authorization import RecordedDenials
 from services.kit.contract import Empty
+from services.kit.errors import ErrorCode, RpcError
+from services.kit.group_commit import GroupCommit
 from services.kit.identity import CallerIdentity
 from services.kit.rpc_client import RpcClient
 
@@ -30,6 +34,14 @@ class Access(RecordedDenials):
     def __init__(self, client: RpcClient) -> None:
         super().__init__()
         self._client = client
+        self._writes = GroupCommit(
+            self._write,
+            is_refusal=_is_refusal,
+            key_of=lambda fact: fact.object,
+            size_of=lambda fact: len(fact.object),
+            in_flight=1,
+            most=MAX_WRITES,
+        )
 
     async def check(self, check: AccessCheck) -> bool:
         """By the tuples as they are. UNAVAILABLE where auth or OpenFGA is away."""
@@ -54,11 +66,9 @@ class Access(RecordedDenials):
         return AccessChanges(answer.position, changes)
 
     async def own(self, user_id: str, target: str) -> None:
-        """Make a user the owner of an object; repeatable."""
-        writes = [RelationTuple(subject=f"user:{user_id}", relation=OWNER, object=target)]
-        await self._client.call(
-            AUTHORIZATION_SERVICE, "WriteTuples", WriteTuplesRequest(writes=writes), Empty
-        )
+        """Make a user the owner of an object; repeatable. Others' writes of the same moment share the request."""
+        fact = RelationTuple(subject=f"user:{user_id}", relation=OWNER, object=target)
+        await self._writes.write([fact])
 
     async def forget(self, target: str) -> None:
         """Remove every fact about an object that is no more; repeatable."""
@@ -83,3 +93,11 @@ class Access(RecordedDenials):
             details={"wanted": relation[:256]},
         )
         await self._client.call(AUDIT_SERVICE, "RecordAuditEvent", request, Empty)
+
+    async def _write(self, facts: Sequence[RelationTuple]) -> None:
+        request = WriteTuplesRequest(writes=list(facts))
+        await self._client.call(AUTHORIZATION_SERVICE, "WriteTuples", request, Empty)
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, RpcError) and error.code is ErrorCode.INVALID_ARGUMENT

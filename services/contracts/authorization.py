@@ -109,13 +109,16 @@ class ExpandResponse(Message):
     root: ExpandNode
 
 
+MAX_WRITES: Final = 50
+
+
 class WriteTuplesRequest(Message):
     """Makes facts true and facts untrue, all or none; what is so already is left as it is."""
 
-    writes: Annotated[list[RelationTuple], Field(max_length=50)] = Field(
+    writes: Annotated[list[RelationTuple], Field(max_length=MAX_WRITES)] = Field(
         default_factory=list[RelationTuple]
     )
-    deletes: Annotated[list[RelationTuple], Field(max_length=50)] = Field(
+    deletes: Annotated[list[RelationTuple], Field(max_length=MAX_WRITES)] = Field(
         default_factory=list[RelationTuple]
     )
 

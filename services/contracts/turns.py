@@ -165,6 +165,13 @@ class IndexEntry(BaseModel):
     conversation_id: str
 
 
+class BegunCreation(BaseModel):
+    """A creation that its manager has entered: the conversation, or None where its id was used before."""
+
+    position: int
+    conversation: Conversation | None = None
+
+
 class PageOfIds(BaseModel):
     """Ids in order; `more` says whether the list goes on."""
 
@@ -176,13 +183,13 @@ class ConversationManagerActorInterface(ActorInterface):
     """A user's conversations; the id is the user's."""
 
     @actormethod(name="BeginCreate")
-    async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
-        """Enter a conversation into the index, before it exists; a reminder reconciles what is left half done."""
+    async def begin_create(self, command: CreateConversationCommand) -> BegunCreation:
+        """Create a conversation and enter it into the index; a reminder reconciles what is left half done."""
         ...
 
     @actormethod(name="FinishCreate")
     async def finish_create(self, entry: IndexEntry) -> None:
-        """The conversation exists and its owner has access; nothing is left to reconcile."""
+        """The conversation's owner has access; nothing is left to reconcile."""
         ...
 
     @actormethod(name="ListIds")

@@ -56,8 +56,9 @@ class DurableState(Generic[H]):
         add: Mapping[str, BaseModel] | None = None,
         put: Mapping[str, BaseModel] | None = None,
         remove: Iterable[str] = (),
+        born: Iterable[StateWrite] = (),
     ) -> None:
-        """Write all or nothing.
+        """Write all or nothing; `born` are the first heads of other actors, by `first_head`.
 
         Raises:
             StateConflict: somebody else wrote since `load`; nothing was written.
@@ -72,6 +73,7 @@ class DurableState(Generic[H]):
         ]
         writes += [StateWrite(self._key(k), _dump(v)) for k, v in (put or {}).items()]
         writes += [StateWrite(self._key(k), None) for k in remove]
+        writes += born
         self._fresh = False
         # Alone after a change of owners: the one before may have frozen amid a transaction, and whoever waits for its
         # row locks keeps the others of a merged transaction waiting.
@@ -157,6 +159,12 @@ class DurableState(Generic[H]):
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}"
+
+
+def first_head(prefix: str, head: BaseModel) -> StateWrite:
+    """The head with which an actor that never was begins to exist; the write is refused where it has one."""
+    first = _Head[Any](commit=uuid.uuid4().hex, value=head)
+    return StateWrite(f"{prefix}/head", _dump(first), WriteMode.NEW)
 
 
 async def read_heads(sidecar: Sidecar, prefixes: Sequence[str], head: type[H]) -> list[H | None]:

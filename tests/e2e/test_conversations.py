@@ -100,6 +100,33 @@ async def test_a_deleted_conversation_is_gone_with_its_messages(
 
 
 @requirement("conversations:delete")
+async def test_no_turn_is_left_of_a_deleted_conversation_whatever_became_of_its_stream(
+    platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
+) -> None:
+    await ask(alice, conversation, "a turn that loses its stream")
+    await database.execute("DELETE FROM events.streams WHERE subject = $1", conversation)
+    gate = f"left-{conversation}"
+    async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
+        await until_held(platform, gate)
+        body = {"conversationId": conversation, "text": "a turn that waits"}
+        async with alice.stream("StreamMessage", admission="ENQUEUE", **body) as reply:
+            assert reply.status == 200
+            await alice.must("DeleteConversation", conversationId=conversation)
+        await turn.rest()
+
+    async def erased() -> bool:
+        later = (
+            "UPDATE events.streams SET closed_at = now() - interval '2 minutes' WHERE subject = $1"
+        )
+        await database.execute(later, conversation)
+        kept = "SELECT key FROM dapr.state WHERE key LIKE $1"
+        rows = await database.fetch(kept, f"%ConversationActor/{conversation}/%")
+        return [row["key"].rsplit("/", 1)[-1] for row in rows] == ["head"]
+
+    await wait_until(erased, 40, "all turns to be removed")
+
+
+@requirement("conversations:delete")
 async def test_deleting_a_conversation_stops_the_turn_that_runs_in_it(
     platform: Platform, alice: Client, conversation: str
 ) -> None:

@@ -39,13 +39,11 @@ from services.kit.clock import Clock
 from services.kit.cursors import encode_cursor
 from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
-from services.kit.sidecar import Sidecar
-from services.kit.state import DurableState, read_heads
+from services.kit.sidecar import Sidecar, StateWrite
+from services.kit.state import DurableState, first_head, read_heads
 from services.llm.actors.messages import Messages
 from services.llm.actors.pages import page_of
-from services.llm.actors.purge import Purge
-from services.llm.actors.purge import message_row as _message_row
-from services.llm.actors.purge import turn_row as _turn_row
+from services.llm.actors.purge import Purge, message_row, turn_row
 from services.llm.domain import (
     ConversationState,
     TurnRecord,
@@ -83,7 +81,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
-        self._messages = Messages(self._state)
+        self._messages = Messages(self.entity_id, self._state)
         self._purge = Purge(self._state, actors, streams, access)
         self._clock = clock
 
@@ -95,7 +93,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
 
     @override
     async def create(self, command: CreateConversationCommand) -> Conversation:
-        """Create it; repeatable."""
+        """Create it if its manager has not; repeatable."""
         state = await self._state.load()
         if state is None:
             state = ConversationState.create(
@@ -137,8 +135,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             return DeletedConversation(turn_ids=[])
         state = state.model_copy() if state else self._never_created(command)
         await self._remind()
+        queued = [turn_row(turn_id) for turn_id in state.queue]  # nothing else leads to their rows
         stopping = state.delete(self._clock())
-        await self._state.commit(state)
+        await self._state.commit(state, remove=queued)
+        self._messages.forget()
         return DeletedConversation(turn_ids=stopping)
 
     @override
@@ -150,7 +150,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             return stored
         request = command.request
         message = state.append(request.role, request.text, command.message_id, self._clock())
-        rows: dict[str, BaseModel] = {_message_row(message.seq): message}
+        rows: dict[str, BaseModel] = {message_row(message.seq): message}
         if command.repeatable:
             rows[f"message-id/{command.message_id}"] = _MessageAt(seq=message.seq)
         await self._save(state, rows)
@@ -192,8 +192,8 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         rows: dict[str, BaseModel] = {}
         if command.turn_id not in state.queue:
             record, message = state.begin(record, _message_id(command.turn_id, Role.USER), now)
-            rows[_message_row(message.seq)] = message
-        await self._save(state, {**rows, _turn_row(command.turn_id): record})
+            rows[message_row(message.seq)] = message
+        await self._save(state, {**rows, turn_row(command.turn_id): record})
         await failpoint("turn.after_user_commit")
         running = record.turn.status is TurnStatus.RUNNING
         return BegunTurn(
@@ -234,15 +234,15 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         ended, answer = state.complete(
             record, command, _message_id(command.turn_id, Role.ASSISTANT), now
         )
-        rows: dict[str, BaseModel] = {_message_row(answer.seq): answer} if answer else {}
-        changed: dict[str, BaseModel] = {_turn_row(command.turn_id): ended}
+        rows: dict[str, BaseModel] = {message_row(answer.seq): answer} if answer else {}
+        changed: dict[str, BaseModel] = {turn_row(command.turn_id): ended}
         if state.queue:
             first, *state.queue = state.queue
             waiting = await self._record(first)
             turn_id = waiting.turn.turn_id
             begun, message = state.begin(waiting, _message_id(turn_id, Role.USER), now)
-            rows[_message_row(message.seq)] = message
-            changed[_turn_row(turn_id)] = begun
+            rows[message_row(message.seq)] = message
+            changed[turn_row(turn_id)] = begun
         await self._save(state, rows, changed)
         return ended
 
@@ -271,10 +271,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         if turn.status is TurnStatus.QUEUED:
             message_id = _message_id(ref.turn_id, Role.USER)
             record, message = state.cancel_queued(record, message_id, self._clock())
-            rows[_message_row(message.seq)] = message
+            rows[message_row(message.seq)] = message
         else:
             record = request_cancel(record, self._clock())
-        await self._save(state, rows, {_turn_row(ref.turn_id): record})
+        await self._save(state, rows, {turn_row(ref.turn_id): record})
         return record.turn
 
     @override
@@ -323,7 +323,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         lately = {message.turn_id for message in await self._messages.latest(state.last_seq)}
         if not command.repeatable and command.turn_id not in lately.union(state.queue):
             return None
-        return await self._state.row(_turn_row(command.turn_id), TurnRecord)
+        return await self._state.row(turn_row(command.turn_id), TurnRecord)
 
     def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
         """An entry in the index with nothing behind it leaves as if there were."""
@@ -364,7 +364,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return state.model_copy()
 
     async def _record(self, turn_id: str) -> TurnRecord:
-        record = await self._state.row(_turn_row(turn_id), TurnRecord)
+        record = await self._state.row(turn_row(turn_id), TurnRecord)
         if record is None:
             raise not_found("turn")
         return record
@@ -384,6 +384,11 @@ async def read_conversations(
 ) -> list[ConversationState | None]:
     """The committed heads of several conversations, read without waking their actors."""
     return await read_heads(sidecar, [_prefix(one) for one in conversation_ids], ConversationState)
+
+
+def first_state(state: ConversationState) -> StateWrite:
+    """What makes a conversation exist, in whatever transaction it is written."""
+    return first_head(_prefix(state.conversation_id), state)
 
 
 def _prefix(conversation_id: str) -> str:

@@ -1,6 +1,6 @@
 """A user's conversations: the index, written first on create and last on delete."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from services.contracts.conversations import SortOrder
 from services.contracts.turns import (
+    BegunCreation,
     ConversationActorInterface,
     ConversationManagerActorInterface,
     CreateConversationCommand,
@@ -21,14 +22,22 @@ from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActo
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.sidecar import Sidecar
+from services.kit.sidecar import Sidecar, SidecarError, StateWrite
 from services.kit.state import DurableState
-from services.llm.domain import ConversationIndex, PendingCreation, conversation_object
+from services.llm.actors.conversation import first_state
+from services.llm.domain import (
+    ConversationIndex,
+    ConversationState,
+    PendingCreation,
+    conversation_object,
+)
 from services.llm.ports import Ownership
 
 RECONCILE: Final = "reconcile"
 RECONCILE_PERIOD: Final = timedelta(seconds=10)
 READ_AHEAD: Final = 100
+MAX_HOLES: Final = 10_000
+"""How many places of deleted conversations are remembered, so that they are not looked at again."""
 MAX_MARKS: Final = 50
 """How many marks of finished creations one commit removes."""
 
@@ -65,37 +74,60 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self._access = access
         self._clock = clock
         self._finished: set[int] = set()
+        self._holes: set[int] = set()
+        self._unmarked: set[int] = set()
         self._reminded = False
 
     @override
     def forget(self) -> None:
         """Discard what was read."""
         self._state.forget()
+        self._holes.clear()
         self._reminded = False
 
     @override
-    async def begin_create(self, command: CreateConversationCommand) -> IndexEntry:
-        """Enter a conversation into the index; a reminder creates it, and its owner's access, if nobody else does."""
-        index = await self._load()
-        known = await self._state.row(f"position/{command.conversation_id}", _Position)
-        if known is not None:
-            return IndexEntry(position=known.position, conversation_id=command.conversation_id)
+    async def begin_create(self, command: CreateConversationCommand) -> BegunCreation:
+        """Enter a conversation into the index and create it, in one commit; a reminder gives its owner access if
+        nobody else does.
+        """
         if not self._reminded:  # once while creations come, not once for each
             await self.remind(RECONCILE, RECONCILE_PERIOD, RECONCILE_PERIOD)
             self._reminded = True
+        try:
+            begun = await self._enter(command, new=True)
+        except SidecarError as error:
+            if not error.answered:
+                raise
+            begun = await self._enter_again(command)
+        await failpoint("conversation.after_index")
+        return begun
+
+    async def _enter(self, command: CreateConversationCommand, *, new: bool) -> BegunCreation:
+        index = await self._load()
         index.last_position += 1
-        entry = IndexEntry(position=index.last_position, conversation_id=command.conversation_id)
-        placed = command.model_copy(update={"position": entry.position})
+        position, now = index.last_position, self._clock()
+        placed = command.model_copy(update={"position": position})
+        entry = IndexEntry(position=position, conversation_id=command.conversation_id)
+        state = ConversationState.create(
+            command.conversation_id, command.user_id, position, command.request, now
+        )
         await self._commit(
             index,
             add={
-                f"entry/{entry.position}": entry,
-                f"position/{entry.conversation_id}": _Position(position=entry.position),
-                _mark(entry.position): PendingCreation(command=placed, begun_at=self._clock()),
+                f"entry/{position}": entry,
+                f"position/{entry.conversation_id}": _Position(position=position),
+                _mark(position): PendingCreation(command=placed, begun_at=now),
             },
+            born=[first_state(state)] if new else [],
         )
-        await failpoint("conversation.after_index")
-        return entry
+        return BegunCreation(position=position, conversation=state.view() if new else None)
+
+    async def _enter_again(self, command: CreateConversationCommand) -> BegunCreation:
+        """After a refusal: the call was delivered before, or its key is that of a conversation that was deleted."""
+        known = await self._state.row(f"position/{command.conversation_id}", _Position)
+        if known is not None:
+            return BegunCreation(position=known.position)
+        return await self._enter(command, new=False)
 
     @override
     async def finish_create(self, entry: IndexEntry) -> None:
@@ -108,7 +140,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         return await self._page(request)
 
     async def _page(self, request: PageOfIdsRequest) -> PageOfIds:
-        """Deleted conversations leave holes, which cost a look but no place."""
+        """Deleted conversations leave holes, which cost a look but no place; a hole stays one, so one look is enough."""
         index = await self._load()
         ascending = request.order is SortOrder.ASCENDING
         step = 1 if ascending else -1
@@ -118,12 +150,21 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         found: list[IndexEntry] = []
         while 1 <= position <= index.last_position and len(found) <= request.limit:
             end = position + step * READ_AHEAD
-            names = [
-                f"entry/{at}" for at in range(position, end, step) if 1 <= at <= index.last_position
+            places = [
+                at
+                for at in range(position, end, step)
+                if 1 <= at <= index.last_position and at not in self._holes
             ]
-            found += [entry for entry in await self._state.rows(names, IndexEntry) if entry]
+            rows = await self._state.rows([f"entry/{at}" for at in places], IndexEntry)
+            found += [entry for entry in rows if entry]
+            self._note_holes(at for at, entry in zip(places, rows, strict=True) if entry is None)
             position = end
         return PageOfIds(entries=found[: request.limit], more=len(found) > request.limit)
+
+    def _note_holes(self, places: Iterable[int]) -> None:
+        if len(self._holes) > MAX_HOLES:
+            self._holes.clear()
+        self._holes.update(places)
 
     @override
     async def remove(self, entry: IndexEntry) -> None:
@@ -134,7 +175,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         index = await self._state.load()
         if index is None:
             return
-        [listed] = await self._state.rows([f"entry/{entry.position}"], IndexEntry)
+        listed = await self._state.row(f"entry/{entry.position}", IndexEntry)
         if listed is None or listed.conversation_id != entry.conversation_id:
             return
         mark = _mark(entry.position)
@@ -144,6 +185,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         names = [f"entry/{entry.position}", f"position/{entry.conversation_id}", mark]
         await self._state.commit(index, remove=names)
         self._finished.discard(entry.position)
+        self._unmarked.add(entry.position)
 
     @override
     async def forget_user(self) -> None:
@@ -185,12 +227,13 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         index, left = await self._load(), list[PendingCreation]()
         for first in range(index.settled + 1, index.last_position + 1, READ_AHEAD):
             last = min(first + READ_AHEAD - 1, index.last_position)
-            names = [_mark(at) for at in range(first, last + 1)]
+            names = [_mark(at) for at in range(first, last + 1) if at not in self._unmarked]
             left += [row for row in await self._state.rows(names, PendingCreation) if row]
         settled = left[0].command.position - 1 if left else index.last_position
         if settled != index.settled:
             index.settled = settled
             await self._state.commit(index)
+            self._unmarked = {at for at in self._unmarked if at > settled}
         if not left:
             await self.unremind(RECONCILE)
             self._reminded = False
@@ -209,12 +252,17 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         await self._access.own(self.entity_id, conversation_object(command.conversation_id))
 
     async def _commit(
-        self, index: ConversationIndex, add: Mapping[str, BaseModel] | None = None
+        self,
+        index: ConversationIndex,
+        add: Mapping[str, BaseModel] | None = None,
+        born: Sequence[StateWrite] = (),
     ) -> None:
         """Write, and remove some marks of finished creations with it."""
         finished = sorted(self._finished)[:MAX_MARKS]
-        await self._state.commit(index, add=add, remove=[_mark(at) for at in finished])
+        marks = [_mark(at) for at in finished]
+        await self._state.commit(index, add=add, remove=marks, born=born)
         self._finished.difference_update(finished)
+        self._unmarked.update(finished)
 
     async def _load(self) -> ConversationIndex:
         index = await self._state.load()

@@ -56,8 +56,9 @@ class Purge:
         after = state.model_copy()
         seqs = range(max(1, state.last_seq - PURGE_ROWS + 1), state.last_seq + 1)
         names = [message_row(seq) for seq in seqs]
-        found = await self._state.rows(names, ChatMessage)
-        names += [f"message-id/{message.message_id}" for message in found if message]
+        found = [row for row in await self._state.rows(names, ChatMessage) if row]
+        names += [f"message-id/{message.message_id}" for message in found]
+        names += {turn_row(message.turn_id) for message in found if message.turn_id}
         after.last_seq = seqs.start - 1
         await self._state.commit(after, remove=names)
         return True

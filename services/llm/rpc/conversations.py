@@ -17,6 +17,7 @@ from services.contracts.turns import (
     AppendMessageCommand,
     CreateConversationCommand,
     DeleteConversationCommand,
+    IndexEntry,
     PageOfIdsRequest,
 )
 from services.kit.contract import Empty
@@ -33,7 +34,7 @@ from services.llm.rpc.resources import Resources, With, rpc
 async def create_conversation(
     request: CreateConversationRequest, caller: Caller, key: CallKey, using: With
 ) -> Conversation:
-    """Enter it into the caller's index, create it, give the caller access; each may be repeated.
+    """Create it in the caller's index, give the caller access; each may be repeated.
 
     An old key of a conversation that was deleted since is NOT_FOUND.
     """
@@ -44,14 +45,17 @@ async def create_conversation(
         user_id=caller.user_id, conversation_id=conversation_id, request=request
     )
     manager = using.manager(caller.user_id)
-    entry = await manager.begin_create(command)
-    placed = command.model_copy(update={"position": entry.position})
-    try:
-        conversation = await using.conversation(conversation_id).create(placed)
-    except RpcError as error:
-        if error.code is ErrorCode.NOT_FOUND:  # its purge removes the entry
-            await manager.finish_create(entry)
-        raise
+    begun = await manager.begin_create(command)
+    entry = IndexEntry(position=begun.position, conversation_id=conversation_id)
+    conversation = begun.conversation
+    if conversation is None:
+        placed = command.model_copy(update={"position": entry.position})
+        try:
+            conversation = await using.conversation(conversation_id).create(placed)
+        except RpcError as error:
+            if error.code is ErrorCode.NOT_FOUND:  # its purge removes the entry
+                await manager.finish_create(entry)
+            raise
     await failpoint("conversation.after_create")
     await using.ownership.own(caller.user_id, conversation_object(conversation_id))
     await manager.finish_create(entry)
