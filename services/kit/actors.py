@@ -45,11 +45,14 @@ __all__ = [
     "actormethod",
     "host_actors",
     "register_actor",
+    "takes_no_turn",
 ]
 
 I = TypeVar("I", bound=ActorInterface)  # noqa: E741 - an interface, by the language's own name
 Method = Callable[..., Awaitable[Any]]
+M = TypeVar("M", bound=Method)
 
+NO_TURN: Final = "_takes_no_turn"
 METHOD_PATH: Final = "/actors/{type}/{id}/method/{method}"
 MAX_DECISIONS: Final = 5
 """How often one call decides again after another owner of the same actor wrote first."""
@@ -196,6 +199,12 @@ def _reaching_scheduler() -> Iterator[None]:
         raise SidecarError(f"reminder: {type(error).__name__}") from error
 
 
+def takes_no_turn(method: M) -> M:
+    """Mark a method of an actor that takes its turn by itself, or needs none."""
+    setattr(method, NO_TURN, True)
+    return method
+
+
 def _interface_methods(cls: type) -> list[str]:
     interfaces = [base for base in cls.__mro__ if ActorInterface in base.__bases__]
     return [
@@ -204,10 +213,15 @@ def _interface_methods(cls: type) -> list[str]:
 
 
 def _guarded(method: Method) -> Method:
+    needs_turn = not hasattr(method, NO_TURN)
+
     @functools.wraps(method)
     async def guarded(self: DomainActor, *args: Any) -> Reply:
         try:
-            value = await self.exclusively(lambda: method(self, *args))
+            if needs_turn:
+                value = await self.exclusively(lambda: method(self, *args))
+            else:
+                value = await method(self, *args)
         except RpcError as error:
             return Reply(error=error.to_status())
         except SidecarError as error:

@@ -34,6 +34,7 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
     "kit:frozen-owner": (ISSUE, "A frozen owner keeps rows locked for less than 10 s."),
     "kit:group-commit": (ISSUE, "Commits of one moment share a transaction."),
     "kit:whole-reads": (ISSUE, "A read that breaks midway never passes for missing rows."),
+    "kit:together": (ISSUE, "Calls that wait for an actor share its turn."),
     "kit:hangs": (ISSUE, "A sidecar that passes no calls on any more is brought back."),
     "kit:actor-in-place": (ARCHITECTURE, "An active actor is called in place."),
     "kit:actor-errors": (ARCHITECTURE, "An error crosses an actor boundary as a value."),

@@ -96,13 +96,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """Create it if its manager has not; repeatable."""
         state = await self._state.load()
         if state is None:
-            state = ConversationState.create(
-                command.conversation_id,
-                command.user_id,
-                command.position,
-                command.request,
-                self._clock(),
-            )
+            state = ConversationState.create(command, self._clock())
             await self._state.commit(state)
         elif state.deleted and state.position != command.position:
             # An old key: what it entered into the index goes as the conversation went, or goes.
@@ -327,8 +321,13 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
 
     def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
         """An entry in the index with nothing behind it leaves as if there were."""
-        user_id, position, request = command.user_id, command.position or 0, _NOTHING
-        return ConversationState.create(self.entity_id, user_id, position, request, self._clock())
+        creation = CreateConversationCommand(
+            user_id=command.user_id,
+            conversation_id=self.entity_id,
+            position=command.position or 0,
+            request=_NOTHING,
+        )
+        return ConversationState.create(creation, self._clock())
 
     async def _purge_some(self) -> None:
         state: ConversationState | None = await self.exclusively(self._to_purge)

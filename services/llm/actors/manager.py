@@ -1,7 +1,7 @@
 """A user's conversations: the index, written first on create and last on delete."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -18,12 +18,20 @@ from services.contracts.turns import (
     PageOfIds,
     PageOfIdsRequest,
 )
-from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
+from services.kit.actors import (
+    ActorId,
+    ActorRuntimeContext,
+    Actors,
+    DomainActor,
+    Remindable,
+    takes_no_turn,
+)
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.sidecar import Sidecar, SidecarError, StateWrite
 from services.kit.state import DurableState
+from services.kit.together import Together
 from services.llm.actors.conversation import first_state
 from services.llm.domain import (
     ConversationIndex,
@@ -36,6 +44,8 @@ from services.llm.ports import Ownership
 RECONCILE: Final = "reconcile"
 RECONCILE_PERIOD: Final = timedelta(seconds=10)
 READ_AHEAD: Final = 100
+MAX_CREATIONS: Final = 12
+"""How many creations one commit takes; each is four rows."""
 MAX_HOLES: Final = 10_000
 """How many places of deleted conversations are remembered, so that they are not looked at again."""
 MAX_MARKS: Final = 50
@@ -77,6 +87,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self._holes: set[int] = set()
         self._unmarked: set[int] = set()
         self._reminded = False
+        self._creations = Together(self.exclusively, self._begin, MAX_CREATIONS)
 
     @override
     def forget(self) -> None:
@@ -86,50 +97,59 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self._reminded = False
 
     @override
+    @takes_no_turn
     async def begin_create(self, command: CreateConversationCommand) -> BegunCreation:
         """Enter a conversation into the index and create it, in one commit; a reminder gives its owner access if
         nobody else does.
         """
+        return await self._creations.call(command)
+
+    async def _begin(self, commands: Sequence[CreateConversationCommand]) -> list[BegunCreation]:
         if not self._reminded:  # once while creations come, not once for each
             await self.remind(RECONCILE, RECONCILE_PERIOD, RECONCILE_PERIOD)
             self._reminded = True
         try:
-            begun = await self._enter(command, new=True)
+            begun = await self._enter(commands, new=True)
         except SidecarError as error:
             if not error.answered:
                 raise
-            begun = await self._enter_again(command)
+            begun = [await self._enter_again(command) for command in commands]
         await failpoint("conversation.after_index")
         return begun
 
-    async def _enter(self, command: CreateConversationCommand, *, new: bool) -> BegunCreation:
-        index = await self._load()
-        index.last_position += 1
-        position, now = index.last_position, self._clock()
-        placed = command.model_copy(update={"position": position})
-        entry = IndexEntry(position=position, conversation_id=command.conversation_id)
-        state = ConversationState.create(
-            command.conversation_id, command.user_id, position, command.request, now
-        )
-        await self._commit(
-            index,
-            add={
-                f"entry/{position}": entry,
-                f"position/{entry.conversation_id}": _Position(position=position),
-                _mark(position): PendingCreation(command=placed, begun_at=now),
-            },
-            born=[first_state(state)] if new else [],
-        )
-        return BegunCreation(position=position, conversation=state.view() if new else None)
+    async def _enter(
+        self, commands: Sequence[CreateConversationCommand], *, new: bool
+    ) -> list[BegunCreation]:
+        index, now = await self._load(), self._clock()
+        rows: dict[str, BaseModel] = {}
+        begun: list[BegunCreation] = []
+        born: list[StateWrite] = []
+        for command in commands:
+            index.last_position += 1
+            placed = command.model_copy(update={"position": index.last_position})
+            state = ConversationState.create(placed, now)
+            rows |= _rows_of(placed, now)
+            born += [first_state(state)] if new else []
+            view = state.view() if new else None
+            begun.append(BegunCreation(position=placed.position, conversation=view))
+        await self._commit(index, add=rows, born=born)
+        return begun
 
     async def _enter_again(self, command: CreateConversationCommand) -> BegunCreation:
         """After a refusal: the call was delivered before, or its key is that of a conversation that was deleted."""
         known = await self._state.row(f"position/{command.conversation_id}", _Position)
         if known is not None:
             return BegunCreation(position=known.position)
-        return await self._enter(command, new=False)
+        try:
+            [begun] = await self._enter([command], new=True)
+        except SidecarError as error:
+            if not error.answered:
+                raise
+            [begun] = await self._enter([command], new=False)
+        return begun
 
     @override
+    @takes_no_turn
     async def finish_create(self, entry: IndexEntry) -> None:
         """Note that nothing is left to reconcile."""
         self._finished.add(entry.position)
@@ -267,6 +287,16 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
     async def _load(self) -> ConversationIndex:
         index = await self._state.load()
         return index.model_copy() if index else ConversationIndex()
+
+
+def _rows_of(placed: CreateConversationCommand, now: datetime) -> dict[str, BaseModel]:
+    """What the index keeps of a creation that has begun."""
+    position, name = placed.position, placed.conversation_id
+    return {
+        f"entry/{position}": IndexEntry(position=position, conversation_id=name),
+        f"position/{name}": _Position(position=position),
+        _mark(position): PendingCreation(command=placed, begun_at=now),
+    }
 
 
 def _mark(position: int) -> str:

@@ -11,7 +11,6 @@ from services.contracts.conversations import (
     CancelReceipt,
     ChatMessage,
     Conversation,
-    CreateConversationRequest,
     Role,
     SendMessageRequest,
     Turn,
@@ -95,19 +94,13 @@ class ConversationState(BaseModel):
     """Whose it was when it was deleted, as a digest: it tells the owner and names nobody."""
 
     @classmethod
-    def create(
-        cls,
-        conversation_id: str,
-        owner: str,
-        position: int,
-        request: CreateConversationRequest,
-        at: datetime,
-    ) -> "ConversationState":
+    def create(cls, command: CreateConversationCommand, at: datetime) -> "ConversationState":
         """A new conversation."""
+        request = command.request
         return cls(
-            conversation_id=conversation_id,
-            owner=owner,
-            position=position,
+            conversation_id=command.conversation_id,
+            owner=command.user_id,
+            position=command.position,
             title=request.title,
             model=request.model,
             system_prompt=request.system_prompt,

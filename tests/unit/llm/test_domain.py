@@ -46,7 +46,10 @@ ID = "conv_" + "0" * 32
 
 def a_conversation(**fields: object) -> ConversationState:
     request = CreateConversationRequest.model_validate({"title": "First", **fields})
-    return ConversationState.create(ID, "alice", 1, request, AT)
+    command = CreateConversationCommand(
+        user_id="alice", conversation_id=ID, position=1, request=request
+    )
+    return ConversationState.create(command, AT)
 
 
 def a_request(text: str = "hello", admission: Admission = Admission.REJECT) -> SendMessageRequest:
