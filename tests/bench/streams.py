@@ -15,8 +15,8 @@ import psutil
 
 from tests.bench.crowd import Crowd, Reader
 from tests.bench.figures import Run, emit
-from tests.chaos.faults import PASSING
 from tests.support.model_server import script_text
+from tests.support.patience import PASSING
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

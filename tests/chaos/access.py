@@ -8,7 +8,7 @@ import aiohttp
 import asyncpg
 
 from services.contracts.accounts import ACCOUNT_SERVICE
-from tests.chaos.faults import PASSING
+from tests.support.patience import PASSING
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

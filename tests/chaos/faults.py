@@ -6,20 +6,14 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
 
-import aiohttp
 import psutil
 
 from services.cli.edge import CallError
 from tests.support.model_server import script_text
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
-
-HEAL_SECONDS: Final = 60.0
-"""The bound of I11: by then every turn has ended and calls are answered."""
-PASSING: Final = frozenset({408, 409, 429, 499, 502, 503, 504})
-"""What a client tries again after; 500 is a bug, whatever was killed."""
 
 
 async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int:
@@ -59,29 +53,6 @@ def _send(process: psutil.Process, sign: signal.Signals) -> None:
 async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:
     """Restart a process in order, from now on with more environment if given."""
     await asyncio.to_thread(platform.stack.restart, name, env=env)
-
-
-async def until_ok(
-    client: Client,
-    method: str,
-    headers: Mapping[str, str] | None = None,
-    seconds: float = HEAL_SECONDS,
-    **body: Any,
-) -> Any:
-    """Call as a client does that meets restarts: repeat while the answer says that it may pass; the response."""
-
-    async def attempt() -> dict[str, Any] | None:
-        try:
-            answer = await client.call(method, headers, **body)
-        except (aiohttp.ClientError, OSError):
-            return None
-        if answer.status in PASSING:
-            return None
-        assert answer.status == 200, answer
-        return {"body": answer.body}
-
-    found = await wait_until(attempt, seconds, f"{method} to succeed", every=0.1)
-    return found["body"]
 
 
 async def until_issuing(platform: Platform) -> None:

@@ -11,10 +11,11 @@ import pytest
 from services.contracts.accounts import ACCOUNT_SERVICE
 from services.contracts.keys import API_KEY_SERVICE
 from tests.chaos.access import Facts, key, receipt
-from tests.chaos.faults import kill, restart, running, until_begun, until_issuing, until_ok
+from tests.chaos.faults import kill, restart, running, until_begun, until_issuing
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from tests.chaos.faults import Recovery, running, until_ok
+from tests.chaos.faults import Recovery, running
 from tests.requirements import requirement
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 
 APPS = ("auth", "llm", "workflows", "edge")

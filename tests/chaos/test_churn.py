@@ -5,9 +5,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 
-from tests.chaos.faults import until_ok
 from tests.requirements import requirement
 from tests.support.leftovers import left_over
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

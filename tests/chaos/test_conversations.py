@@ -7,9 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.chaos.faults import kill, restart, running, until_begun, until_ok
+from tests.chaos.faults import kill, restart, running, until_begun
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Callable
 from itertools import cycle
 
-from tests.chaos.faults import kill, running, until_ok
+from tests.chaos.faults import kill, running
 from tests.requirements import requirement
 from tests.support.checkers import check_seqs
 from tests.support.model_server import script_text
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, StreamClient
 from tests.support.wait import wait_until

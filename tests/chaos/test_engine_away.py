@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import running, until_ok
+from tests.chaos.faults import running
 from tests.chaos.turns import MIDDLE, TurnUnderFire, next_turn_works, release, script
 from tests.requirements import requirement
 from tests.support.model_server import script_text
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.sse import StreamClient
 from tests.support.wait import wait_until

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import frozen, running, until_ok
+from tests.chaos.faults import frozen, running
 from tests.chaos.turns import MIDDLE, TurnUnderFire, next_turn_works, release, script
 from tests.requirements import requirement
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 
 FROZEN_SECONDS = 5.0

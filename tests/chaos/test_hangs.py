@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import frozen, kill, restart, running, until_begun, until_ok
+from tests.chaos.faults import frozen, kill, restart, running, until_begun
 from tests.chaos.owners import HOSTS, Appender, Log, begin_turn, one_host
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 

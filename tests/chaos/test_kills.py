@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import HEAL_SECONDS, Recovery, kill, restart, running, until_begun, until_ok
+from tests.chaos.faults import Recovery, kill, restart, running, until_begun
 from tests.chaos.turns import (
     MIDDLE,
     TurnUnderFire,
@@ -27,6 +27,7 @@ from tests.chaos.turns import (
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
+from tests.support.patience import HEAL_SECONDS, until_ok
 from tests.support.platform import Client, Platform
 
 STEPS = (

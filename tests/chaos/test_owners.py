@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.kit.sidecar import Sidecar
-from tests.chaos.faults import restart, until_begun, until_ok
+from tests.chaos.faults import restart, until_begun
 from tests.chaos.owners import (
     BLIND,
     ROOT,
@@ -29,6 +29,7 @@ from tests.chaos.owners import (
 )
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 
 ACTORS = 8

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from tests.chaos.faults import Recovery, kill, running, until_ok
+from tests.chaos.faults import Recovery, kill, running
 from tests.chaos.replicas import (
     FIRST,
     SECOND,
@@ -18,6 +18,7 @@ from tests.chaos.replicas import (
 )
 from tests.chaos.turns import MIDDLE, TurnUnderFire, held_at, release, script
 from tests.requirements import requirement
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, StreamClient
 from tests.support.wait import wait_until

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from services.contracts.conversations import TurnStatus
-from tests.chaos.faults import until_ok
 from tests.support.checkers import check_seqs, check_statuses
 from tests.support.model_server import script_text
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, StreamClient
 from tests.support.wait import wait_until

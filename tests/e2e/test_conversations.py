@@ -20,6 +20,7 @@ from tests.e2e.talk import (
 )
 from tests.e2e.test_erasure import receipt
 from tests.requirements import requirement
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -219,7 +220,12 @@ async def test_an_erasure_ends_although_the_index_names_what_was_never_created(
 async def test_a_user_may_create_many_at_once_and_no_mark_of_it_remains(
     alice: Client, database: asyncpg.Connection
 ) -> None:
-    made = await asyncio.gather(*(alice.conversation() for _ in range(150)))
+    made = [
+        each["conversationId"]
+        for each in await asyncio.gather(
+            *(until_ok(alice, "CreateConversation") for _ in range(150))
+        )
+    ]
     assert len(set(made)) == 150
 
     async def pending() -> int:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.chaos.faults import PASSING
 from tests.soak.ledger import GaveUp, Ledger
+from tests.support.patience import PASSING
 from tests.support.platform import Answer, Client
 
 ATTEMPT_SECONDS: Final = 15.0
