@@ -10,14 +10,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import structlog
 
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.flights import Flights
-from services.kit.signals import Signals
 from services.kit.waiting import wait_for
+
+if TYPE_CHECKING:  # the client of Valkey takes 7 MB: an app that checks no access does without
+    from services.kit.signals import Signals
 
 CHANGED: Final = "access.changed"
 """The wake-up that the feed has something new."""
@@ -168,7 +170,7 @@ class AccessCache:
             if not watchers and self._watched.get(check) is watchers:
                 self._watched.discard(check)
 
-    async def follow_feed(self, signals: Signals) -> None:
+    async def follow_feed(self, signals: "Signals") -> None:
         """Read the feed for as long as the app runs; until it is cancelled."""
         try:
             async with signals.listen(CHANGED) as self._news:

@@ -12,6 +12,8 @@ MAX_IN_FLIGHT: Final = 4
 """Transactions under way; what comes meanwhile is merged into the next. One would idle while the other commits."""
 MAX_OPERATIONS: Final = 64
 MAX_BYTES: Final = 1024 * 1024
+GATHER_SECONDS: Final = 0.005
+"""How long reads that nobody waits for are gathered."""
 
 W = TypeVar("W")
 
@@ -125,7 +127,7 @@ class GroupCommit(Generic[W]):
 
 
 class GatheredReads:
-    """Reads rows that are asked for in the same moment by one request."""
+    """Reads rows that nobody waits for yet by one request, after a moment, or as soon as somebody does."""
 
     def __init__(
         self,
@@ -136,17 +138,25 @@ class GatheredReads:
         self._read_many = read_many
         self._wanted: dict[str, asyncio.Future[StoredValue]] = {}
         self._reads: set[asyncio.Task[None]] = set()
+        self._beginning: asyncio.TimerHandle | None = None
 
     async def read(self, key: str) -> StoredValue:
         """One row; the same row wanted twice in one moment is read once."""
         if not self._wanted:
-            asyncio.get_running_loop().call_soon(self._begin)
+            loop = asyncio.get_running_loop()
+            self._beginning = loop.call_later(GATHER_SECONDS, self.begin)
         if key not in self._wanted:
             self._wanted[key] = asyncio.Future()
         return await asyncio.shield(self._wanted[key])
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Somebody waits: read now what is wanted."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+            self._beginning = None
         wanted, self._wanted = self._wanted, {}
+        if not wanted:
+            return
         task = asyncio.create_task(self._finish(wanted))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)

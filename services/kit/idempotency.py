@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
+
+if TYPE_CHECKING:  # an app without a database loads no driver
+    from services.kit.db import Database
 
 LEASE: Final = timedelta(seconds=8)
 """How long a call owns its key after its process died or froze; past that a repeat runs, and meets the same ids."""
@@ -93,7 +95,7 @@ class StoredReply:
 class IdempotencyRecords:
     """Runs an operation once per key."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: "Database") -> None:
         self._database = database
 
     async def run(

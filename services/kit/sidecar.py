@@ -132,8 +132,12 @@ class Sidecar:
         await self._group.write(writes)
 
     async def read_merged(self, key: str) -> StoredValue:
-        """As `read`, but others' reads of the same moment share the request."""
+        """As `read`, but in a moment, so that others' reads share the request; `begin_reads` when somebody waits."""
         return await self._reads.read(key)
+
+    def begin_reads(self) -> None:
+        """Wait no longer for more reads to share the request."""
+        self._reads.begin()
 
     async def hosted_actors(self) -> set[str]:
         """The actor types that it has placed here; none while placement has given it no table."""

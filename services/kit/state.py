@@ -145,6 +145,8 @@ class DurableState(Generic[H]):
     async def _join_etag_read(self) -> None:
         task, self._etag_read = self._etag_read, None
         assert task is not None
+        await asyncio.sleep(0)  # the task may not have begun
+        self._sidecar.begin_reads()
         try:
             await task
         except (SidecarError, asyncio.CancelledError):

@@ -170,6 +170,21 @@ async def test_reads_of_one_moment_are_one_request(store: Store) -> None:
     assert store.read_requests == [["a", "b"], ["c"]]
 
 
+@requirement("kit:group-commit")
+async def test_reads_are_gathered_until_somebody_waits_for_one(store: Store) -> None:
+    store.open.set()
+    reads = GatheredReads(store.read, store.read_many)
+    wanted = [asyncio.ensure_future(reads.read(key)) for key in "ab"]
+    await asyncio.sleep(0)
+    wanted.append(asyncio.ensure_future(reads.read("c")))
+    await asyncio.sleep(0)
+    assert store.read_requests == []
+    reads.begin()
+    reads.begin()
+    assert [(await each).key for each in wanted] == ["a", "b", "c"]
+    assert store.read_requests == [["a", "b", "c"]]
+
+
 async def test_a_failed_read_fails_whoever_waits_for_it(store: Store) -> None:
     store.open.set()
     store.away = SidecarError("UNAVAILABLE")

@@ -57,6 +57,9 @@ class Store:
 
     read_merged = read
 
+    def begin_reads(self) -> None:
+        pass
+
     def _allowed(self, write: StateWrite) -> bool:
         match write.mode:
             case WriteMode.NEW:
