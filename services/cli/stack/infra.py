@@ -185,6 +185,11 @@ def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec
             str(used["scheduler etcd client"]),
             "--etcd-initial-cluster",
             f"dapr-scheduler-server-0=http://{LOOPBACK}:{used['scheduler etcd peer']}",
+            # What it has decided and what its keys once held is kept in memory until then.
+            "--etcd-snapshot-count",
+            "5000",
+            "--etcd-compaction-retention",
+            "100000",
         ),
         ready=Readiness(used["scheduler health"], "/healthz"),
         ports=used,
