@@ -1,11 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -72,5 +76,57 @@ func BenchmarkKnownKey(b *testing.B) {
 		if _, err := keys.identify(b.Context(), given.secret); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkOpenStream gives the memory of a stream that stands open: heap and stacks of the edge and of a server as the
+// sidecar has it; the client is a bare socket.
+func BenchmarkOpenStream(b *testing.B) {
+	const streams = 1000
+	var sockets sync.Map
+	closeAll := func() { sockets.Range(func(socket, _ any) bool { return socket.(net.Conn).Close() != nil || true }) }
+	sidecar := newFakeSidecar(b, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		io.WriteString(w, ": open\n\n")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	edge := startEdge(b, sidecar.URL, nil)
+	defer closeAll()
+	token := goodToken(b)
+	open := func() {
+		socket, err := net.Dial("tcp", strings.TrimPrefix(edge.url, "http://"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		sockets.Store(socket, nil)
+		fmt.Fprintf(socket, "POST %s HTTP/1.0\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\nContent-Length: 2\r\n\r\n{}",
+			streamPath, token)
+		var got [4096]byte
+		for read := ""; !strings.HasSuffix(read, ": open\n\n"); {
+			n, err := socket.Read(got[:])
+			if err != nil {
+				b.Fatalf("%v after %q", err, read)
+			}
+			read += string(got[:n])
+		}
+	}
+	used := func() float64 {
+		var now runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&now)
+		return float64(now.HeapAlloc + now.StackInuse)
+	}
+	for range 10 {
+		open()
+	}
+	before := used()
+	for b.Loop() {
+		for range streams {
+			open()
+		}
+		b.ReportMetric((used()-before)/streams/1024, "KiB/stream")
 	}
 }

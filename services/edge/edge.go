@@ -69,7 +69,7 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	}
 	e.draining, e.drain = context.WithCancel(context.Background())
 	e.keys = newKeySet(s, &http.Client{Timeout: 5 * time.Second})
-	sidecar := newTransport(cfg)
+	sidecar := newSidecarClient(cfg)
 	auth := newIssuer(s, sidecar)
 	e.revocations = newRevocations(s, auth, log, e.streams.endRevoked)
 	e.apiKeys = newAPIKeys(s, auth, e.revocations)
@@ -100,10 +100,11 @@ func (e *edge) routes(cfg config.ServiceConfig, sidecar *http.Client) *gin.Engin
 	engine.GET("/docs", page("text/html; charset=utf-8", docsPage,
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
-	backends := proxy.NewDefaultFactory(e.sidecarBackend(sidecar), logging.NoOp)
+	calls := proxy.NewDefaultFactory(e.sidecarBackend(sidecar), logging.NoOp)
+	streams := proxy.NewDefaultFactory(e.sidecarBackend(newStreamClient(cfg)), logging.NoOp)
 	luragin.NewFactory(luragin.Config{
 		Engine:         engine,
-		ProxyFactory:   e.translated(backends),
+		ProxyFactory:   e.translated(calls, streams),
 		HandlerFactory: e.authenticated(luragin.EndpointHandler),
 		Logger:         logger,
 		// Lura's own server stops without a limit and hides the connection's deadlines from the handlers.

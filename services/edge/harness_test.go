@@ -65,7 +65,11 @@ func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
 	s := &fakeSidecar{}
 	s.handle.Store(&handle)
 	s.show("k1", 0)
-	s.Server = httptest.NewServer(s)
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true) // as daprd
+	s.Start()
 	t.Cleanup(s.Close)
 	return s
 }

@@ -19,7 +19,17 @@ import (
 // renderer is the output_encoding of every endpoint.
 const renderer = "flush"
 
-var chunks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// Buffers of an answer that is read to its end at once, and of a stream: what it holds while it stands open is many
+// times all else, and an event is small.
+var (
+	answerBuffers = sync.Pool{New: func() any { return newBuffer(32 << 10) }}
+	streamBuffers = sync.Pool{New: func() any { return newBuffer(2 << 10) }}
+)
+
+func newBuffer(size int) *[]byte {
+	buffer := make([]byte, size)
+	return &buffer
+}
 
 // privateHeaders are of one connection, or of the machines behind the edge.
 var privateHeaders = map[string]bool{
@@ -92,13 +102,17 @@ func relay(w gin.ResponseWriter, body io.Reader, flush bool) error {
 	}
 	control := http.NewResponseController(w)
 	defer control.SetWriteDeadline(time.Time{})
-	buffer := chunks.Get().(*[32 << 10]byte)
-	defer chunks.Put(buffer)
+	buffers := &answerBuffers
+	if flush {
+		buffers = &streamBuffers
+	}
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
 	for {
-		n, err := body.Read(buffer[:])
+		n, err := body.Read(*buffer)
 		if n > 0 {
 			control.SetWriteDeadline(time.Now().Add(clientStall))
-			if _, failed := w.Write(buffer[:n]); failed != nil {
+			if _, failed := w.Write((*buffer)[:n]); failed != nil {
 				return failed
 			}
 			if flush {

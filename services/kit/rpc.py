@@ -11,17 +11,17 @@ from typing import Annotated, Any, Final, cast
 import pydantic
 import structlog
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from services.kit.contract import Message, RpcMethod, RpcService
 from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error
+from services.kit.event_stream import EventStream
 from services.kit.idempotency import MAX_KEY_LENGTH, IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.identity import caller_of
 from services.kit.sidecar import SidecarError, unavailable
 
 Handler = Callable[..., Any]
 
-EVENT_STREAM: Final = "text/event-stream"
 STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 RECORDS_STATE: Final = "idempotency"
 PARSED_STATE: Final = "rpc_message"
@@ -181,14 +181,12 @@ def _stream(method: RpcMethod, handler: Handler) -> Handler:
         events: AsyncIterator[bytes] | None = await handler(request=message, **dependencies)
         if events is None:
             return Response(status_code=204)
-        return StreamingResponse(
-            ended_in_order(events), media_type=EVENT_STREAM, headers=STREAM_HEADERS
-        )
+        return EventStream(ended_in_order(events), STREAM_HEADERS)
 
     return _endpoint(endpoint, method, handler)
 
 
-async def ended_in_order(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def ended_in_order(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     """A stream whose failure midway is its last event, `error`: by then no status can say it any more.
 
     The client resumes after the last id that it has seen, as after any cut.

@@ -1,6 +1,8 @@
 """Runs an app: `python -m services.kit.serve services.llm.app`."""
 
+import contextlib
 import importlib
+import resource
 import sys
 from types import FrameType
 from typing import Final
@@ -9,9 +11,10 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
-from services.kit.settings import PlatformSettings, load_settings
+from services.kit.settings import AppProtocol, PlatformSettings, load_settings
 
 GRACE_SECONDS: Final = 8
+MOST_FILES: Final = 65_536
 
 
 class DrainingServer(uvicorn.Server):
@@ -31,7 +34,14 @@ class DrainingServer(uvicorn.Server):
 def serve(module: str) -> None:
     """Serve the module's `create_app()` on APP_PORT until SIGTERM."""
     settings = load_settings(PlatformSettings)
+    raise_file_limit()
     app = importlib.import_module(module).create_app()
+    if settings.app_protocol is AppProtocol.H2C:
+        # Loaded only where it is used: it costs memory and start.
+        from services.kit.serve_h2 import serve_h2
+
+        serve_h2(app, settings, GRACE_SECONDS)
+        return
     config = uvicorn.Config(
         app,
         host=settings.bind,
@@ -46,6 +56,14 @@ def serve(module: str) -> None:
         h11_max_incomplete_event_size=65_536,
     )
     DrainingServer(config, app).run()
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this user have: each stream or connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else MOST_FILES
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 if __name__ == "__main__":

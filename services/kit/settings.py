@@ -17,6 +17,13 @@ class Environment(StrEnum):
     PRODUCTION = "production"
 
 
+class AppProtocol(StrEnum):
+    """What the sidecar speaks to its app; `h2c` carries more than 1,024 streams at once."""
+
+    HTTP = "http"
+    H2C = "h2c"
+
+
 class PlatformSettings(BaseSettings):
     """What every app is told by its surroundings."""
 
@@ -25,6 +32,7 @@ class PlatformSettings(BaseSettings):
     environment: Environment = Field(default=Environment.LOCAL, validation_alias="YOCASO_ENV")
     bind: str = Field(default="127.0.0.1", validation_alias="YOCASO_BIND")
     app_port: int = Field(default=7100, validation_alias="APP_PORT", ge=1, le=65535)
+    app_protocol: AppProtocol = Field(default=AppProtocol.HTTP, validation_alias="APP_PROTOCOL")
     app_token: SecretStr = Field(
         validation_alias="APP_API_TOKEN",
         min_length=16,

@@ -117,6 +117,11 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
         f"{RELIABILITY} NET-05",
         "A client that does not read costs bounded memory.",
     ),
+    "events:many": (ISSUE, "5,000 streams may stand open, and calls do not wait for them."),
+    "events:drain": (
+        ARCHITECTURE,
+        "An app that stops takes no more, and its streams say `reconnect`.",
+    ),
     "events:thousand-cuts": (ISSUE, "1,000 random cuts and resumes give byte-equal text."),
     # The edge
     "edge:jwt": (ISSUE, "Tokens are checked by JWKS with cache and rotation."),

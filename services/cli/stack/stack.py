@@ -1,5 +1,6 @@
 """`Stack`: the local platform as one object with a lifecycle. Used by `yocaso up` and by the tests."""
 
+import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -318,7 +319,8 @@ class Stack:
         policy = [self._policies / f"{entry.app_id}.yaml"] if self._trust is not None else []
         path = self._dapr_yaml.parent / entry.config_file_path
         rendered = self.state.run / f"config-{entry.app_id}.yaml"
-        return [with_registry(path, self._registry, rendered), *policy]
+        traced = bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        return [with_registry(path, self._registry, rendered, traced=traced), *policy]
 
     # --- starting ---
 

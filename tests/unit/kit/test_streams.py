@@ -50,5 +50,5 @@ async def test_a_reader_who_leaves_closes_the_stream_below() -> None:
 
     stream = ended_in_order(events())
     await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     assert closed

@@ -1,0 +1,52 @@
+"""The response that a stream of events is."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+
+class EventStream(Response):
+    """Sends events until they end or the client leaves.
+
+    Starlette's `StreamingResponse` runs a task group for that, which is memory for as long as a stream stands open.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._events = events
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        listening = asyncio.create_task(_cancel_when_left(receive, serving))
+        try:
+            async with aclosing(self._events) as events:
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": self.status_code,
+                        "headers": self.raw_headers,
+                    }
+                )
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if not listening.done() or serving.uncancel() > 0:  # somebody else wants it ended
+                raise
+        finally:
+            listening.cancel()
+
+
+async def _cancel_when_left(receive: Receive, serving: "asyncio.Task[object]") -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    serving.cancel()

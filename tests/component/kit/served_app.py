@@ -1,0 +1,29 @@
+"""An app whose stream ends when the app drains."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from services.kit.draining import Draining
+
+
+def create_app() -> FastAPI:
+    """The app."""
+    app = FastAPI()
+    draining = app.state.draining = Draining()
+
+    async def events() -> AsyncIterator[bytes]:
+        ended = asyncio.Event()
+        with draining.calls(ended.set):
+            yield b": open\n\n"
+            await ended.wait()
+            yield b"event: reconnect\n\n"
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    del stream
+    return app

@@ -1,0 +1,84 @@
+"""A stream of events ends with its events, with its client, or with whoever serves it; its source is closed each time."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from starlette.types import Message, Receive
+
+from services.kit.event_stream import EventStream
+from tests.support.wait import wait_until
+
+
+class Client:
+    """What a client has got, and whether it has left."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.left = asyncio.Event()
+        self.closed = False
+
+    async def events(self, *, endless: bool) -> AsyncGenerator[bytes]:
+        try:
+            yield b"data: 1\n\n"
+            if endless:
+                await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+    async def receive(self) -> Message:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def serve(self, *, endless: bool, receive: Receive | None = None) -> "asyncio.Task[None]":
+        stream = EventStream(self.events(endless=endless), {"x-a": "b"})
+        return asyncio.ensure_future(stream({}, receive or self.receive, self.send))
+
+
+async def test_all_events_are_sent_and_then_the_end() -> None:
+    client = Client()
+    await client.serve(endless=False)
+    start, *bodies = client.sent
+    assert (start["status"], dict(start["headers"])) == (
+        200,
+        {b"x-a": b"b", b"content-type": b"text/event-stream; charset=utf-8"},
+    )
+    assert [(body["body"], body["more_body"]) for body in bodies] == [
+        (b"data: 1\n\n", True),
+        (b"", False),
+    ]
+    assert client.closed
+
+
+async def test_a_client_that_leaves_ends_it_without_an_error() -> None:
+    client = Client()
+    serving = client.serve(endless=True)
+    await wait_until(lambda: len(client.sent) == 2)
+    client.left.set()
+    await serving
+    assert client.closed
+
+
+async def test_whoever_cancels_it_hears_of_it() -> None:
+    client = Client()
+    serving = client.serve(endless=True)
+    await wait_until(lambda: len(client.sent) == 2)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert client.closed
+
+
+async def test_a_cancel_beside_a_client_that_leaves_is_not_lost() -> None:
+    client = Client()
+    serving = client.serve(endless=True)
+    await wait_until(lambda: len(client.sent) == 2)
+    client.left.set()
+    await asyncio.sleep(0)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert client.closed
