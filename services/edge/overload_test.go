@@ -1,36 +1,42 @@
 package main
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// shedLoad plays calls of a user, one each step, against an app that accepts some of what reaches it.
-func shedLoad(o *overload, subject string, calls int, accepts func(n int) bool, now *time.Duration) (reached, accepted int) {
-	for n := range calls {
+// shedLoad plays calls of a user, one each millisecond, against an app that does one in so long and lets 16 wait.
+func shedLoad(o *overload, subject string, calls int, each time.Duration, now *time.Duration) (reached, accepted int) {
+	const waiting = 16
+	done := *now
+	for range calls {
 		*now += time.Millisecond
 		if o.refuses(subject, *now) {
 			continue
 		}
 		reached++
-		if accepts(n) {
+		done = max(done, *now)
+		takes := done-*now < waiting*each
+		if takes {
 			accepted++
+			done += each
 		}
-		o.note(subject, !accepts(n), *now)
+		o.note(subject, !takes, *now)
 	}
 	return reached, accepted
 }
 
 func TestWhatAnAppRefusesIsRefusedBeforeItAndRecoveryIsQuick(t *testing.T) {
 	o, now := newOverload(), time.Duration(0)
-	third := func(n int) bool { return n%3 == 0 }
-	always := func(int) bool { return true }
+	o.draw = rand.New(rand.NewPCG(1, 2)).Float64
+	const third, always = 3 * time.Millisecond, time.Millisecond
 	shedLoad(o, "llm\nheavy", 2000, third, &now)
-	reached, accepted := shedLoad(o, "llm\nheavy", 4000, third, &now)
-	if reached > 4000/2 || accepted < reached/4 {
-		t.Errorf("%d of 4000 calls still reached the app, %d were accepted", reached, accepted)
+	reached, accepted := shedLoad(o, "llm\nheavy", 6000, third, &now)
+	if reached > 6000/2 || accepted < 2000*8/10 {
+		t.Errorf("%d of 6000 calls still reached the app, and of 2000 that it could take, it took %d", reached, accepted)
 	}
 	if reached, _ := shedLoad(o, "llm\nlight", 1000, always, &now); reached != 1000 {
 		t.Errorf("of a user whom the app lets in, %d of 1000 calls reached it", reached)

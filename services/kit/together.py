@@ -34,23 +34,29 @@ class Together(Generic[I, O]):
         taken: list[tuple[I, asyncio.Future[O]]] = []
 
         async def turn() -> None:  # run again after a lost race, with what it took the first time
-            while not taken and self._waiting and not done.done():
-                taken.extend(self._waiting.popleft() for _ in range(self._room()))
-            if taken:
-                outputs = await self._work([each for each, _ in taken])
-                for (_, future), output in zip(taken, outputs, strict=True):
-                    future.set_result(output)
+            if not done.done():
+                taken.extend(self._take(self._most - len(taken)))
+                await self._work_on(taken)
 
         try:
             await self._exclusively(turn)
         except Exception as error:
-            for _, future in taken:
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # its caller may have left
+            _fail(taken, error)
             if not done.done():
                 raise
         return await done
 
-    def _room(self) -> int:
-        return min(self._most, len(self._waiting))
+    def _take(self, room: int) -> list[tuple[I, asyncio.Future[O]]]:
+        return [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+
+    async def _work_on(self, taken: Sequence[tuple[I, asyncio.Future[O]]]) -> None:
+        outputs = await self._work([value for value, _ in taken])
+        for (_, done), output in zip(taken, outputs, strict=True):
+            done.set_result(output)
+
+
+def _fail(taken: Sequence[tuple[I, asyncio.Future[O]]], error: Exception) -> None:
+    for _, done in taken:
+        if not done.done():
+            done.set_exception(error)
+            done.exception()  # its caller may have left
