@@ -13,8 +13,9 @@ from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
 from services.kit.rpc import error_event
 
-HEARTBEAT_SECONDS: Final = 14.5
-"""A stream without news for so long gets a comment; `EventLog.follow` wakes it every 15 s or sooner."""
+HEARTBEAT_SECONDS: Final = 15.0
+"""A stream without news for so long gets a comment. Only by writing it shows that a reader has left: a sidecar that
+speaks HTTP/2 to its app does not tell it."""
 ROTATE_SECONDS: Final = 140.0
 """A sidecar cuts an idle stream at about three minutes; the client is asked to reconnect before."""
 HEARTBEAT: Final = b": keep-alive\n\n"
@@ -33,8 +34,9 @@ async def follow_as_sse(
     is_terminal: Callable[[str], bool],
     draining: Draining,
     watch: Watch,
+    heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[bytes]:
-    """Replay from `after`, then follow until the terminal event, with a heartbeat every 15 s.
+    """Replay from `after`, then follow until the terminal event, with a comment after each `heartbeat` seconds of silence.
 
     Ends early with the event `reconnect` before the sidecar's limit and when the process drains, and with `error`,
     whose data is an RpcError, once the reader may no longer read.
@@ -45,7 +47,10 @@ async def follow_as_sse(
     with watch(end.fail), draining.calls(end.reconnect):
         # Closed with the stream, whatever ends it: `follow` listens until then.
         async with aclosing(
-            cast(AsyncGenerator[list[StoredEvent]], log.follow(stream_id, after))
+            cast(
+                AsyncGenerator[list[StoredEvent]],
+                log.follow(stream_id, after, idle_seconds=heartbeat),
+            )
         ) as batches:
             while (batch := await end.or_next(batches)) is not None:
                 now = time.monotonic()
@@ -54,7 +59,7 @@ async def follow_as_sse(
                     last_sent = now
                     if is_terminal(batch[-1].type):
                         return
-                elif now - last_sent >= HEARTBEAT_SECONDS:
+                elif now - last_sent >= heartbeat / 2:
                     yield HEARTBEAT
                     last_sent = now
     yield end.frame

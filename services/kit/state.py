@@ -137,7 +137,10 @@ class DurableState(Generic[H]):
         raise error
 
     async def _read_etag(self, commit: str) -> None:
-        stored = await self._sidecar.read_merged(self._key("head"))
+        try:
+            stored = await self._sidecar.read_merged(self._key("head"))
+        except SidecarError:
+            return  # `load` reads again
         if stored.data and self._adapter.validate_json(stored.data).commit == commit:
             self._etag = stored.etag
             self._fresh = True
@@ -149,7 +152,7 @@ class DurableState(Generic[H]):
         self._sidecar.begin_reads()
         try:
             await task
-        except (SidecarError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             if not task.done():
                 raise
             self._fresh = False

@@ -27,12 +27,15 @@ from services.kit.eventlog import StoredEvent
 from services.kit.identity import CallerIdentity
 from services.kit.overload import begun
 from services.kit.rpc import CallKey, LastEventId
-from services.kit.sse import follow_as_sse, to_json
+from services.kit.sse import HEARTBEAT_SECONDS, follow_as_sse, to_json
 from services.llm.domain import conversation_object
 from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc
 
 SEND_TIMEOUT: Final = timedelta(seconds=130)
+
+LEAVING_SECONDS: Final = 3.0
+"""The heartbeat of a stream whose turn is cancelled when its reader leaves: so soon it is noticed while the model is silent."""
 
 
 @rpc.method
@@ -71,10 +74,12 @@ async def stream_message(
     if last and await _is_over(using, ref.turn_id, last):
         return None
     granted = AccessCheck(caller.user_id, EDITOR, conversation_object(request.conversation_id))
-    events = _follow(using, caller, request.conversation_id, ref.turn_id, last or 0, granted)
-    if request.on_disconnect is OnDisconnect.CANCEL:
-        return _cancel_on_disconnect(events, using, ref)
-    return events
+    cancels = request.on_disconnect is OnDisconnect.CANCEL
+    heartbeat = LEAVING_SECONDS if cancels else HEARTBEAT_SECONDS
+    events = _follow(
+        using, caller, request.conversation_id, ref.turn_id, last or 0, granted, heartbeat
+    )
+    return _cancel_on_disconnect(events, using, ref) if cancels else events
 
 
 @rpc.method
@@ -130,6 +135,7 @@ def _follow(
     turn_id: str,
     after: int,
     granted: AccessCheck | None = None,
+    heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[bytes]:
     return follow_as_sse(
         using.events,
@@ -138,6 +144,7 @@ def _follow(
         is_terminal=_is_terminal,
         draining=using.draining,
         watch=partial(using.access.watch, _may_view(caller, conversation_id), granted=granted),
+        heartbeat=heartbeat,
     )
 
 
