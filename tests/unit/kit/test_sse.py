@@ -34,7 +34,9 @@ class Stream:
         self.read: list[bytes] = []
         self._reading: asyncio.Task[None] | None = None
 
-    async def follow(self, stream_id: str, after: int) -> AsyncIterator[list[StoredEvent]]:
+    async def follow(
+        self, stream_id: str, after: int, *, idle_seconds: float
+    ) -> AsyncIterator[list[StoredEvent]]:
         self.followed = True
         try:
             while True:
