@@ -17,6 +17,9 @@ SubjectRef = Annotated[str, StringConstraints(pattern=rf"^[a-z_]{{1,40}}:{Id}(#[
 """A user, or everybody who has a relation to an object: `user:ada`, `organization:acme#member`."""
 Relation = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
 
+MAX_WRITES: Final = 50
+"""How many facts one request makes true, and how many untrue."""
+
 OWNER: Final = "owner"
 EDITOR: Final = "editor"
 VIEWER: Final = "viewer"
@@ -107,9 +110,6 @@ class ExpandResponse(Message):
     """The root of the explanation."""
 
     root: ExpandNode
-
-
-MAX_WRITES: Final = 50
 
 
 class WriteTuplesRequest(Message):

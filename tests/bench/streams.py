@@ -16,7 +16,7 @@ import psutil
 from tests.bench.crowd import Crowd, Reader
 from tests.bench.figures import Run, emit
 from tests.support.model_server import script_text
-from tests.support.patience import PASSING
+from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -173,15 +173,8 @@ async def _add_readers(crowd: Crowd, turns: list[_Turn], count: int) -> None:
 
 
 async def _until_ok(client: Client, method: str, **body: Any) -> Any:
-    async def attempt() -> Any:
-        answer = await client.call(method, {"idempotency-key": key}, **body)
-        if answer.status in PASSING:
-            return None
-        assert answer.status == 200, answer
-        return answer.body
-
-    key = uuid.uuid4().hex
-    return await wait_until(attempt, 120, method, every=0.25)
+    key = {"idempotency-key": uuid.uuid4().hex}
+    return await until_ok(client, method, key, seconds=120, every=0.25, **body)
 
 
 async def _token(platform: Platform, user: str) -> str:

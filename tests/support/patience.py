@@ -19,6 +19,7 @@ async def until_ok(
     method: str,
     headers: Mapping[str, str] | None = None,
     seconds: float = HEAL_SECONDS,
+    every: float = 0.1,
     **body: Any,
 ) -> Any:
     """Call as a client does that meets restarts: repeat while the answer says that it may pass; the response."""
@@ -33,5 +34,5 @@ async def until_ok(
         assert answer.status == 200, answer
         return {"body": answer.body}
 
-    found = await wait_until(attempt, seconds, f"{method} to succeed", every=0.1)
+    found = await wait_until(attempt, seconds, f"{method} to succeed", every=every)
     return found["body"]

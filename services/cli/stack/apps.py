@@ -11,14 +11,12 @@ from pydantic.alias_generators import to_camel
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK, PortPlan
-from services.cli.stack.process import ProcessSpec, Readiness, Stage
+from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
 
 REPLICA_STEP: Final = 100
 """How far the ports of an app's further hosts are apart."""
 GRACEFUL_SECONDS: Final = 2
 """A sidecar stops after its app, so it has little to wait for."""
-_SMALL_HEAP: Final = {"GOGC": "50"}
-"""Collect garbage sooner: what an open stream holds in a sidecar is what the garbage may grow in proportion to."""
 
 _Text = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)
@@ -179,7 +177,7 @@ class AppHost:
             },
             cwd=self.root,
             env={
-                **_SMALL_HEAP,
+                **SMALL_HEAP,
                 **env,
                 "APP_API_TOKEN": self.app_token,
                 "DAPR_API_TOKEN": self.api_token,

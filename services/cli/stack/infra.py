@@ -10,13 +10,11 @@ from services.cli.stack import postgres
 from services.cli.stack.binaries import Binaries
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK, PortPlan
-from services.cli.stack.process import ProcessSpec, Readiness, Stage
+from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
 from services.cli.stack.trust import Trust
 
 LOCAL_MODEL: Final = "smollm2-135m-instruct"
-_SMALL_HEAP: Final = {"GOGC": "50"}
-"""Collect garbage sooner: these servers have little to do, and on a laptop memory is what they cost."""
 _OPENFGA_START: Final = """
 until pg_isready -q; do sleep 0.05; done
 [ -n "$(psql -tAc "SELECT 1 FROM pg_database WHERE datname = 'openfga'")" ] || createdb openfga
@@ -128,7 +126,7 @@ def _openfga(
         ports=used,
         cwd=state.data,
         env={
-            **_SMALL_HEAP,
+            **SMALL_HEAP,
             **postgres.client_env(ports.of("postgres"), password),
             **{f"OPENFGA_{name}": value for name, value in settings.items()},
         },
@@ -152,7 +150,7 @@ def _placement(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec
         ready=Readiness(used["placement health"], "/healthz"),
         ports=used,
         cwd=state.data,
-        env=_SMALL_HEAP,
+        env=SMALL_HEAP,
     )
 
 
@@ -194,7 +192,7 @@ def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec
         ready=Readiness(used["scheduler health"], "/healthz"),
         ports=used,
         cwd=state.data,
-        env=_SMALL_HEAP,
+        env=SMALL_HEAP,
         death_signal="TERM",  # killed, it leaves a lease of 20 s, for which its successor waits
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import Final
 
 from services.cli.stack.ports import LOOPBACK, is_listening
 
@@ -17,6 +18,9 @@ class Stage(IntEnum):
     APPS = 30
 
 
+SMALL_HEAP: Final = {"GOGC": "50"}
+"""Of programs in Go: collect garbage sooner. On a laptop memory is what they cost; in a sidecar the garbage may grow in
+proportion to what open streams hold."""
 STOP_SECONDS = {Stage.APPS: 4, Stage.SIDECARS: 2, Stage.INFRA: 3}
 """How long a stage may take before it is killed; together less than the 10 s that a stop may last."""
 

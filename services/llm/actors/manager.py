@@ -205,7 +205,8 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         names = [f"entry/{entry.position}", f"position/{entry.conversation_id}", mark]
         await self._state.commit(index, remove=names)
         self._finished.discard(entry.position)
-        self._unmarked.add(entry.position)
+        if entry.position > index.settled:
+            self._unmarked.add(entry.position)
 
     @override
     async def forget_user(self) -> None:

@@ -38,6 +38,14 @@ class Client:
         return asyncio.ensure_future(stream({}, receive or self.receive, self.send))
 
 
+async def standing_open() -> tuple[Client, "asyncio.Task[None]"]:
+    """A stream that has sent its only event, and does not end by itself."""
+    client = Client()
+    serving = client.serve(endless=True)
+    await wait_until(lambda: len(client.sent) == 2)
+    return client, serving
+
+
 async def test_all_events_are_sent_and_then_the_end() -> None:
     client = Client()
     await client.serve(endless=False)
@@ -54,18 +62,14 @@ async def test_all_events_are_sent_and_then_the_end() -> None:
 
 
 async def test_a_client_that_leaves_ends_it_without_an_error() -> None:
-    client = Client()
-    serving = client.serve(endless=True)
-    await wait_until(lambda: len(client.sent) == 2)
+    client, serving = await standing_open()
     client.left.set()
     await serving
     assert client.closed
 
 
 async def test_whoever_cancels_it_hears_of_it() -> None:
-    client = Client()
-    serving = client.serve(endless=True)
-    await wait_until(lambda: len(client.sent) == 2)
+    client, serving = await standing_open()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
@@ -73,9 +77,7 @@ async def test_whoever_cancels_it_hears_of_it() -> None:
 
 
 async def test_a_cancel_beside_a_client_that_leaves_is_not_lost() -> None:
-    client = Client()
-    serving = client.serve(endless=True)
-    await wait_until(lambda: len(client.sent) == 2)
+    client, serving = await standing_open()
     client.left.set()
     await asyncio.sleep(0)
     serving.cancel()

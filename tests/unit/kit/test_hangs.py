@@ -6,29 +6,22 @@ import pytest
 
 from services.kit.hangs import APART, HANGS_AFTER, Hangs
 from tests.requirements import requirement
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> ManualClock:
+    return ManualClock(1000.0)
 
 
 @pytest.fixture
-def hangs(clock: Clock) -> Hangs:
+def hangs(clock: ManualClock) -> Hangs:
     return Hangs(clock)
 
 
 @requirement("kit:hangs")
 def test_a_call_that_waits_while_none_is_passed_on_is_suspicious(
-    hangs: Hangs, clock: Clock
+    hangs: Hangs, clock: ManualClock
 ) -> None:
     with hangs.calling("Type"):
         clock.now += HANGS_AFTER
@@ -41,7 +34,7 @@ def test_a_call_that_waits_while_none_is_passed_on_is_suspicious(
 @requirement("kit:hangs")
 @pytest.mark.parametrize("how", ["delivered", "answered"])
 def test_a_slow_call_beside_one_that_was_passed_on_is_not(
-    hangs: Hangs, clock: Clock, how: str
+    hangs: Hangs, clock: ManualClock, how: str
 ) -> None:
     with hangs.calling("Type"):
         clock.now += 1
@@ -55,7 +48,9 @@ def test_a_slow_call_beside_one_that_was_passed_on_is_not(
 
 
 @requirement("kit:hangs")
-def test_what_is_passed_on_of_one_type_says_nothing_of_another(hangs: Hangs, clock: Clock) -> None:
+def test_what_is_passed_on_of_one_type_says_nothing_of_another(
+    hangs: Hangs, clock: ManualClock
+) -> None:
     with hangs.calling("Locked"):
         clock.now += HANGS_AFTER + 1
         hangs.passed_on("Free")
@@ -63,7 +58,7 @@ def test_what_is_passed_on_of_one_type_says_nothing_of_another(hangs: Hangs, clo
 
 
 @requirement("kit:hangs")
-def test_a_failed_call_is_no_sign_of_life(hangs: Hangs, clock: Clock) -> None:
+def test_a_failed_call_is_no_sign_of_life(hangs: Hangs, clock: ManualClock) -> None:
     with hangs.calling("Type"):
         clock.now += 1
         with contextlib.suppress(TimeoutError), hangs.calling("Type"):
@@ -73,7 +68,7 @@ def test_a_failed_call_is_no_sign_of_life(hangs: Hangs, clock: Clock) -> None:
 
 
 @requirement("kit:hangs")
-def test_an_attempt_gets_its_time(hangs: Hangs, clock: Clock) -> None:
+def test_an_attempt_gets_its_time(hangs: Hangs, clock: ManualClock) -> None:
     with hangs.calling("Type"):
         clock.now += HANGS_AFTER + 1
         with hangs.ending():

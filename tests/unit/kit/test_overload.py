@@ -12,21 +12,14 @@ from starlette.types import Message, Receive, Scope, Send
 from services.contracts.services import SERVICES
 from services.kit.overload import FEWEST, TARGET_SECONDS, Admission, Call, Shedding, begun
 from tests.requirements import requirement
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import ManualClock
 
 
 class Server:
     """Does so many calls per second, one after the other, for whoever is let in."""
 
     def __init__(self, rate: float) -> None:
-        self.clock = Clock()
+        self.clock = ManualClock()
         self.admission = Admission(self.clock)
         self.rate = rate
         self.served: Counter[str] = Counter()
@@ -108,7 +101,7 @@ def test_below_its_capacity_a_burst_is_let_in() -> None:
 
 
 def test_a_slow_method_alone_is_no_overload() -> None:
-    clock = Clock()
+    clock = ManualClock()
     admission = Admission(clock)
     for _ in range(200):
         slow, quick = admission.admit(b"a"), admission.admit(b"b")
@@ -122,7 +115,7 @@ def test_a_slow_method_alone_is_no_overload() -> None:
 
 
 def test_where_nothing_is_answered_any_more_no_more_is_let_in() -> None:
-    clock = Clock()
+    clock = ManualClock()
     admission = Admission(clock)
     calls = [admission.admit(b"a") for _ in range(FEWEST)]
     clock.now += 2

@@ -37,12 +37,18 @@ class Actor:
         return [value * 10 for value in values]
 
 
+async def waiting(actor: Actor, count: int) -> list[asyncio.Task[int]]:
+    """Calls that wait for an actor that is busy."""
+    calls = [asyncio.ensure_future(actor.together.call(value)) for value in range(count)]
+    await asyncio.sleep(0)
+    return calls
+
+
 @requirement("kit:together")
 async def test_what_waits_shares_a_turn_up_to_a_bound_and_in_order() -> None:
     actor = Actor()
     async with actor.busy:
-        calls = [asyncio.ensure_future(actor.together.call(value)) for value in range(5)]
-        await asyncio.sleep(0)
+        calls = await waiting(actor, 5)
     assert await asyncio.gather(*calls) == [0, 10, 20, 30, 40]
     assert actor.turns == [[0, 1, 2], [3, 4]]
 
@@ -52,8 +58,7 @@ async def test_a_failure_is_everybody_s_who_was_taken_and_of_nobody_else() -> No
     actor = Actor()
     actor.broken = ValueError("no")
     async with actor.busy:
-        calls = [asyncio.ensure_future(actor.together.call(value)) for value in range(2)]
-        await asyncio.sleep(0)
+        calls = await waiting(actor, 2)
     assert await asyncio.gather(*calls, return_exceptions=True) == [actor.broken] * 2
     actor.broken = None
     assert await actor.together.call(7) == 70
@@ -71,8 +76,7 @@ async def test_after_a_lost_race_the_same_calls_are_worked_on_again() -> None:
 async def test_a_caller_that_leaves_keeps_nobody_waiting() -> None:
     actor = Actor()
     async with actor.busy:
-        calls = [asyncio.ensure_future(actor.together.call(value)) for value in range(3)]
-        await asyncio.sleep(0)
+        calls = await waiting(actor, 3)
         calls[0].cancel()
         await asyncio.sleep(0)
     assert await asyncio.gather(*calls[1:]) == [10, 20]
