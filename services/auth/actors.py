@@ -17,8 +17,8 @@ from services.contracts.identities import (
 from services.kit.actors import ActorId, ActorRuntimeContext, DomainActor
 from services.kit.clock import Clock
 from services.kit.contract import Empty
-from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState
+from services.kit.state_rows import StateStore
 
 NOTHING: Final = FirebaseIdentity()
 
@@ -30,14 +30,12 @@ class FirebaseBridgeActor(DomainActor, FirebaseBridgeActorInterface):
         self,
         ctx: ActorRuntimeContext,
         actor_id: ActorId,
-        sidecar: Sidecar,
+        store: StateStore,
         clock: Clock,
         believed: timedelta | None,
     ) -> None:
         super().__init__(ctx, actor_id)
-        self._state = DurableState(
-            sidecar, f"FirebaseBridgeActor/{self.entity_id}", FirebaseIdentity
-        )
+        self._state = DurableState(store, f"FirebaseBridgeActor/{self.entity_id}", FirebaseIdentity)
         self._clock = clock
         self._believed = believed
 

@@ -66,6 +66,7 @@ from services.kit.outbound import OutboundTimeouts, open_outbound
 from services.kit.rpc_client import RpcClient
 from services.kit.settings import Environment, load_settings
 from services.kit.signals import Signals
+from services.kit.state_store import state_store
 from services.kit.workflows import WorkflowHost
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -99,7 +100,7 @@ def create_app() -> FastAPI:
         )
         await _open_sharing(app, stack, settings, stores)
         await _open_tokens(app, stack, settings, stores, issuer)
-        links = await _open_firebase(app, stack, firebase, stores.revocations)
+        links = await _open_firebase(app, stack, firebase, stores.database, stores.revocations)
         await _open_erasure(app, stack, settings, stores, links)
 
     app = create_service(
@@ -239,14 +240,16 @@ async def _open_firebase(
     app: FastAPI,
     stack: AsyncExitStack,
     settings: FirebaseSettings,
+    database: Database,
     revocations: PostgresRevocations,
 ) -> FirebaseLinks:
     sidecar = await stack.enter_async_context(open_sidecar())
+    store = state_store(settings, "auth", sidecar, database)
     actors, directory = Actors(sidecar), _directory(stack, settings)
     believed = timedelta(seconds=settings.revocation_seconds) if directory else None
 
     def bridge(ctx: ActorRuntimeContext, actor_id: ActorId) -> FirebaseBridgeActor:
-        return FirebaseBridgeActor(ctx, actor_id, sidecar, utc_now, believed)
+        return FirebaseBridgeActor(ctx, actor_id, store, utc_now, believed)
 
     await register_actor(FirebaseBridgeActor, sidecar, bridge)
     firebase = None

@@ -33,6 +33,7 @@ from services.kit.errors import ErrorStatus, RpcError, internal_error
 from services.kit.hangs import hangs
 from services.kit.sidecar import CALL_TIMEOUT_SECONDS, Sidecar, SidecarError, unavailable
 from services.kit.state import StateConflict
+from services.kit.state_rows import StateStoreError
 from services.kit.telemetry import span
 
 __all__ = [
@@ -166,7 +167,7 @@ class DomainActor(Actor):
                 except BaseException:
                     self.forget()
                     raise
-        raise SidecarError("another owner of the actor keeps writing")
+        raise StateStoreError("another owner of the actor keeps writing")
 
     def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do what calls other actors or apps, after this turn and one at a time.
@@ -182,7 +183,7 @@ class DomainActor(Actor):
     async def _attempted(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except (RpcError, SidecarError) as error:
+        except (RpcError, StateStoreError) as error:
             log.warning("actor.background_failed", actor=type(self).__name__, error=str(error))
         except Exception:
             log.exception("actor.background_failed", actor=type(self).__name__)
@@ -224,7 +225,7 @@ def _guarded(method: Method) -> Method:
                 value = await method(self, *args)
         except RpcError as error:
             return Reply(error=error.to_status())
-        except SidecarError as error:
+        except StateStoreError as error:
             log.warning(
                 "actor.unavailable",
                 actor=type(self).__name__,

@@ -24,6 +24,13 @@ class AppProtocol(StrEnum):
     H2C = "h2c"
 
 
+class ActorStateWay(StrEnum):
+    """How actors' rows are written: by SQL into the table of `state.postgresql`, or by the component itself."""
+
+    POSTGRES = "postgres"
+    COMPONENT = "component"
+
+
 class PlatformSettings(BaseSettings):
     """What every app is told by its surroundings."""
 
@@ -42,6 +49,11 @@ class PlatformSettings(BaseSettings):
     database_url: SecretStr = Field(
         default=SecretStr("postgresql://127.0.0.1:6432/yocaso"),
         validation_alias="YOCASO_DATABASE_URL",
+    )
+    actor_state: ActorStateWay = Field(
+        default=ActorStateWay.POSTGRES,
+        validation_alias="YOCASO_ACTOR_STATE",
+        description="`component` where the state store is not `state.postgresql` v2 in the same database.",
     )
     user_rate: int = Field(
         default=1200,

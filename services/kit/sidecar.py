@@ -1,6 +1,5 @@
 """The connection to this app's own daprd: one pooled gRPC channel for state and actors."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.group_commit import GatheredReads, GroupCommit
 from services.kit.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
 from services.kit.telemetry import current_traceparent
 
@@ -28,7 +26,6 @@ __all__ = [
 STATE_STORE: Final = "statestore"
 CALL_TIMEOUT_SECONDS: Final = 15.0
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-READS_AT_ONCE: Final = 16
 NO_ANSWER: Final = frozenset(
     {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
 )
@@ -41,13 +38,6 @@ class Sidecar:
     def __init__(self, address: str | None = None) -> None:
         self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
         self._stub: Any = dapr_pb2_grpc.DaprStub(self._channel)
-        self._group = GroupCommit[StateWrite](
-            self.write,
-            is_refusal=lambda error: isinstance(error, SidecarError) and error.answered,
-            key_of=lambda write: write.key,
-            size_of=lambda write: write.size,
-        )
-        self._reads = GatheredReads(self.read, self.read_many)
 
     @property
     def channel(self) -> Any:
@@ -78,33 +68,8 @@ class Sidecar:
         response = await self._call(self._stub.GetState, request)
         return StoredValue(key, response.data, response.etag)
 
-    async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
-        """Read rows in the order of `keys`; a missing row has no data.
-
-        Each row that seems to be missing is read again by itself: where the store's connection breaks midway, daprd
-        1.18 answers with what it has got so far, and says nothing.
-        """
-        found = await self._read_in_parts(keys)
-        missing = [row.key for row in found if not row.data]
-        again = dict[str, StoredValue]()
-        for first in range(0, len(missing), READS_AT_ONCE):
-            some = missing[first : first + READS_AT_ONCE]
-            again |= zip(some, await asyncio.gather(*map(self.read, some)), strict=True)
-        return [again.get(row.key, row) for row in found]
-
-    async def _read_in_parts(self, keys: Sequence[str]) -> list[StoredValue]:
-        """In halves what does not fit into one message, so that all can be read that can be read one by one."""
-        if not keys:
-            return []
-        try:
-            return await self._read_at_once(keys)
-        except TooLarge:
-            if len(keys) == 1:
-                raise
-        half = len(keys) // 2
-        return [*await self._read_in_parts(keys[:half]), *await self._read_in_parts(keys[half:])]
-
-    async def _read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
+    async def read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
+        """Read rows by one request, in the order of `keys`; TooLarge where the answer does not fit into a message."""
         request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
         response = await self._call(self._stub.GetBulkState, request)
         found: dict[str, Any] = {}
@@ -126,18 +91,6 @@ class Sidecar:
             storeName=STATE_STORE, operations=operations
         )
         await self._call(self._stub.ExecuteStateTransaction, request)
-
-    async def write_merged(self, writes: Sequence[StateWrite]) -> None:
-        """As `write`, but others' transactions of the same moment may share the one that is sent."""
-        await self._group.write(writes)
-
-    async def read_merged(self, key: str) -> StoredValue:
-        """As `read`, but in a moment, so that others' reads share the request; `begin_reads` when somebody waits."""
-        return await self._reads.read(key)
-
-    def begin_reads(self) -> None:
-        """Wait no longer for more reads to share the request."""
-        self._reads.begin()
 
     async def hosted_actors(self) -> set[str]:
         """The actor types that it has placed here; none while placement has given it no table."""

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from services.kit.sidecar import Sidecar, SidecarError, StateWrite, StoredValue, WriteMode
+from services.kit.state_rows import StateStore, StateStoreError, StateWrite, StoredValue, WriteMode
 
 H = TypeVar("H", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)
@@ -31,8 +31,8 @@ class DurableState(Generic[H]):
     rows to put or remove. So two owners of an actor (Dapr may run two for a while) cannot both succeed.
     """
 
-    def __init__(self, sidecar: Sidecar, prefix: str, head: type[H]) -> None:
-        self._sidecar = sidecar
+    def __init__(self, store: StateStore, prefix: str, head: type[H]) -> None:
+        self._store = store
         self._prefix = prefix
         self._adapter: TypeAdapter[_Head[H]] = TypeAdapter(_head_of(head))
         self._head: H | None = None
@@ -46,7 +46,7 @@ class DurableState(Generic[H]):
         if self._etag_read is not None:
             await self._join_etag_read()
         if not self._fresh:
-            self._accept(await self._sidecar.read(self._key("head")))
+            self._accept(await self._store.read(self._key("head")))
         return self._head
 
     async def commit(
@@ -62,7 +62,7 @@ class DurableState(Generic[H]):
 
         Raises:
             StateConflict: somebody else wrote since `load`; nothing was written.
-            SidecarError: the store could not be reached and the outcome is unknown; nothing is cached.
+            StateStoreError: the store could not be reached and the outcome is unknown; nothing is cached.
         """
         commit = uuid.uuid4().hex
         mode = WriteMode.MATCH if self._etag else WriteMode.NEW
@@ -77,30 +77,31 @@ class DurableState(Generic[H]):
         self._fresh = False
         # Alone after a change of owners: the one before may have frozen amid a transaction, and whoever waits for its
         # row locks keeps the others of a merged transaction waiting.
-        write = self._sidecar.write_merged if self._mine else self._sidecar.write
         try:
-            await write(writes)
-        except SidecarError as error:
+            etag = await self._store.write(writes, alone=not self._mine)
+        except StateStoreError as error:
             await self._settle(commit, error)
-        else:
-            self._head, self._mine = head, True
-            # The store names a new ETag at each write; it is read while the reply travels.
+            return
+        self._head, self._mine = head, True
+        if etag:
+            self._etag, self._fresh = etag, True
+        else:  # it is read while the reply travels
             self._etag_read = asyncio.create_task(self._read_etag(commit))
 
     async def erase(self) -> None:
         """Remove the head; rows beside it are removed before.
 
         Raises:
-            StateConflict, SidecarError: as for `commit`.
+            StateConflict, StateStoreError: as for `commit`.
         """
         if await self.load() is None:
             return
         etag, self._fresh = self._etag, False
         write = StateWrite(self._key("head"), None, WriteMode.MATCH, etag)
         try:
-            await self._sidecar.write([write])
-        except SidecarError as error:
-            stored = await self._sidecar.read(self._key("head"))
+            await self._store.write([write], alone=True)
+        except StateStoreError as error:
+            stored = await self._store.read(self._key("head"))
             if stored.data and stored.etag != etag:
                 raise StateConflict from error
             if stored.data:
@@ -108,17 +109,17 @@ class DurableState(Generic[H]):
 
     async def row(self, name: str, row: type[R]) -> R | None:
         """One row beside the head, or None."""
-        found = await self._sidecar.read(self._key(name))
+        found = await self._store.read(self._key(name))
         return row.model_validate_json(found.data) if found.data else None
 
     async def rows(self, names: Sequence[str], row: type[R]) -> list[R | None]:
         """Rows beside the head, in the order of `names`."""
-        found = await self._sidecar.read_many([self._key(name) for name in names])
+        found = await self._store.read_many([self._key(name) for name in names])
         return [row.model_validate_json(item.data) if item.data else None for item in found]
 
     async def drop(self, names: Iterable[str]) -> None:
         """Remove rows outside of any commit: only for what the head no longer refers to."""
-        await self._sidecar.write([StateWrite(self._key(name), None) for name in names])
+        await self._store.write([StateWrite(self._key(name), None) for name in names], alone=True)
 
     def forget(self) -> None:
         """Trust nothing that was read; the next `load` reads again."""
@@ -127,8 +128,8 @@ class DurableState(Generic[H]):
             self._etag_read.cancel()
             self._etag_read = None
 
-    async def _settle(self, commit: str, error: SidecarError) -> None:
-        stored = await self._sidecar.read(self._key("head"))
+    async def _settle(self, commit: str, error: StateStoreError) -> None:
+        stored = await self._store.read(self._key("head"))
         if stored.data and self._adapter.validate_json(stored.data).commit == commit:
             self._accept(stored)
             return
@@ -138,8 +139,8 @@ class DurableState(Generic[H]):
 
     async def _read_etag(self, commit: str) -> None:
         try:
-            stored = await self._sidecar.read_merged(self._key("head"))
-        except SidecarError:
+            stored = await self._store.read_later(self._key("head"))
+        except StateStoreError:
             return  # `load` reads again
         if stored.data and self._adapter.validate_json(stored.data).commit == commit:
             self._etag = stored.etag
@@ -149,7 +150,7 @@ class DurableState(Generic[H]):
         task, self._etag_read = self._etag_read, None
         assert task is not None
         await asyncio.sleep(0)  # the task may not have begun
-        self._sidecar.begin_reads()
+        self._store.begin_reads()
         try:
             await task
         except asyncio.CancelledError:
@@ -172,10 +173,10 @@ def first_head(prefix: str, head: BaseModel) -> StateWrite:
     return StateWrite(f"{prefix}/head", _dump(first), WriteMode.NEW)
 
 
-async def read_heads(sidecar: Sidecar, prefixes: Sequence[str], head: type[H]) -> list[H | None]:
+async def read_heads(store: StateStore, prefixes: Sequence[str], head: type[H]) -> list[H | None]:
     """The committed heads of several actors, read without waking them."""
     adapter: TypeAdapter[_Head[H]] = TypeAdapter(_head_of(head))
-    found = await sidecar.read_many([f"{prefix}/head" for prefix in prefixes])
+    found = await store.read_many([f"{prefix}/head" for prefix in prefixes])
     return [adapter.validate_json(item.data).value if item.data else None for item in found]
 
 

@@ -1,18 +1,24 @@
-"""Rows of the state store, as they are read and written."""
+"""Rows of the state store, and what it promises: transactions under ETags."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 
-class SidecarError(Exception):
-    """The sidecar, or what lies behind it, failed; the outcome of a write is unknown.
+class StateStoreError(Exception):
+    """The state store, or the way to it, failed; the outcome of a write is unknown.
 
-    `answered` where the sidecar itself said no: a transaction that broke a condition is among these.
+    `answered` where the store itself said no: a transaction that broke a condition is among these.
     """
 
     def __init__(self, message: str, *, answered: bool = False) -> None:
         super().__init__(message)
         self.answered = answered
+
+
+class SidecarError(StateStoreError):
+    """The sidecar, or what lies behind it, failed."""
 
 
 class TooLarge(SidecarError):
@@ -47,5 +53,33 @@ class StateWrite:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes on the way to the sidecar."""
+        """About how many bytes it takes on the way to the store."""
         return len(self.key) + len(self.etag) + len(self.data or b"")
+
+
+class StateStore(Protocol):
+    """Where actors keep their rows. A failure is a StateStoreError; nothing is retried."""
+
+    async def read(self, key: str) -> StoredValue:
+        """Read one row."""
+        ...
+
+    async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
+        """Read rows in the order of `keys`; a missing row has no data."""
+        ...
+
+    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
+        """Write all or nothing; the new ETag of the first row, or "" where the store does not tell it.
+
+        Writes of the same moment may share one transaction unless this one has to be `alone`; each keeps its own
+        conditions and its own outcome.
+        """
+        ...
+
+    async def read_later(self, key: str) -> StoredValue:
+        """As `read`, for an ETag that nobody waits for yet: others' reads may share the request."""
+        ...
+
+    def begin_reads(self) -> None:
+        """Somebody waits now for what `read_later` reads."""
+        ...

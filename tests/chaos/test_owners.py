@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.sidecar import Sidecar
 from tests.chaos.faults import restart, until_begun
 from tests.chaos.owners import (
     BLIND,
@@ -29,11 +28,11 @@ from tests.chaos.owners import (
 )
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
+from tests.support.owner import opened
 from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
 
 ACTORS = 8
-OWNERS = 2
 ROWS = 150
 MUTANT_ROUNDS = 8
 
@@ -82,10 +81,10 @@ async def test_two_processes_that_own_one_state_lose_no_commit_while_the_guard_s
     key = f"Owners/{uuid.uuid4().hex}"
     monkeypatch.setenv("DAPR_API_TOKEN", platform.stack.api_token("llm"))
     monkeypatch.setenv("PYTHONPATH", f"{BLIND}:{ROOT}" if blind_owners else str(ROOT))
-    address = _grpc_address(platform)
-    acknowledged = await _owners(address, key)
-    assert len(acknowledged) == OWNERS * ROWS
-    found = await _rows(address, key, len(acknowledged))
+    stores = _stores(platform)
+    acknowledged = await _owners(stores, key)
+    assert len(acknowledged) == len(stores) * ROWS
+    found = await _rows(stores[0], key, len(acknowledged))
     assert (sorted(found) == sorted(acknowledged)) == (not blind_owners)
 
 
@@ -116,35 +115,32 @@ async def test_a_caller_that_leaves_does_not_let_two_calls_overlap(
     ]
 
 
-async def _owners(address: str, key: str) -> list[str]:
-    command = (sys.executable, "-m", "tests.support.owner", address, key)
+async def _owners(stores: list[str], key: str) -> list[str]:
     owners = [
         await asyncio.create_subprocess_exec(
-            *command,
-            f"owner{number}",
-            str(ROWS),
+            *(sys.executable, "-m", "tests.support.owner", store, key, f"owner{number}", str(ROWS)),
             cwd=ROOT,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        for number in range(OWNERS)
+        for number, store in enumerate(stores)
     ]
     for owner in owners:
         assert owner.stdout is not None
         assert await owner.stdout.readline() == b"loaded\n"
     outputs = await asyncio.gather(*(owner.communicate(b"go\n") for owner in owners))
-    assert [owner.returncode for owner in owners] == [0] * OWNERS
+    assert [owner.returncode for owner in owners] == [0] * len(stores)
     return [line for output, _ in outputs for line in output.decode().split()]
 
 
-async def _rows(address: str, key: str, count: int) -> list[str]:
-    sidecar = Sidecar(address)
-    found = await sidecar.read_many([f"{key}/row/{number + 1}" for number in range(count)])
-    await sidecar.close()
+async def _rows(store: str, key: str, count: int) -> list[str]:
+    async with opened(store) as rows:
+        found = await rows.read_many([f"{key}/row/{number + 1}" for number in range(count)])
     return [json.loads(row.data)["text"] for row in found if row.data]
 
 
-def _grpc_address(platform: Platform) -> str:
-    """Where the sidecar of llm takes gRPC."""
+def _stores(platform: Platform) -> list[str]:
+    """Llm's rows by each way: owners that use another one meet at the same guard."""
     ports = platform.stack.spec("llm-daprd").ports
-    return f"127.0.0.1:{ports['gRPC of the sidecar of llm']}"
+    address = f"127.0.0.1:{ports['gRPC of the sidecar of llm']}"
+    return [f"component:{address}", f"postgres:{platform.stack.database_url()}"]

@@ -31,6 +31,10 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
         "A stale ETag refuses the whole write; the actor decides again.",
     ),
     "kit:large-reads": (ISSUE, "Rows beyond one message are read in parts."),
+    "kit:state-ways": (
+        ISSUE,
+        "Rows of actors are the same by the component and by SQL, and each guards against the other.",
+    ),
     "kit:frozen-owner": (ISSUE, "A frozen owner keeps rows locked for less than 10 s."),
     "kit:group-commit": (ISSUE, "Commits of one moment share a transaction."),
     "kit:whole-reads": (ISSUE, "A read that breaks midway never passes for missing rows."),

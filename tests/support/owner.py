@@ -1,16 +1,22 @@
-"""An owner of one actor's durable state as a process: `python -m tests.support.owner ADDRESS KEY NAME COUNT`.
+"""An owner of one actor's durable state as a process: `python -m tests.support.owner STORE KEY NAME COUNT`.
 
-Appends COUNT rows as an actor would: load, decide, commit, and after a lost race decide again. Each row that was
+STORE is `component:` with the address of a sidecar of llm, or `postgres:` with the URL of the database. Appends COUNT rows as an actor would: load, decide, commit, and after a lost race decide again. Each row that was
 acknowledged is printed.
 """
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from pydantic import BaseModel
 
+from services.kit.db import Database
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState, StateConflict
+from services.kit.state_component import ComponentStateStore
+from services.kit.state_postgres import PostgresStateStore
+from services.kit.state_rows import StateStore
 
 
 class Log(BaseModel):
@@ -25,17 +31,30 @@ class Row(BaseModel):
     text: str
 
 
-async def append(address: str, key: str, name: str, count: int) -> None:
+@asynccontextmanager
+async def opened(store: str) -> AsyncIterator[StateStore]:
+    """Llm's rows, by either way."""
+    way, _, place = store.partition(":")
+    if way == "component":
+        sidecar = Sidecar(place)
+        yield ComponentStateStore(sidecar)
+        await sidecar.close()
+    else:
+        database = Database(place)
+        yield PostgresStateStore(database, "llm")
+        await database.close()
+
+
+async def append(store: str, key: str, name: str, count: int) -> None:
     """Append rows; begin at a word from the parent, so that owners overlap."""
-    sidecar = Sidecar(address)
-    state = DurableState(sidecar, key, Log)
-    await state.load()
-    print("loaded", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    for number in range(count):
-        await _append_one(state, f"{name}-{number}")
-        print(f"{name}-{number}", flush=True)
-    await sidecar.close()
+    async with opened(store) as rows:
+        state = DurableState(rows, key, Log)
+        await state.load()
+        print("loaded", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        for number in range(count):
+            await _append_one(state, f"{name}-{number}")
+            print(f"{name}-{number}", flush=True)
 
 
 async def _append_one(state: DurableState[Log], text: str) -> None:

@@ -29,8 +29,8 @@ from services.kit.actors import (
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.sidecar import Sidecar, SidecarError, StateWrite
 from services.kit.state import DurableState
+from services.kit.state_rows import StateStore, StateStoreError, StateWrite
 from services.kit.together import Together
 from services.llm.actors.conversation import first_state
 from services.llm.domain import (
@@ -71,14 +71,14 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self,
         ctx: ActorRuntimeContext,
         actor_id: ActorId,
-        sidecar: Sidecar,
+        store: StateStore,
         actors: Actors,
         access: Ownership,
         clock: Clock,
     ) -> None:
         super().__init__(ctx, actor_id)
         self._state = DurableState(
-            sidecar, f"ConversationManagerActor/{self.entity_id}", ConversationIndex
+            store, f"ConversationManagerActor/{self.entity_id}", ConversationIndex
         )
         self._actors = actors
         self._access = access
@@ -110,7 +110,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
             self._reminded = True
         try:
             begun = await self._enter(commands, new=True)
-        except SidecarError as error:
+        except StateStoreError as error:
             if not error.answered:
                 raise
             begun = [await self._enter_again(command) for command in commands]
@@ -142,7 +142,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
             return BegunCreation(position=known.position)
         try:
             [begun] = await self._enter([command], new=True)
-        except SidecarError as error:
+        except StateStoreError as error:
             if not error.answered:
                 raise
             [begun] = await self._enter([command], new=False)

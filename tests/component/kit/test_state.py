@@ -1,4 +1,4 @@
-"""State on a real sidecar: what one message cannot hold, and rows that a frozen owner keeps locked."""
+"""Actor state by either way, on real stores: what one message cannot hold, and rows that a frozen owner keeps locked."""
 
 import asyncio
 import uuid
@@ -9,8 +9,12 @@ import pytest
 from pydantic import BaseModel
 
 from services.cli.stack import Stack
-from services.kit.sidecar import Sidecar, SidecarError, StateWrite
-from services.kit.state import DurableState
+from services.kit.db import Database
+from services.kit.sidecar import Sidecar
+from services.kit.state import DurableState, StateConflict
+from services.kit.state_component import ComponentStateStore
+from services.kit.state_postgres import PostgresStateStore
+from services.kit.state_rows import StateStore, StateStoreError, StateWrite, StoredValue, WriteMode
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -24,24 +28,107 @@ TERMINATE_READER = """
 
 
 @pytest.fixture
-async def sidecar(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sidecar]:
-    """The sidecar of the tests' app."""
+async def component(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ComponentStateStore]:
+    """The rows of the tests' app by its sidecar."""
     monkeypatch.setenv("DAPR_API_TOKEN", stack.api_token("workflows"))
     ports = stack.spec("workflows-daprd").ports
-    opened = Sidecar(f"127.0.0.1:{ports['gRPC of the sidecar of workflows']}")
-    yield opened
-    await opened.close()
+    sidecar = Sidecar(f"127.0.0.1:{ports['gRPC of the sidecar of workflows']}")
+    yield ComponentStateStore(sidecar)
+    await sidecar.close()
+
+
+@pytest.fixture
+async def postgres(stack: Stack) -> AsyncIterator[PostgresStateStore]:
+    """The same rows by SQL."""
+    database = Database(stack.database_url())
+    yield PostgresStateStore(database, "workflows")
+    await database.close()
+
+
+@pytest.fixture(params=["component", "postgres"])
+def store(
+    request: pytest.FixtureRequest, component: ComponentStateStore, postgres: PostgresStateStore
+) -> StateStore:
+    """Each way in turn."""
+    return component if request.param == "component" else postgres
+
+
+@requirement("kit:state-ways")
+async def test_each_way_reads_and_guards_what_the_other_wrote(
+    component: ComponentStateStore, postgres: PostgresStateStore
+) -> None:
+    for number, (first, second) in enumerate([(component, postgres), (postgres, component)]):
+        prefix = f"Ways/{uuid.uuid4().hex}"
+        one, two = (DurableState(each, prefix, Count) for each in (first, second))
+        assert await one.load() is None
+        await one.commit(Count(count=1), add={"row/1": Count(count=number)})
+        assert await two.load() == Count(count=1)
+        assert await two.row("row/1", Count) == Count(count=number)
+        await two.commit(Count(count=2), put={"row/1": Count(count=7)})
+        with pytest.raises(StateConflict):
+            await one.commit(Count(count=2), add={"row/2": Count(count=0)}, remove=["row/1"])
+        assert await one.load() == Count(count=2)
+        assert await one.rows(["row/1", "row/2"], Count) == [Count(count=7), None]
+        await one.commit(Count(count=3), remove=["row/1"])
+        two.forget()
+        await two.erase()
+        one.forget()
+        assert [await one.load(), await two.load(), await one.row("row/1", Count)] == [None] * 3
+
+
+@requirement("kit:state-ways")
+async def test_a_transaction_that_breaks_one_condition_writes_nothing(store: StateStore) -> None:
+    key = f"Whole/{uuid.uuid4().hex}"
+    await store.write([StateWrite(f"{key}/there", b"1")], alone=True)
+    etag = (await store.read(f"{key}/there")).etag
+    other = str(uuid.uuid4())
+    for broken in (
+        StateWrite(f"{key}/there", b"2", WriteMode.NEW),
+        StateWrite(f"{key}/there", b"2", WriteMode.MATCH, other),
+        StateWrite(f"{key}/missing", b"2", WriteMode.MATCH, other),
+        StateWrite(f"{key}/there", None, WriteMode.MATCH, other),
+    ):
+        with pytest.raises(StateStoreError) as refused:
+            await store.write([StateWrite(f"{key}/other", b"2"), broken], alone=True)
+        assert refused.value.answered
+    assert await store.read(f"{key}/there") == StoredValue(f"{key}/there", b"1", etag)
+    assert (await store.read(f"{key}/other")).data == b""
+    await store.write([StateWrite(f"{key}/there", None, WriteMode.MATCH, etag)], alone=True)
+    assert (await store.read(f"{key}/there")).data == b""
+
+
+@requirement("kit:state-ways")
+async def test_a_broken_condition_fails_its_own_writer_among_many_at_once(
+    store: StateStore,
+) -> None:
+    key = f"Merged/{uuid.uuid4().hex}"
+    await store.write([StateWrite(f"{key}/taken", b"0")])
+
+    async def write(number: int) -> str:
+        name = f"{key}/taken" if number % 5 == 0 else f"{key}/{number}"
+        try:
+            await store.write([StateWrite(name, b"1", WriteMode.NEW)])
+        except StateStoreError:
+            return "refused"
+        return "written"
+
+    outcomes = await asyncio.gather(*(write(number) for number in range(40)))
+    assert outcomes == ["refused" if number % 5 == 0 else "written" for number in range(40)]
+    found = await store.read_many([f"{key}/{number}" for number in range(40)])
+    assert [bool(row.data) for row in found] == [number % 5 != 0 for number in range(40)]
 
 
 @requirement("kit:large-reads")
-async def test_rows_that_no_message_could_hold_are_read_in_order(sidecar: Sidecar) -> None:
+async def test_rows_that_no_message_could_hold_are_read_in_order(store: StateStore) -> None:
     prefix = f"Large/{uuid.uuid4().hex}"
     keys = [f"{prefix}/{number}" for number in range(ROWS)]
     rows = [StateWrite(key, f'"{key[-3:]:x<{TEXT_BYTES}}"'.encode()) for key in keys]
     for first in range(0, ROWS, ROWS_AT_ONCE):
-        await sidecar.write(rows[first : first + ROWS_AT_ONCE])
+        await store.write(rows[first : first + ROWS_AT_ONCE])
     wanted = [*keys[:50], f"{prefix}/missing", *keys[50:]]
-    found = await sidecar.read_many(wanted)
+    found = await store.read_many(wanted)
     assert [row.key for row in found] == wanted
     assert [row.data for row in found if row.data] == [row.data for row in rows]
     assert all(row.etag for row in found if row.data)
@@ -49,18 +136,20 @@ async def test_rows_that_no_message_could_hold_are_read_in_order(sidecar: Sideca
 
 
 @requirement("kit:whole-reads")
-async def test_a_read_that_breaks_midway_loses_no_row(stack: Stack, sidecar: Sidecar) -> None:
+async def test_a_read_that_breaks_midway_loses_no_row(
+    stack: Stack, component: ComponentStateStore
+) -> None:
     prefix = f"Whole/{uuid.uuid4().hex}"
     rows = [StateWrite(f"{prefix}/{number}", b"1") for number in range(20)]
-    await sidecar.write(rows)
+    await component.write(rows)
     keys = [*(row.key for row in rows), f"{prefix}/missing"]
     # Once the statement is prepared in every session, it is the rows that fail, and not the statement.
-    await asyncio.gather(*(sidecar.read_many(keys) for _ in range(4 * ROWS_AT_ONCE)))
+    await asyncio.gather(*(component.read_many(keys) for _ in range(4 * ROWS_AT_ONCE)))
     other = await asyncpg.connect(stack.database_url())
     try:
         async with other.transaction():
             await other.execute("LOCK TABLE dapr.state IN ACCESS EXCLUSIVE MODE")
-            reading = asyncio.create_task(sidecar.read_many(keys))
+            reading = asyncio.create_task(component.read_many(keys))
 
             async def terminated() -> bool:
                 return await other.fetchval(TERMINATE_READER) is True
@@ -76,12 +165,14 @@ async def test_a_read_that_breaks_midway_loses_no_row(stack: Stack, sidecar: Sid
 
 
 async def test_a_transaction_that_no_message_could_hold_is_refused_whole(
-    sidecar: Sidecar,
+    component: ComponentStateStore,
 ) -> None:
     key = f"Large/{uuid.uuid4().hex}"
-    with pytest.raises(SidecarError):
-        await sidecar.write([StateWrite(key, b"1"), StateWrite(f"{key}/b", b"1" * 5 * 1024 * 1024)])
-    assert (await sidecar.read(key)).data == b""
+    with pytest.raises(StateStoreError):
+        await component.write(
+            [StateWrite(key, b"1"), StateWrite(f"{key}/b", b"1" * 5 * 1024 * 1024)]
+        )
+    assert (await component.read(key)).data == b""
 
 
 class Count(BaseModel):
@@ -103,10 +194,10 @@ async def hold_head(url: str, prefix: str) -> asyncpg.Connection:
 
 @requirement("kit:frozen-owner")
 async def test_an_append_outlives_an_owner_that_froze_with_the_head_locked(
-    stack: Stack, sidecar: Sidecar
+    stack: Stack, store: StateStore
 ) -> None:
     prefix = f"Frozen/{uuid.uuid4().hex}"
-    state = DurableState(sidecar, prefix, Count)
+    state = DurableState(store, prefix, Count)
     await state.load()
     await state.commit(Count(count=1))
     holder = await hold_head(stack.environment.secrets["postgresConnectionString"], prefix)
@@ -117,18 +208,17 @@ async def test_an_append_outlives_an_owner_that_froze_with_the_head_locked(
 
 
 @requirement("kit:frozen-owner")
-async def test_the_sidecar_does_not_wait_for_a_lock_until_its_caller_gives_up(
-    stack: Stack, sidecar: Sidecar
+async def test_a_commit_does_not_wait_for_a_lock_until_its_caller_gives_up(
+    stack: Stack, store: StateStore
 ) -> None:
     prefix = f"Frozen/{uuid.uuid4().hex}"
-    state = DurableState(sidecar, prefix, Count)
+    state = DurableState(store, prefix, Count)
     await state.load()
     await state.commit(Count(count=1))
     await state.load()
     holder = await hold_head(stack.database_url(), prefix)  # nothing ends this session
-    with pytest.raises(SidecarError) as refused:
+    with pytest.raises(StateStoreError):
         await state.commit(Count(count=2))
-    assert refused.value.answered
     holder.terminate()
     assert await state.load() == Count(count=1)
     await state.commit(Count(count=2))

@@ -10,13 +10,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from services.kit.sidecar import Sidecar, StateWrite, WriteMode
+from services.kit.state_postgres import PostgresStateStore
+from services.kit.state_rows import StateWrite, WriteMode
 
-_guarded = Sidecar.write
-
-
-async def _blind(self: Sidecar, writes: Sequence[StateWrite]) -> None:
-    await _guarded(self, [replace(one, mode=WriteMode.ANY, etag="") for one in writes])
+_guarded = PostgresStateStore.write
 
 
-Sidecar.write = _blind
+async def _blind(
+    self: PostgresStateStore, writes: Sequence[StateWrite], *, alone: bool = False
+) -> str:
+    unconditional = [replace(one, mode=WriteMode.ANY, etag="") for one in writes]
+    return await _guarded(self, unconditional, alone=alone)
+
+
+PostgresStateStore.write = _blind

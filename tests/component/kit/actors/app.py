@@ -22,6 +22,8 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.settings import PlatformSettings, load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.state import DurableState
+from services.kit.state_component import ComponentStateStore
+from services.kit.state_rows import StateStore
 
 
 class Entry(BaseModel):
@@ -53,9 +55,9 @@ class LedgerActorInterface(ActorInterface):
 class LedgerActor(DomainActor, LedgerActorInterface):
     """State: the head, `entry/<number>`."""
 
-    def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId, sidecar: Sidecar) -> None:
+    def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId, store: StateStore) -> None:
         super().__init__(ctx, actor_id)
-        self._state = DurableState(sidecar, f"LedgerActor/{self.entity_id}", Ledger)
+        self._state = DurableState(store, f"LedgerActor/{self.entity_id}", Ledger)
 
     def forget(self) -> None:
         """Discard what was read."""
@@ -85,8 +87,9 @@ def create_app() -> FastAPI:
         sidecar = Sidecar()
         stack.push_async_callback(sidecar.close)
         app.state.actors = Actors(sidecar)
+        store = ComponentStateStore(sidecar)
         await register_actor(
-            LedgerActor, sidecar, lambda ctx, actor_id: LedgerActor(ctx, actor_id, sidecar)
+            LedgerActor, sidecar, lambda ctx, actor_id: LedgerActor(ctx, actor_id, store)
         )
 
     app = create_service("workflows", settings, routers=[], lifespan=lifespan, document=dict)

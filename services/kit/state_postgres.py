@@ -1,0 +1,118 @@
+"""Actor state in one statement: the table of Dapr's `state.postgresql` v2, without the way through the sidecar.
+
+Rows, keys and ETags are the component's own, so either reads and guards what the other wrote, and both may be used
+at the same time (decision 15).
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+
+from services.kit.db import Database
+from services.kit.errors import RpcError
+from services.kit.group_commit import GroupCommit
+from services.kit.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
+
+# $1 keys
+READ: Final = """
+    SELECT key, value, etag::text FROM dapr.state
+    WHERE key = ANY($1::text[]) AND (expires_at IS NULL OR expires_at >= now())
+"""
+
+# of each write: $1 keys, $2 values (NULL deletes), $3 new ETags, $4 modes, $5 ETags that MATCH demands.
+# One that breaks its condition undoes them all: a NEW row that exists by the primary key, others by the division.
+WRITE: Final = """
+    WITH w AS (
+        SELECT * FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::uuid[])
+            AS w(key, value, etag, mode, old)
+    ), matched AS (
+        UPDATE dapr.state s
+        SET value = w.value, etag = w.etag, updated_at = now(), expires_at = NULL
+        FROM w WHERE w.mode = 'MATCH' AND w.value IS NOT NULL AND s.key = w.key AND s.etag = w.old
+        RETURNING 1
+    ), added AS (
+        INSERT INTO dapr.state (key, value, etag)
+        SELECT key, value, etag FROM w WHERE mode = 'NEW' AND value IS NOT NULL
+    ), put AS (
+        INSERT INTO dapr.state (key, value, etag)
+        SELECT key, value, etag FROM w WHERE mode = 'ANY' AND value IS NOT NULL
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value, etag = excluded.etag,
+            updated_at = now(), expires_at = NULL
+    ), gone AS (
+        DELETE FROM dapr.state s USING w
+        WHERE w.value IS NULL AND s.key = w.key AND (w.mode = 'ANY' OR s.etag = w.old)
+        RETURNING w.mode
+    )
+    SELECT 1 / ((SELECT count(*) FROM w WHERE mode = 'MATCH')
+        = (SELECT count(*) FROM matched) + (SELECT count(*) FROM gone WHERE mode = 'MATCH'))::int
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write and the ETag that its row gets."""
+
+    asked: StateWrite
+    etag: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class PostgresStateStore:
+    """The rows of one app, as its sidecar's component would keep them."""
+
+    def __init__(self, database: Database, app_id: str) -> None:
+        self._database = database
+        self._prefix = f"{app_id}||"
+        self._group = GroupCommit[_Write](
+            self._transact,
+            is_refusal=lambda error: isinstance(error, StateStoreError) and error.answered,
+            key_of=lambda write: write.asked.key,
+            size_of=lambda write: write.asked.size,
+        )
+
+    async def read(self, key: str) -> StoredValue:
+        """Read one row."""
+        return (await self.read_many([key]))[0]
+
+    async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
+        """Read rows in the order of `keys`; a missing row has no data."""
+        rows = await self._run(READ, [self._prefix + key for key in keys])
+        found = {row[0]: (row[1], row[2]) for row in rows}
+        return [StoredValue(key, *found.get(self._prefix + key, (b"", ""))) for key in keys]
+
+    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
+        """Write all or nothing; the new ETag of the first row."""
+        named = [_Write(each) for each in writes]
+        if alone:
+            await self._transact(named)
+        else:
+            await self._group.write(named)
+        return named[0].etag
+
+    async def read_later(self, key: str) -> StoredValue:
+        """Read one row; nobody has to, as a write tells its ETag."""
+        return await self.read(key)
+
+    def begin_reads(self) -> None:
+        """Nothing is read later."""
+
+    async def _transact(self, writes: Sequence[_Write]) -> None:
+        asked = [write.asked for write in writes]
+        await self._run(
+            WRITE,
+            [self._prefix + write.key for write in asked],
+            [write.data for write in asked],
+            [write.etag for write in writes],
+            [write.mode for write in asked],
+            [write.etag if write.mode is WriteMode.MATCH else None for write in asked],
+        )
+
+    async def _run(self, statement: str, *arguments: Any) -> list[Any]:
+        try:
+            return await self._database.fetch(statement, *arguments)
+        except RpcError as error:
+            raise StateStoreError(f"Postgres: {error.code}") from error
+        except asyncpg.PostgresError as error:
+            raise StateStoreError(f"Postgres: {type(error).__name__}", answered=True) from error
