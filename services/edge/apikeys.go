@@ -74,7 +74,7 @@ func (k *apiKeys) identify(ctx context.Context, secret string) (caller, error) {
 }
 
 func (k *apiKeys) find(ctx context.Context, secret string) (keyAnswer, error) {
-	id := sha256.Sum256([]byte(secret))
+	id := hashOf(secret)
 	if answer, fresh := k.remembered(id); fresh {
 		return answer, nil
 	}

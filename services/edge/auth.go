@@ -34,7 +34,7 @@ func (e *edge) authenticated(next luragin.HandlerFactory) luragin.HandlerFactory
 		if errors.Is(err, krakendjose.ErrNoValidatorCfg) {
 			return e.unauthenticated(endpoint, handler)
 		}
-		validator, err := e.validator(signature, err)
+		validator, err := e.tokens.validator(signature, err)
 		if err != nil {
 			e.configFaults = append(e.configFaults, err)
 			return nil
@@ -56,22 +56,6 @@ func (e *edge) authenticated(next luragin.HandlerFactory) luragin.HandlerFactory
 	}
 }
 
-func (e *edge) validator(signature *krakendjose.SignatureConfig, err error) (*auth0.JWTValidator, error) {
-	if err != nil {
-		return nil, err
-	}
-	algorithm, known := krakendjose.SupportedAlgorithm(signature.Alg)
-	if !known || signature.Alg != "RS256" {
-		return nil, errors.New("auth/validator.alg: want RS256")
-	}
-	leeway, err := time.ParseDuration(signature.Leeway)
-	if err != nil {
-		return nil, err
-	}
-	expected := auth0.NewConfiguration(e.keys, signature.Audience, signature.Issuer, algorithm)
-	return auth0.NewValidatorWithLeeway(expected, nil, leeway), nil
-}
-
 // caller is who a credential proves to be. The claims become the identity headers.
 type caller struct {
 	claims  map[string]any
@@ -80,6 +64,7 @@ type caller struct {
 	session string
 	isToken bool
 	issued  int64     // of a token, by auth's clock
+	ends    time.Time // of a token: when it expires
 	asked   time.Time // of an API key: when auth was asked about it
 	rate    *keyRate
 }
@@ -91,7 +76,7 @@ func (e *edge) identify(r *http.Request, validator *auth0.JWTValidator) (caller,
 		return caller{}, err
 	}
 	if !given.isKey {
-		return e.unlessRevoked(ofToken(given.secret, validator))
+		return e.unlessRevoked(e.tokens.identify(given.secret, validator))
 	}
 	who, err := e.unlessRevoked(e.apiKeys.identify(r.Context(), given.secret))
 	if errors.Is(err, errRevoked) { // the answer may be older than the revocation; auth knows whether the key still works
@@ -129,7 +114,8 @@ func ofToken(raw string, validator *auth0.JWTValidator) (caller, error) {
 	who.session, _ = claims["sid"].(string)
 	issued, _ := claims["iat"].(float64)
 	who.issued = int64(issued)
-	_, expires := claims["exp"]
+	expiry, expires := claims["exp"].(float64)
+	who.ends = time.Unix(int64(expiry), 0)
 	_, oddKey := claims["key_id"]
 	_, oddSession := claims["sid"]
 	if !expires || oddKey && !keyIDPattern.MatchString(who.keyID) || oddSession && who.session == "" {

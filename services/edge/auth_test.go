@@ -130,8 +130,7 @@ func TestNoFlippedBitOfATokenIsAccepted(t *testing.T) {
 	handle, _ := recorded()
 	keys := newKeySet(settings{JWKSURL: newFakeSidecar(t, handle).URL + invokeKeys}, http.DefaultClient)
 	keys.token = sidecarToken
-	e := &edge{keys: keys}
-	validator, err := e.validator(&krakendjose.SignatureConfig{Alg: "RS256", Issuer: "yocaso", Audience: []string{"yocaso"}, Leeway: "30s"}, nil)
+	validator, err := newVerifiedTokens(keys).validator(&krakendjose.SignatureConfig{Alg: "RS256", Issuer: "yocaso", Audience: []string{"yocaso"}, Leeway: "30s"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,15 @@ func (k *keySet) SecretFromToken(token *jwt.JSONWebToken) (any, error) {
 	return nil, errUnknownKey
 }
 
+// fresh is what tokens are verified by now; nil when it has to be read anew.
+func (k *keySet) fresh() *fetchedKeys {
+	current := k.keys.Load()
+	if current == nil || time.Since(current.at) > k.maxAge {
+		return nil
+	}
+	return current
+}
+
 // GetSecret completes the validator's interface; tokens are always handed over parsed.
 func (k *keySet) GetSecret(*http.Request) (any, error) { return nil, errUnknownKey }
 
