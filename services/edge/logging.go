@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/luraproject/lura/v2/logging"
@@ -50,4 +52,46 @@ func (l luraLog) Critical(v ...any) { l.write(slog.LevelError, v) }
 
 func (l luraLog) write(level slog.Level, v []any) {
 	l.log.Log(context.Background(), level, "lura", "app", "edge", "detail", v)
+}
+
+const (
+	logDelay   = 100 * time.Millisecond
+	logPending = 32 << 10
+)
+
+// lineBuffer writes lines together: whoever reads them is woken ten times a second, not by every call.
+type lineBuffer struct {
+	out io.Writer
+
+	mu      sync.Mutex
+	pending []byte
+	waiting bool
+}
+
+func (l *lineBuffer) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending = append(l.pending, line...)
+	if len(l.pending) >= logPending {
+		return len(line), l.flush()
+	}
+	if !l.waiting {
+		l.waiting = true
+		time.AfterFunc(logDelay, l.Flush)
+	}
+	return len(line), nil
+}
+
+// Flush writes what waits.
+func (l *lineBuffer) Flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting = false
+	l.flush()
+}
+
+func (l *lineBuffer) flush() error {
+	_, err := l.out.Write(l.pending)
+	l.pending = l.pending[:0]
+	return err
 }

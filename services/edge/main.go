@@ -19,7 +19,10 @@ func main() {
 	if os.Getenv("GOGC") == "" { // streams that stand open are memory; collecting sooner costs little
 		debug.SetGCPercent(50)
 	}
-	if err := run(ctx, os.Getenv, slog.New(slog.NewJSONHandler(os.Stdout, nil))); err != nil {
+	lines := &lineBuffer{out: os.Stdout}
+	err := run(ctx, os.Getenv, slog.New(slog.NewJSONHandler(lines, nil)))
+	lines.Flush()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "edge:", err)
 		os.Exit(1)
 	}
