@@ -36,6 +36,8 @@ from services.kit.rpc_client import RpcClient
 from services.kit.settings import load_settings
 from services.kit.sidecar import Sidecar
 from services.kit.signals import Signals
+from services.kit.state_rows import StateStore
+from services.kit.state_store import state_store
 from services.kit.workflows import WorkflowHost
 from services.llm.activities import UserErasure
 from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
@@ -75,6 +77,7 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
     await signals.start()
     stack.push_async_callback(signals.close)
     sidecar = await stack.enter_async_context(open_sidecar())
+    store = state_store(settings, "llm", sidecar, database)
     model = await stack.enter_async_context(open_language_model(settings))
     client = RpcClient()
     stack.push_async_callback(client.close)
@@ -113,12 +116,12 @@ async def _open(app: FastAPI, stack: AsyncExitStack, settings: LlmSettings) -> N
         model=model,
         ownership=access,
         access=cache,
-        read_conversations=functools.partial(read_conversations, sidecar),
+        read_conversations=functools.partial(read_conversations, store),
         draining=app.state.draining,
     )
     provide(app, resources)
     kept = timedelta(seconds=settings.kept_seconds)
-    await _host_actors(sidecar, actors, events, workflows, access, kept)
+    await _host_actors(sidecar, store, actors, events, workflows, access, kept)
     erasure = UserErasure(actors, events, workflows, records)
     await _host_activities(
         stack, engine, runner, erasure, timedelta(seconds=settings.drain_seconds)
@@ -156,6 +159,7 @@ async def _open_guard(
 
 async def _host_actors(
     sidecar: Sidecar,
+    store: StateStore,
     actors: Actors,
     events: EventLog,
     workflows: WorkflowTurns,
@@ -165,10 +169,10 @@ async def _host_actors(
     streams = LoggedTurnStreams(events, workflows, kept)
 
     def conversation(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationActor:
-        return ConversationActor(ctx, actor_id, sidecar, actors, streams, access, utc_now)
+        return ConversationActor(ctx, actor_id, store, actors, streams, access, utc_now)
 
     def manager(ctx: ActorRuntimeContext, actor_id: ActorId) -> ConversationManagerActor:
-        return ConversationManagerActor(ctx, actor_id, sidecar, actors, access, utc_now)
+        return ConversationManagerActor(ctx, actor_id, store, actors, access, utc_now)
 
     await register_actor(ConversationActor, sidecar, conversation)
     await register_actor(ConversationManagerActor, sidecar, manager)

@@ -39,8 +39,8 @@ from services.kit.clock import Clock
 from services.kit.cursors import encode_cursor
 from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
-from services.kit.sidecar import Sidecar, StateWrite
 from services.kit.state import DurableState, first_head, read_heads
+from services.kit.state_rows import StateStore, StateWrite
 from services.llm.actors.messages import Messages
 from services.llm.actors.pages import page_of
 from services.llm.actors.purge import Purge, message_row, turn_row
@@ -73,14 +73,14 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         self,
         ctx: ActorRuntimeContext,
         actor_id: ActorId,
-        sidecar: Sidecar,
+        store: StateStore,
         actors: Actors,
         streams: TurnStreams,
         access: Ownership,
         clock: Clock,
     ) -> None:
         super().__init__(ctx, actor_id)
-        self._state = DurableState(sidecar, _prefix(self.entity_id), ConversationState)
+        self._state = DurableState(store, _prefix(self.entity_id), ConversationState)
         self._messages = Messages(self.entity_id, self._state)
         self._purge = Purge(self._state, actors, streams, access)
         self._clock = clock
@@ -307,8 +307,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         if command.repeatable:
             at = await self._state.row(f"message-id/{command.message_id}", _MessageAt)
             return await self._messages.one(at.seq) if at else None
+        if not await self._messages.knows(command.message_id, state.last_seq):
+            return None
         lately = await self._messages.latest(state.last_seq)
-        return next((one for one in lately if one.message_id == command.message_id), None)
+        return next(one for one in lately if one.message_id == command.message_id)
 
     async def _known_turn(
         self, state: ConversationState, command: BeginTurnCommand
@@ -379,10 +381,10 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
 
 
 async def read_conversations(
-    sidecar: Sidecar, conversation_ids: Sequence[str]
+    store: StateStore, conversation_ids: Sequence[str]
 ) -> list[ConversationState | None]:
     """The committed heads of several conversations, read without waking their actors."""
-    return await read_heads(sidecar, [_prefix(one) for one in conversation_ids], ConversationState)
+    return await read_heads(store, [_prefix(one) for one in conversation_ids], ConversationState)
 
 
 def first_state(state: ConversationState) -> StateWrite:

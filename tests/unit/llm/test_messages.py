@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from services.contracts.conversations import ChatMessage, Role
 from services.llm.actors.messages import OBJECT_BYTES, RecentMessages
+from services.llm.domain import CONTEXT_MESSAGES
 from tests.requirements import requirement
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,3 +46,18 @@ def test_what_no_room_is_for_is_not_kept() -> None:
     recent = RecentMessages(ROOM)
     recent.keep("a", messages(5))
     assert recent.of("a") == {}
+
+
+@requirement("conversations:memory")
+def test_of_a_conversation_that_grows_the_newest_stay() -> None:
+    recent = RecentMessages((CONTEXT_MESSAGES + 1) * (OBJECT_BYTES + len(TEXT)))
+    grown = messages(3 * CONTEXT_MESSAGES)
+    for message in grown.values():
+        recent.add("a", [message])
+    assert list(recent.of("a")) == [*grown][-CONTEXT_MESSAGES:]
+    assert not recent.has_id("a", f"m{2 * CONTEXT_MESSAGES}")
+    assert recent.has_id("a", f"m{2 * CONTEXT_MESSAGES + 1}")
+    recent.add("b", [grown[1]])
+    assert len(recent.of("a")) == CONTEXT_MESSAGES
+    recent.add("b", [grown[2]])
+    assert [*recent.of("a"), *recent.of("b")] == [1, 2]
