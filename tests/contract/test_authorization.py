@@ -1,17 +1,17 @@
 """Who may call a route is said by a type in its signature; a route that says nothing fails here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.routing import Route
 
 from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
 from services.contracts.services import SERVICES
 from services.kit.authorization import Anybody, Authorization, FromApp, SignedIn
 from services.kit.contract import RpcMethod
+from services.kit.rpc import Endpoint, RpcRoutes
 from tests.requirements import requirement
 
 PUBLIC = {"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/.well-known/jwks.json"}
@@ -32,23 +32,24 @@ def apps() -> dict[str, FastAPI]:
         return {"auth": auth(), "llm": llm(), "workflows": workflows()}
 
 
-def _routes(app: FastAPI) -> Iterator[Route]:
+def _routes(app: FastAPI) -> Iterator[Route | Endpoint]:
     yield from _walk(app.routes)
 
 
-def _walk(routes: Any) -> Iterator[Route]:
+def _walk(routes: Any) -> Iterator[Route | Endpoint]:
     for route in routes:
         if isinstance(route, Route):
             yield route
+        elif isinstance(route, RpcRoutes):
+            yield from route.endpoints
         else:  # a router that was included: anything else has no such attribute, and fails
             yield from _walk(route.original_router.routes)
 
 
-def _authorizations(route: Route) -> list[Authorization]:
-    if not isinstance(route, APIRoute):
+def _authorizations(route: Route | Endpoint) -> list[Authorization]:
+    if not isinstance(route, Endpoint):
         return []
-    found: list[Callable[..., Any] | None] = [each.call for each in route.dependant.dependencies]
-    return [each for each in found if isinstance(each, Authorization)]
+    return [each for each in route.dependencies.values() if isinstance(each, Authorization)]
 
 
 @requirement("access:typed-routes")
