@@ -356,6 +356,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=(*_TURN, ErrorCode.DEADLINE_EXCEEDED),
             idempotent=True,
             timeout_seconds=140,
+            waits=True,
         ),
         _writes(
             "StreamMessage",
@@ -384,6 +385,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "List a turn's events, with long poll",
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             timeout_seconds=75,
+            waits=True,
         ),
         _reads(
             "StreamEvents",

@@ -107,7 +107,9 @@ def _rpc_endpoints(services: Sequence[RpcService]) -> list[Json]:
 def _rpc_endpoint(service: RpcService, method: RpcMethod, verb: str) -> Json:
     backend = f"/v1.0/invoke/{service.app_id}/method{service.path(method)}"
     extra: Json = {} if method.public else {"auth/validator": VALIDATOR}
-    own = {name: True for name in ("stream", "public", "completes") if getattr(method, name)}
+    own = {
+        name: True for name in ("stream", "public", "completes", "waits") if getattr(method, name)
+    }
     if own:
         extra[NAMESPACE] = own
     return {

@@ -83,4 +83,6 @@ type endpointOptions struct {
 	Public bool `json:"public"`
 	// Completes begun work: it is passed on whatever the load.
 	Completes bool `json:"completes"`
+	// Waits for something else before it answers: how long that takes says nothing of the load.
+	Waits bool `json:"waits"`
 }

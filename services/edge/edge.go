@@ -35,11 +35,12 @@ type edge struct {
 	log       *slog.Logger
 	catalogue catalogue
 	keys      *keySet
+	tokens    *verifiedTokens
 	apiKeys   *apiKeys
 
 	revocations *revocations
 	streams     liveStreams
-	overload    *overload
+	loads       map[string]*overload
 
 	addressCalls, publicCalls, userCalls, keyCalls *limiter
 
@@ -59,7 +60,7 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{settings: s, log: log, overload: newOverload(), addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
+	e := &edge{settings: s, log: log, loads: map[string]*overload{}, addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
 		userCalls: newLimiter("user"), keyCalls: newLimiter("key")}
 	if e.catalogue, err = ownConfig[catalogue](cfg.ExtraConfig); err != nil {
 		return nil, err
@@ -69,6 +70,7 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	}
 	e.draining, e.drain = context.WithCancel(context.Background())
 	e.keys = newKeySet(s, &http.Client{Timeout: 5 * time.Second})
+	e.tokens = newVerifiedTokens(e.keys)
 	sidecar := newSidecarClient(cfg)
 	auth := newIssuer(s, sidecar)
 	e.revocations = newRevocations(s, auth, log, e.streams.endRevoked)

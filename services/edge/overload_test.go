@@ -1,52 +1,109 @@
 package main
 
 import (
-	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// shedLoad plays calls of a user, one each millisecond, against an app that does one in so long and lets 16 wait.
-func shedLoad(o *overload, subject string, calls int, each time.Duration, now *time.Duration) (reached, accepted int) {
-	const waiting = 16
-	done := *now
-	for range calls {
-		*now += time.Millisecond
-		if o.refuses(subject, *now) {
-			continue
-		}
-		reached++
-		done = max(done, *now)
-		takes := done-*now < waiting*each
-		if takes {
-			accepted++
-			done += each
-		}
-		o.note(subject, !takes, *now)
-	}
-	return reached, accepted
+// playedApp does one call after another, each in so long; calls come each millisecond.
+type playedApp struct {
+	load *overload
+	now  time.Duration
+	each time.Duration
+	done time.Duration
+	wait []playedCall
 }
 
-func TestWhatAnAppRefusesIsRefusedBeforeItAndRecoveryIsQuick(t *testing.T) {
-	o, now := newOverload(), time.Duration(0)
-	o.draw = rand.New(rand.NewPCG(1, 2)).Float64
-	const third, always = 3 * time.Millisecond, time.Millisecond
-	shedLoad(o, "llm\nheavy", 2000, third, &now)
-	reached, accepted := shedLoad(o, "llm\nheavy", 6000, third, &now)
-	if reached > 6000/2 || accepted < 2000*8/10 {
-		t.Errorf("%d of 6000 calls still reached the app, and of 2000 that it could take, it took %d", reached, accepted)
+type playedCall struct {
+	subject     string
+	since, ends time.Duration
+}
+
+// offer makes calls of each subject, one in every so many milliseconds, and counts whose were let through; and how long
+// the slowest of them took.
+func (a *playedApp) offer(milliseconds int, every map[string]int) (passed map[string]int, slowest time.Duration) {
+	passed = map[string]int{}
+	for at := range milliseconds {
+		a.now += time.Millisecond
+		for len(a.wait) > 0 && a.wait[0].ends <= a.now {
+			ended := a.wait[0]
+			a.wait = a.wait[1:]
+			a.load.leaves(ended.subject, ended.since, ended.ends, answered)
+			slowest = max(slowest, ended.ends-ended.since)
+		}
+		for subject, pause := range every {
+			if at%pause == 0 && a.load.admits(subject, a.now) {
+				passed[subject]++
+				a.done = max(a.done, a.now) + a.each
+				a.wait = append(a.wait, playedCall{subject, a.now, a.done})
+			}
+		}
 	}
-	if reached, _ := shedLoad(o, "llm\nlight", 1000, always, &now); reached != 1000 {
-		t.Errorf("of a user whom the app lets in, %d of 1000 calls reached it", reached)
+	return passed, slowest
+}
+
+func TestWhatIsTooMuchIsRefusedAndTheRestIsServedSoon(t *testing.T) {
+	app := &playedApp{load: newOverload(), each: 3 * time.Millisecond}
+	app.offer(5000, map[string]int{"heavy": 1})
+	passed, slowest := app.offer(6000, map[string]int{"heavy": 1, "light": 100})
+	if passed["heavy"] < 2000*9/10 || passed["heavy"] > 2000*11/10 {
+		t.Errorf("of 2000 calls that the app could do, %d were passed on", passed["heavy"])
 	}
-	shedLoad(o, "llm\nheavy", 1000, always, &now)
-	if reached, _ := shedLoad(o, "llm\nheavy", 1000, always, &now); reached != 1000 {
-		t.Errorf("after the overload %d of 1000 calls reached the app", reached)
+	if passed["light"] != 60 {
+		t.Errorf("of a user with few calls, %d of 60 were passed on", passed["light"])
 	}
-	if len(o.pressed.items) > 1 {
-		t.Errorf("%d users are still remembered", len(o.pressed.items))
+	if slowest > 500*time.Millisecond {
+		t.Errorf("a call took %s", slowest)
+	}
+	app.offer(1000, map[string]int{"heavy": 6})
+	if passed, _ := app.offer(2000, map[string]int{"heavy": 6}); passed["heavy"] != 334 {
+		t.Errorf("after the overload %d of 334 calls were passed on", passed["heavy"])
+	}
+	if app.offer(2500, nil); len(app.load.underWay) != 0 || app.load.total != 0 {
+		t.Errorf("%v are still counted", app.load.underWay)
+	}
+}
+
+func TestABurstOfOneUserIsServed(t *testing.T) {
+	load := newOverload()
+	load.limit = overloadFewest
+	for call := range overloadFewest {
+		if !load.admits("user", 0) {
+			t.Fatalf("call %d was refused", call)
+		}
+	}
+	if load.admits("user", 0) {
+		t.Error("there is no limit")
+	}
+	if !load.admits("another", 0) {
+		t.Error("a user with no call has to wait for one with many")
+	}
+}
+
+func TestAStalledAppGetsNoMoreCalls(t *testing.T) {
+	load := newOverload()
+	passed := 0
+	for at := range 5000 {
+		if load.admits("user", time.Duration(at)*time.Millisecond) {
+			passed++
+		}
+	}
+	if passed > 1100 {
+		t.Errorf("%d calls were passed on to an app that does not answer", passed)
+	}
+}
+
+func TestAnAppsOwnRefusalCountsAsOverload(t *testing.T) {
+	load := newOverload()
+	for at := range 300 {
+		now := time.Duration(at) * time.Millisecond
+		load.admits("user", now)
+		load.leaves("user", now, now, refused)
+	}
+	if load.limit != overloadFewest {
+		t.Errorf("the limit is %v", load.limit)
 	}
 }
 
@@ -70,9 +127,6 @@ func TestAnOverloadedAppsAnswerPassesOnAndCancelsAlwaysReachIt(t *testing.T) {
 		if reply.header.Get(overloadedHeader) != "" {
 			t.Fatal("the client sees what app and edge tell each other")
 		}
-	}
-	if calls.Load() >= 100 {
-		t.Error("everything was passed on to an app that accepts nothing")
 	}
 	calls.Store(0)
 	for range 20 {

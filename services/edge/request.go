@@ -28,6 +28,7 @@ type call struct {
 	address   string
 	status    int
 	truncated bool
+	shed      *overload // of what app the load was too high for it
 	bodyFault atomic.Pointer[error]
 }
 
@@ -57,7 +58,9 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = e.boundBody(w, r, c)
 	}
 	e.handler.ServeHTTP(w, r)
-	if c.route != healthPath {
+	if c.shed != nil {
+		c.shed.logShed(e.log, time.Since(processStart))
+	} else if c.route != healthPath {
 		e.log.LogAttrs(r.Context(), levelOf(c.status), "request", logFields(r.Method, c, traceID)...)
 	}
 	if c.truncated {

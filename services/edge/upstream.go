@@ -84,10 +84,10 @@ func (e *edge) translated(calls, streams proxy.Factory) proxy.Factory {
 		if err != nil {
 			return nil, err
 		}
-		app := appOf(endpoint)
+		load := e.loadOf(appOf(endpoint))
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
-			subject := subjectOf(app, callOf(ctx))
-			if !options.Completes && e.overload.refuses(subject, time.Since(processStart)) {
+			leave, admitted := e.admit(load, callOf(ctx), options)
+			if !admitted {
 				return answer(e.overloaded()), nil
 			}
 			r.Headers["Accept"] = accept
@@ -95,9 +95,7 @@ func (e *edge) translated(calls, streams proxy.Factory) proxy.Factory {
 				ctx = e.opened(ctx)
 			}
 			response, err := inner(ctx, r)
-			if response != nil {
-				e.overload.note(subject, refusedByApp(response.Metadata.Headers), time.Since(processStart))
-			}
+			leave(response)
 			if err != nil || response == nil {
 				return answer(e.upstreamFailure(ctx, err)), nil
 			}

@@ -97,7 +97,8 @@ class RpcMethod:
     `stream` answers `text/event-stream` (POST, and GET with the fields in the query). `idempotent` takes an
     `Idempotency-Key`. Who may call is said by exactly one of `scope` (a signed-in user whose token has it),
     `public` (anybody, through the edge) and `callers` (these apps only; the edge has no route to it). What
-    `completes` begun work is served whatever the load.
+    `completes` begun work is served whatever the load. What
+    `waits` for something else (a turn's end, an event) is not timed as a sign of load.
     """
 
     name: str
@@ -112,6 +113,7 @@ class RpcMethod:
     callers: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
     completes: bool = False
+    waits: bool = False
 
     def __post_init__(self) -> None:
         if (self.scope is not None) + self.public + bool(self.callers) != 1:

@@ -24,8 +24,8 @@ TARGET_SECONDS: Final = 0.1
 INTERVAL_SECONDS: Final = 0.1
 STALLED_SECONDS: Final = 1.0
 """After how long without an answer no more calls are let in."""
-FEWEST: Final = 16
-"""So many calls at once are always let in: as many keep every core busy."""
+FEWEST: Final = 64
+"""So many calls at once are always let in: a burst of one user waits a moment, which is better than to be refused."""
 MOST: Final = 1000
 """A limit beyond is none."""
 DOWN: Final = 0.8
