@@ -144,6 +144,7 @@ TOKEN_SERVICE: Final = RpcService(
             "Trade a key or a sign-in for an access token",
             raises=(*_SIGN_IN, ErrorCode.FAILED_PRECONDITION, ErrorCode.BUDGET_EXCEEDED),
             public=True,
+            waits=True,
         ),
         RpcMethod(
             "RefreshToken",
@@ -152,6 +153,7 @@ TOKEN_SERVICE: Final = RpcService(
             "Trade a refresh token for the next pair",
             raises=_SIGN_IN,
             public=True,
+            waits=True,
         ),
         RpcMethod(
             "RevokeToken",
@@ -168,6 +170,7 @@ TOKEN_SERVICE: Final = RpcService(
             "Trade a Firebase ID token for a session cookie",
             raises=(*_SIGN_IN, ErrorCode.FAILED_PRECONDITION),
             public=True,
+            waits=True,
         ),
         RpcMethod(
             "CreateCustomToken",
@@ -181,6 +184,7 @@ TOKEN_SERVICE: Final = RpcService(
                 ErrorCode.UNAVAILABLE,
             ),
             scope=ACCOUNT_WRITE,
+            waits=True,
         ),
         RpcMethod(
             "IssueLocalToken",

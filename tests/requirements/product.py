@@ -92,6 +92,10 @@ PROMISES: Final[dict[str, tuple[str, str]]] = {
     "engine:no-false-takeover": (ARCHITECTURE, "A late heartbeat is not a death."),
     "engine:deadline": (ARCHITECTURE, "A deadline that has passed ends the work."),
     "engine:durable-steps": (ARCHITECTURE, "Durable steps answer one call, each done once."),
+    "events:outlive-restart": (
+        ISSUE,
+        "An append outlives a restart of Postgres, and is written once.",
+    ),
     "events:gap-free": (
         f"{RELIABILITY} I3",
         "seq counts from 1 without a gap or a repeat, also across resumes.",

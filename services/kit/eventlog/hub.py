@@ -80,6 +80,11 @@ class Hub:
                 self._subscribe(stream_id, tail)
             self._drop_unused(stream_id, tail)
 
+    def last_seq(self, stream_id: str) -> int | None:
+        """The last seq of a stream that an attempt of this process writes."""
+        tail = self._tails.get(stream_id)
+        return tail.last_seq if tail is not None and tail.local else None
+
     def add(self, stream_id: str, events: Sequence[StoredEvent]) -> None:
         """Hand committed events to the followers here."""
         tail = self._tails.get(stream_id)

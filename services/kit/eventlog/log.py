@@ -33,7 +33,7 @@ class EventLog:
         self._signals = signals
         self._host = host
         self._hub = Hub(signals)
-        self._writer = Writer(database, self._committed)
+        self._writer = Writer(database, self._hub.last_seq, self._committed)
 
     # --- opening ---
 

@@ -57,8 +57,9 @@ BEGIN_ATTEMPT: Final = """
 # A statement of its own: that which begins the attempt does not see what was committed while it waited for the row.
 CHECKPOINTS: Final = "SELECT step, value::text, seq FROM events.checkpoints WHERE stream_id = $1"
 
-# of each append: $1 ids, $2 attempts, $3 numbers of events, $4 whether it closes, $5 steps, $6 values, $7 owed;
-# of each event: $8 its append's place from 1, $9 its own place in it from 1, $10 types, $11 data, $12 times
+# of each append: $1 ids, $2 attempts, $3 numbers of events, $4 whether it closes, $5 steps, $6 values, $7 owed, $8 the
+# last seq that its writer knows, if it does, so that it may be repeated;
+# of each event: $9 its append's place from 1, $10 its own place in it from 1, $11 types, $12 data, $13 times
 APPEND: Final = """
     WITH head AS (
         UPDATE events.streams s
@@ -67,15 +68,16 @@ APPEND: Final = """
             host = CASE WHEN o.closes THEN NULL ELSE s.host END,
             owed = o.owed::json,
             due_at = CASE WHEN o.closes THEN now() + interval '10 s' ELSE s.due_at END
-        FROM unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[])
-            WITH ORDINALITY AS o(id, attempt, events, closes, step, value, owed, ord)
+        FROM unnest($1::text[], $2::int[], $3::int[], $4::boolean[], $5::text[], $6::text[], $7::text[],
+            $8::bigint[]) WITH ORDINALITY AS o(id, attempt, events, closes, step, value, owed, after, ord)
         WHERE s.id = o.id AND s.attempt = o.attempt AND s.closed_at IS NULL
+            AND (o.after IS NULL OR s.last_seq = o.after)
         RETURNING s.id, s.attempt, s.last_seq, s.cancel_requested_at IS NOT NULL AS cancel,
             o.ord, o.events, o.step, o.value
     ), rows AS (
         INSERT INTO events.events (stream_id, seq, type, attempt, data, created_at)
         SELECT head.id, head.last_seq - head.events + e.place, e.type, head.attempt, e.data::json, e.at
-        FROM unnest($8::int[], $9::int[], $10::text[], $11::text[], $12::timestamptz[])
+        FROM unnest($9::int[], $10::int[], $11::text[], $12::text[], $13::timestamptz[])
             AS e(ord, place, type, data, at)
         JOIN head ON head.ord = e.ord
     ), point AS (
@@ -83,6 +85,13 @@ APPEND: Final = """
         SELECT id, step, last_seq, attempt, value::json FROM head WHERE step IS NOT NULL
     )
     SELECT ord, last_seq, cancel FROM head
+"""
+
+# of each append whose outcome is not known: $1 ids, $2 attempts, $3 the last seq if it was written
+WRITTEN: Final = """
+    SELECT o.ord, s.last_seq, s.cancel_requested_at IS NOT NULL
+    FROM unnest($1::text[], $2::int[], $3::bigint[]) WITH ORDINALITY AS o(id, attempt, last_seq, ord)
+    JOIN events.streams s ON s.id = o.id AND s.attempt = o.attempt AND s.last_seq = o.last_seq
 """
 
 # $2 type, $3 data, $4 time, $5 owed

@@ -1,7 +1,12 @@
-"""Group commit: appends of many streams that wait at the same time become one transaction."""
+"""Group commit: appends of many streams that wait at the same time become one transaction.
+
+An append outlives a restart of the server: it is repeated until it is known to be written, once. What its stream
+costs to begin anew, a model's answer say, is worth the wait.
+"""
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +23,9 @@ MAX_FLIGHTS: Final = 2
 """Transactions at once: one more than one, so that the next is prepared while the last is synced to disk."""
 MAX_APPENDS: Final = 128
 MAX_BYTES: Final = 1024 * 1024
+PATIENCE_SECONDS: Final = 20.0
+"""How long an append is repeated while the server is away."""
+AGAIN_SECONDS: Final = 0.2
 OUTCOME_UNKNOWN: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
@@ -57,8 +65,14 @@ class Append:
 class Writer:
     """Appends at once while few are under way; what arrives meanwhile goes together, in its order per stream."""
 
-    def __init__(self, database: Database, committed: Callable[[Append, int], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        last_seq: Callable[[str], int | None],
+        committed: Callable[[Append, int], None],
+    ) -> None:
         self._database = database
+        self._last_seq = last_seq
         self._committed = committed
         self._waiting: list[Append] = []
         self._flying: set[str] = set()
@@ -76,7 +90,7 @@ class Writer:
 
         Raises:
             StaleAttempt: nothing was written.
-            RpcError: UNAVAILABLE; the outcome is unknown.
+            RpcError: UNAVAILABLE for PATIENCE_SECONDS; the outcome is unknown.
         """
         step, value = checkpoint or (None, None)
         append = Append(
@@ -131,8 +145,13 @@ class Writer:
             self._flying.difference_update(append.stream_id for append in group)
 
     async def _write(self, group: list[Append]) -> None:
+        # Known until the flight lands: no other append of these streams is under way.
+        after = [self._last_seq(append.stream_id) for append in group]
         try:
-            rows = await self._database.fetch(sql.APPEND, *_columns(group))
+            rows, repeated = await self._until_written(group, after)
+            written = {row[0]: (row[1], row[2]) for row in rows}
+            if repeated and len(written) < len(group):
+                written |= await self._written_before(group, after)
         except BaseException as error:
             if len(group) > 1 and _refused_whole(error):
                 for append in group:
@@ -142,7 +161,35 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
         else:
-            self._settle(group, {row[0]: (row[1], row[2]) for row in rows})
+            self._settle(group, written)
+
+    async def _until_written(
+        self, group: list[Append], after: list[int | None]
+    ) -> tuple[list[Any], bool]:
+        """The rows of the statement, and whether it was repeated.
+
+        Each time it demands that nothing was written since, so that a try of which nothing was heard counts once.
+        """
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        repeated = False
+        while True:
+            try:
+                return await self._database.fetch(sql.APPEND, *_columns(group, after)), repeated
+            except RpcError as error:
+                whole = len(group) > 1 and _refused_whole(error)
+                if whole or None in after or time.monotonic() > give_up:
+                    raise
+            repeated = True
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _written_before(
+        self, group: list[Append], after: list[int | None]
+    ) -> dict[int, tuple[int, bool]]:
+        """Which appends an earlier try has written after all."""
+        last = [(seq or 0) + len(append.events) for append, seq in zip(group, after, strict=True)]
+        ids, attempts = [each.stream_id for each in group], [each.attempt for each in group]
+        rows = await self._database.fetch(sql.WRITTEN, ids, attempts, last)
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def _settle(self, group: list[Append], written: dict[int, tuple[int, bool]]) -> None:
         for place, append in enumerate(group, 1):
@@ -155,7 +202,7 @@ class Writer:
                 append.done.set_result(found)
 
 
-def _columns(group: list[Append]) -> list[Any]:
+def _columns(group: list[Append], after: list[int | None]) -> list[Any]:
     events = [
         (place, number, kind, data, append.at)
         for place, append in enumerate(group, 1)
@@ -169,6 +216,7 @@ def _columns(group: list[Append]) -> list[Any]:
         [append.step for append in group],
         [append.value for append in group],
         [append.owed for append in group],
+        after,
         *([event[column] for event in events] for column in range(5)),
     ]
 

@@ -1,6 +1,7 @@
 """The event log on a real Postgres and a real Valkey."""
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,7 +11,14 @@ import pytest
 
 from services.cli.stack import Stack
 from services.kit.db import Database
-from services.kit.eventlog import EventLog, NewEvent, NewStream, StaleAttempt, migrate_event_log
+from services.kit.eventlog import (
+    EventLog,
+    NewEvent,
+    NewStream,
+    StaleAttempt,
+    StoredEvent,
+    migrate_event_log,
+)
 from services.kit.signals import Signals
 from tests.requirements import requirement
 from tests.support.wait import wait_until
@@ -69,6 +77,48 @@ async def test_appends_at_once_leave_no_gap_and_no_repeat(log: EventLog) -> None
     stream_id = await begun(log)
     await asyncio.gather(*(log.append(stream_id, 1, [PIECE] * 3) for _ in range(20)))
     assert [event.seq for event in await log.read(stream_id)] == list(range(1, 61))
+
+
+@requirement("events:gap-free", "events:outlive-restart")
+async def test_appends_outlive_kills_of_the_server_and_are_written_once(
+    log: EventLog, servers: Stack
+) -> None:
+    streams = [await begun(log) for _ in range(8)]
+    stop, written = asyncio.Event(), dict.fromkeys(streams, 0)
+
+    async def write(stream_id: str) -> None:
+        while not stop.is_set():
+            number = written[stream_id] + 1
+            kept = (f"step {number}", {}) if number % 3 == 0 else None
+            last, _ = await log.append(
+                stream_id, 1, [NewEvent("custom", {"n": number})], checkpoint=kept
+            )
+            assert last == number
+            written[stream_id] = number
+
+    writers = [asyncio.create_task(write(each)) for each in streams]
+    for _ in range(3):
+        before = dict(written)
+        await wait_until(lambda b=before: all(written[s] > b[s] + 20 for s in streams), 30, "news")
+        pid = await asyncio.to_thread(servers.kill, "postgres", signal.SIGKILL)
+        await asyncio.to_thread(servers.wait_gone, "postgres", pid)
+    before = dict(written)
+    await wait_until(lambda: all(written[s] > before[s] for s in streams), 30, "appends again")
+    stop.set()
+    await asyncio.gather(*writers)
+    for stream_id in streams:
+        found = [event for page in await pages(log, stream_id) for event in page]
+        assert [(event.seq, event.data) for event in found] == [
+            (number, f'{{"n":{number}}}') for number in range(1, written[stream_id] + 1)
+        ]
+
+
+async def pages(log: EventLog, stream_id: str) -> list[list[StoredEvent]]:
+    """All events, as many reads as it takes."""
+    found: list[list[StoredEvent]] = []
+    while page := await log.read(stream_id, found[-1][-1].seq if found else 0):
+        found.append(page)
+    return found
 
 
 @requirement("events:gap-free")
