@@ -366,7 +366,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             raises=_TURN,
             stream=True,
             idempotent=True,
-            timeout_seconds=160,
+            timeout_seconds=660,
         ),
         _reads("GetTurn", GetTurnRequest, Turn, "Read a turn", _NAMED),
         _writes(
@@ -394,7 +394,7 @@ CONVERSATION_SERVICE: Final = RpcService(
             "Follow a turn's events from any point",
             raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
             stream=True,
-            timeout_seconds=160,
+            timeout_seconds=660,
         ),
     ),
 )

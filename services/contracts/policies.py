@@ -25,6 +25,7 @@ SHARED: Final = COMPONENTS / "common" / "config.yaml"
 HEADER: Final = "# Written by `poe emit` from the contracts.\n"
 EDGE: Final = "edge"
 ORCHESTRATOR: Final = "workflows"
+HEALTH_PATH: Final = "/healthz"
 HISTORY_KEPT: Final = "24h"
 """How long after its end the history of a workflow can be looked at."""
 TRUST_DOMAIN: Final = "public"
@@ -119,6 +120,8 @@ def _calls(app: str, caller: str) -> dict[str, tuple[str, ...]]:
     }
     if (app, caller) == ("auth", EDGE):
         calls[JWKS_PATH] = ("GET",)
+    if caller == EDGE and any(m.stream for s in SERVICES if s.app_id == app for m in s.methods):
+        calls[HEALTH_PATH] = ("GET",)  # what the edge says to keep streams connected
     return calls
 
 

@@ -44,6 +44,7 @@ type edge struct {
 
 	addressCalls, publicCalls, userCalls, keyCalls *limiter
 
+	sidecar *http.Client
 	handler http.Handler
 	server  *http.Server
 
@@ -71,11 +72,11 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	e.draining, e.drain = context.WithCancel(context.Background())
 	e.keys = newKeySet(s, &http.Client{Timeout: 5 * time.Second})
 	e.tokens = newVerifiedTokens(e.keys)
-	sidecar := newSidecarClient(cfg)
-	auth := newIssuer(s, sidecar)
+	e.sidecar = newSidecarClient(cfg)
+	auth := newIssuer(s, e.sidecar)
 	e.revocations = newRevocations(s, auth, log, e.streams.endRevoked)
 	e.apiKeys = newAPIKeys(s, auth, e.revocations)
-	engine := e.routes(cfg, sidecar)
+	engine := e.routes(cfg)
 	if len(e.configFaults) > 0 {
 		return nil, fmt.Errorf("EDGE_CONFIG: %w", errors.Join(e.configFaults...))
 	}
@@ -91,7 +92,7 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 }
 
 // routes lets Lura register the endpoints of the configuration; the few pages beside them are ours.
-func (e *edge) routes(cfg config.ServiceConfig, sidecar *http.Client) *gin.Engine {
+func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 	logger := luraLog{Logger: logging.NoOp, log: e.log}
 	engine := luragin.NewEngine(cfg, luragin.EngineOptions{Logger: logger})
 	engine.Use(e.observed, e.recovered, e.perAddress, e.sized)
@@ -102,7 +103,7 @@ func (e *edge) routes(cfg config.ServiceConfig, sidecar *http.Client) *gin.Engin
 	engine.GET("/docs", page("text/html; charset=utf-8", docsPage,
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
-	calls := proxy.NewDefaultFactory(e.sidecarBackend(sidecar), logging.NoOp)
+	calls := proxy.NewDefaultFactory(e.sidecarBackend(e.sidecar), logging.NoOp)
 	streams := proxy.NewDefaultFactory(e.sidecarBackend(newStreamClient(cfg)), logging.NoOp)
 	luragin.NewFactory(luragin.Config{
 		Engine:         engine,
@@ -120,6 +121,7 @@ func (e *edge) serve(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- e.server.Serve(listener) }()
 	go e.revocations.follow(e.draining, e.streams.any)
+	go e.keepConnected(e.draining, e.sidecar)
 	select {
 	case err := <-failed:
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -57,8 +58,14 @@ func flushRender(c *gin.Context, response *proxy.Response) {
 	if stream {
 		c.Writer.Flush()
 	}
-	if err := relay(c.Writer, response.Io, stream); err != nil && !stream {
-		callOf(c.Request.Context()).truncated = true
+	call := callOf(c.Request.Context())
+	cut, whole := relay(c.Writer, response.Io, stream)
+	switch {
+	case cut != nil && !stream:
+		call.truncated = true
+	case cut != nil && whole && call.asksToReconnect():
+		io.WriteString(c.Writer, reconnect)
+		c.Writer.Flush()
 	}
 }
 
@@ -95,11 +102,13 @@ func hasPrivatePrefix(name string) bool {
 	return false
 }
 
-// relay copies until the end; an error tells that the client has not got the whole.
-func relay(w gin.ResponseWriter, body io.Reader, flush bool) error {
+// relay copies until the end; `cut` tells that the client has not got all of it, and `whole` that what it has got ends
+// with an event.
+func relay(w gin.ResponseWriter, body io.Reader, flush bool) (cut error, whole bool) {
 	if body == nil {
-		return nil
+		return nil, true
 	}
+	whole = true
 	control := http.NewResponseController(w)
 	defer control.SetWriteDeadline(time.Time{})
 	buffers := &answerBuffers
@@ -113,17 +122,18 @@ func relay(w gin.ResponseWriter, body io.Reader, flush bool) error {
 		if n > 0 {
 			control.SetWriteDeadline(time.Now().Add(clientStall))
 			if _, failed := w.Write((*buffer)[:n]); failed != nil {
-				return failed
+				return failed, false
 			}
 			if flush {
 				w.Flush()
 			}
+			whole = bytes.HasSuffix((*buffer)[:n], []byte("\n\n"))
 		}
 		if errors.Is(err, io.EOF) {
-			return nil
+			return nil, whole
 		}
 		if err != nil {
-			return errors.Join(err, context.Canceled)
+			return errors.Join(err, context.Canceled), whole
 		}
 	}
 }

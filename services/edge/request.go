@@ -28,7 +28,8 @@ type call struct {
 	address   string
 	status    int
 	truncated bool
-	shed      *overload // of what app the load was too high for it
+	stream    context.Context // of the answer, where it is one
+	shed      *overload       // of what app the load was too high for it
 	bodyFault atomic.Pointer[error]
 }
 

@@ -197,7 +197,7 @@ func TestAStreamThatEndsIsForgotten(t *testing.T) {
 	e := &edge{}
 	e.draining, e.drain = context.WithCancel(t.Context())
 	ctx, end := context.WithCancel(context.WithValue(t.Context(), callKey{}, &call{}))
-	e.opened(ctx)
+	e.opened(ctx, "llm")
 	if !e.streams.any() {
 		t.Fatal("not kept")
 	}

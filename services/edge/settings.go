@@ -28,6 +28,7 @@ type settings struct {
 	JWKSMaxAge                        time.Duration
 	KeyTTL                            time.Duration
 	RevocationInterval                time.Duration
+	KeepConnected                     time.Duration
 	RateAddress, RateUser, RatePublic int
 	TrustedProxies                    []netip.Prefix
 	DrainDelay                        time.Duration
@@ -154,6 +155,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 		JWKSMaxAge:         e.seconds("EDGE_JWKS_MAX_AGE_SECONDS", "300"),
 		KeyTTL:             e.secondsWithin("EDGE_KEY_TTL_SECONDS", "2", 0, 2),
 		RevocationInterval: e.secondsWithin("EDGE_REVOCATION_SECONDS", "2", 0.05, 2),
+		KeepConnected:      e.secondsWithin("EDGE_KEEP_CONNECTED_SECONDS", "60", 0.05, 120),
 		RateAddress:        e.rate("EDGE_RATE_ADDRESS", "600"),
 		RateUser:           e.rate("EDGE_RATE_USER", "1200"),
 		RatePublic:         e.rate("EDGE_RATE_PUBLIC", "60"),

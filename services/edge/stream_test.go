@@ -153,10 +153,10 @@ func TestAStreamOutlivesEveryShorterLimit(t *testing.T) {
 
 func TestAStreamEndsCleanlyAtItsOwnLimit(t *testing.T) {
 	handle, left := eventStream(nil)
-	config := configWith(t, `"timeout": "160s"`, `"timeout": "200ms"`)
+	config := configWith(t, `"timeout": "660s"`, `"timeout": "200ms"`)
 	edge := startEdge(t, newFakeSidecar(t, handle).URL, map[string]string{"EDGE_CONFIG": config})
 	response := open(t, t.Context(), edge, http.MethodGet)
-	if rest, err := io.ReadAll(response.Body); err != nil || len(rest) != 0 {
+	if rest, err := io.ReadAll(response.Body); err != nil || string(rest) != reconnect {
 		t.Errorf("got %q %v", rest, err)
 	}
 	receive(t, left, "the upstream to be closed")
@@ -203,7 +203,7 @@ func TestAStopEndsStreamsFinishesCallsAndRefusesNewOnes(t *testing.T) {
 	receive(t, working, "the call at the sidecar")
 
 	edge.stop()
-	if rest, err := io.ReadAll(response.Body); err != nil || len(rest) != 0 {
+	if rest, err := io.ReadAll(response.Body); err != nil || string(rest) != reconnect {
 		t.Errorf("the stream: %q %v", rest, err)
 	}
 	receive(t, left, "the upstream of the stream to be closed")
@@ -235,4 +235,58 @@ func TestHealthFlipsBeforeTheDoorCloses(t *testing.T) {
 			t.Fatal("health never flipped")
 		}
 	}
+}
+
+func TestAStreamEndsWithItsToken(t *testing.T) {
+	next := make(chan string, 1)
+	handle, left := eventStream(next)
+	edge := startEdge(t, newFakeSidecar(t, handle).URL, nil)
+	// Taken for half a minute after its expiry, which was almost that long ago.
+	expired := claimsWith(map[string]any{"exp": time.Now().Add(2*time.Second - tokenLeeway).Unix()})
+	r := request(t, http.MethodGet, edge.url+streamPath+"?conversationId=c", sign(t, 0, kid("k1"), expired), nil)
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	next <- "id: 1\n\n"
+	if got, err := io.ReadAll(response.Body); err != nil || string(got) != "id: 1\n\n"+reconnect {
+		t.Errorf("got %q %v", got, err)
+	}
+	receive(t, left, "the upstream to be closed")
+}
+
+func TestAStreamThatIsCutWithinAnEventIsNotContinued(t *testing.T) {
+	next := make(chan string, 1)
+	handle, _ := eventStream(next)
+	config := configWith(t, `"timeout": "660s"`, `"timeout": "500ms"`)
+	edge := startEdge(t, newFakeSidecar(t, handle).URL, map[string]string{"EDGE_CONFIG": config})
+	response := open(t, t.Context(), edge, http.MethodGet)
+	next <- "id: 1\nevent: text"
+	if got, err := io.ReadAll(response.Body); err != nil || string(got) != "id: 1\nevent: text" {
+		t.Errorf("got %q %v", got, err)
+	}
+}
+
+func TestAppsWithOpenStreamsAreSpokenTo(t *testing.T) {
+	next := make(chan string)
+	streaming, _ := eventStream(next)
+	greeted := make(chan string, 100)
+	edge := startEdge(t, newFakeSidecar(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, healthPath) {
+			greeted <- r.Header.Get("dapr-api-token") + " " + r.URL.Path
+			return
+		}
+		streaming(w, r)
+	}).URL, map[string]string{"EDGE_KEEP_CONNECTED_SECONDS": "0.05"})
+	if len(greeted) != 0 {
+		t.Error("an app without streams was spoken to")
+	}
+	open(t, t.Context(), edge, http.MethodGet)
+	for range 2 {
+		if got := receive(t, greeted, "a word to the app"); got != sidecarToken+" /v1.0/invoke/llm/method/healthz" {
+			t.Errorf("got %q", got)
+		}
+	}
+	close(next)
 }

@@ -84,7 +84,8 @@ func (e *edge) translated(calls, streams proxy.Factory) proxy.Factory {
 		if err != nil {
 			return nil, err
 		}
-		load := e.loadOf(appOf(endpoint))
+		app := appOf(endpoint)
+		load := e.loadOf(app)
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
 			leave, admitted := e.admit(load, callOf(ctx), options)
 			if !admitted {
@@ -92,7 +93,7 @@ func (e *edge) translated(calls, streams proxy.Factory) proxy.Factory {
 			}
 			r.Headers["Accept"] = accept
 			if options.Stream {
-				ctx = e.opened(ctx)
+				ctx = e.opened(ctx, app)
 			}
 			response, err := inner(ctx, r)
 			leave(response)
@@ -122,7 +123,7 @@ func (e *edge) upstreamFailure(ctx context.Context, err error) failure {
 	switch {
 	case errors.Is(context.Cause(ctx), errDraining):
 		return e.catalogue.fail(codeUnavailable, "The server is stopping; connect again.")
-	case errors.Is(context.Cause(ctx), errRevoked):
+	case errors.Is(context.Cause(ctx), errRevoked), errors.Is(context.Cause(ctx), errExpired):
 		return e.catalogue.fail(codeUnauthenticated, badCredential)
 	case errors.Is(err, context.DeadlineExceeded):
 		return e.catalogue.fail(codeDeadlineExceeded, "The service did not answer in time.")

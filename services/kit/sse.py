@@ -6,21 +6,36 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing
 from datetime import UTC, datetime
 from random import uniform
-from typing import Final, cast
+from typing import Annotated, Final, cast
+
+from fastapi import Depends, Request
 
 from services.kit.draining import Draining
 from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
+from services.kit.identity import calling_app
 from services.kit.rpc import error_event
 
 HEARTBEAT_SECONDS: Final = 15.0
 """A stream without news for so long gets a comment. Only by writing it shows that a reader has left: a sidecar that
 speaks HTTP/2 to its app does not tell it."""
 ROTATE_SECONDS: Final = 140.0
-"""A sidecar cuts an idle stream at about three minutes; the client is asked to reconnect before."""
+"""Between sidecars that nothing else is said by, a stream is cut at about three minutes (dapr/dapr#10291); the client is
+asked to reconnect before."""
+ROTATE_BEHIND_EDGE_SECONDS: Final = 600.0
+"""The edge says something each minute while it holds streams; longer than this no turn takes."""
 HEARTBEAT: Final = b": keep-alive\n\n"
 OPENED: Final = b": open\n\n"
 RECONNECT: Final = b"event: reconnect\ndata: {}\n\n"
+
+
+async def stream_seconds(request: Request) -> float:
+    """After how long a stream to the calling app has to rotate."""
+    behind_edge = calling_app(request) == "edge"
+    return ROTATE_BEHIND_EDGE_SECONDS if behind_edge else ROTATE_SECONDS
+
+
+StreamSeconds = Annotated[float, Depends(stream_seconds)]
 
 Watch = Callable[[Callable[[RpcError], None]], AbstractContextManager[None]]
 """Within it, the given function is called once the reader may no longer read, with what to tell it."""
@@ -34,14 +49,15 @@ async def follow_as_sse(
     is_terminal: Callable[[str], bool],
     draining: Draining,
     watch: Watch,
+    rotate: float,
     heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[bytes]:
     """Replay from `after`, then follow until the terminal event, with a comment after each `heartbeat` seconds of silence.
 
-    Ends early with the event `reconnect` before the sidecar's limit and when the process drains, and with `error`,
-    whose data is an RpcError, once the reader may no longer read.
+    Ends early with the event `reconnect` after `rotate` seconds and when the process drains, and with `error`, whose
+    data is an RpcError, once the reader may no longer read.
     """
-    end = _EarlyEnd()
+    end = _EarlyEnd(rotate)
     last_sent = time.monotonic()
     yield OPENED
     with watch(end.fail), draining.calls(end.reconnect):
@@ -68,10 +84,10 @@ async def follow_as_sse(
 class _EarlyEnd:
     """Ends a stream before its terminal event: it interrupts the wait for the next batch, and no batch follows."""
 
-    def __init__(self) -> None:
+    def __init__(self, rotate: float) -> None:
         self.frame = b""
         # Not all at once: readers that came together after a restart would come together again and again.
-        self._rotate_at = asyncio.get_running_loop().time() + ROTATE_SECONDS * uniform(0.8, 1)
+        self._rotate_at = asyncio.get_running_loop().time() + rotate * uniform(0.8, 1)
         self._wait: asyncio.Timeout | None = None
 
     def reconnect(self) -> None:

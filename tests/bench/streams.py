@@ -1,6 +1,7 @@
 """W6: slow turns stand open and are read by many, while another user appends."""
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -137,7 +138,6 @@ class _Turn:
 
 async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str) -> list[_Turn]:
     began, turns = time.perf_counter(), list[_Turn]()
-    text = script_text(tokens=WORDS, delay_ms=WORD_SECONDS * 1000)
     owners = cycle(clients)
     while len(turns) < count:
         some = list(islice(owners, min(AT_ONCE, count - len(turns))))
@@ -145,6 +145,9 @@ async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str
         for client, conversation in zip(some, made, strict=True):
             named = conversation["conversationId"]
             headers = client.headers({"idempotency-key": uuid.uuid4().hex})
+            # Not in step: turns that were begun together would say each of their words together.
+            pause = int(WORD_SECONDS * 1000 * random.uniform(0.9, 1.1))
+            text = script_text(tokens=WORDS, delay_ms=pause)
             body = {"conversationId": named, "text": f"{text} {tag}"}
             reader = crowd.add(_path(client, "StreamMessage"), headers, body)
             turns.append(_Turn(client, named, reader))

@@ -27,7 +27,7 @@ from services.kit.eventlog import StoredEvent
 from services.kit.identity import CallerIdentity
 from services.kit.overload import begun
 from services.kit.rpc import CallKey, LastEventId
-from services.kit.sse import HEARTBEAT_SECONDS, follow_as_sse, to_json
+from services.kit.sse import HEARTBEAT_SECONDS, StreamSeconds, follow_as_sse, to_json
 from services.llm.domain import conversation_object
 from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc
@@ -62,6 +62,7 @@ async def stream_message(
     caller: CanEdit,
     key: CallKey,
     last: LastEventId,
+    rotate: StreamSeconds,
     using: With,
 ) -> AsyncIterator[bytes] | None:
     """Begin a turn and follow its events; a repeat with the same key follows the same turn."""
@@ -76,9 +77,7 @@ async def stream_message(
     granted = AccessCheck(caller.user_id, EDITOR, conversation_object(request.conversation_id))
     cancels = request.on_disconnect is OnDisconnect.CANCEL
     heartbeat = LEAVING_SECONDS if cancels else HEARTBEAT_SECONDS
-    events = _follow(
-        using, caller, request.conversation_id, ref.turn_id, last or 0, granted, heartbeat
-    )
+    events = _follow(using, caller, ref, last or 0, rotate, granted, heartbeat)
     return _cancel_on_disconnect(events, using, ref) if cancels else events
 
 
@@ -115,7 +114,11 @@ async def list_events(
 
 @rpc.stream
 async def stream_events(
-    request: StreamEventsRequest, caller: CanView, last: LastEventId, using: With
+    request: StreamEventsRequest,
+    caller: CanView,
+    last: LastEventId,
+    rotate: StreamSeconds,
+    using: With,
 ) -> AsyncIterator[bytes] | None:
     """Replay after `Last-Event-ID`, else after `after`, then follow until the terminal event.
 
@@ -125,25 +128,27 @@ async def stream_events(
     await _require_turn(using, caller, request.conversation_id, request.turn_id)
     if await _is_over(using, request.turn_id, after):
         return None
-    return _follow(using, caller, request.conversation_id, request.turn_id, after)
+    ref = _ref(caller, request.conversation_id, request.turn_id)
+    return _follow(using, caller, ref, after, rotate)
 
 
 def _follow(
     using: Resources,
     caller: CallerIdentity,
-    conversation_id: str,
-    turn_id: str,
+    ref: TurnRef,
     after: int,
+    rotate: float,
     granted: AccessCheck | None = None,
     heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[bytes]:
     return follow_as_sse(
         using.events,
-        turn_id,
+        ref.turn_id,
         after,
         is_terminal=_is_terminal,
         draining=using.draining,
-        watch=partial(using.access.watch, _may_view(caller, conversation_id), granted=granted),
+        watch=partial(using.access.watch, _may_view(caller, ref.conversation_id), granted=granted),
+        rotate=rotate,
         heartbeat=heartbeat,
     )
 

@@ -42,6 +42,8 @@ DEFAULT_RETRY_AFTER: Final = timedelta(seconds=1)
 WORKFLOW_GRACE: Final = timedelta(seconds=10)
 """How much later than the workflow recovery makes the next attempt, should the workflow not."""
 SUPERSEDED_SECONDS: Final = 0.5
+SHORTEST_ATTEMPT: Final = timedelta(seconds=1)
+"""With less time left no other attempt is made: its timer may end a moment before the clock says that it is due."""
 PERMANENT: Final = frozenset({ErrorCode.NOT_FOUND, ErrorCode.ABORTED})
 
 log = structlog.get_logger()
@@ -236,7 +238,8 @@ class TurnRunner:
             opening=_opening(segment, ref, context.turn),
         )
         answer, rest = await call.run()
-        last = last or segment.number >= MAX_ATTEMPTS or self._clock() >= context.deadline
+        too_late = self._clock() >= context.deadline - SHORTEST_ATTEMPT
+        last = last or too_late or segment.number >= MAX_ATTEMPTS
         if not last and answer.error is not None and not answer.error.is_terminal:
             after = _retry_after(answer.error)
             raise RetryLater(await self._wait_by_workflow(ref, after, by_workflow))

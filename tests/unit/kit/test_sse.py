@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from fastapi import Request
 
 from services.kit import sse
 from services.kit.draining import Draining
@@ -32,6 +33,7 @@ class Stream:
         self.lost: Callable[[RpcError], None] | None = None
         self.followed = False
         self.read: list[bytes] = []
+        self.rotate = 60.0
         self._reading: asyncio.Task[None] | None = None
 
     async def follow(
@@ -72,6 +74,7 @@ class Stream:
             is_terminal=lambda kind: kind == "run.completed",
             draining=self.draining,
             watch=self.watch,
+            rotate=self.rotate,
         )
         async for chunk in chunks:
             self.read.append(chunk)
@@ -132,10 +135,8 @@ async def test_a_stream_that_begins_in_a_process_that_drains_ends_at_once(stream
     assert await stream.ended() == sse.RECONNECT
 
 
-async def test_an_old_stream_asks_its_client_to_reconnect_without_news(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sse, "ROTATE_SECONDS", 0.05)
+async def test_an_old_stream_asks_its_client_to_reconnect_without_news(stream: Stream) -> None:
+    stream.rotate = 0.05
     await stream.open()
     assert await stream.ended() == sse.RECONNECT
 
@@ -154,3 +155,11 @@ async def test_a_stream_without_news_has_a_heartbeat(
     assert stream.read[1] == sse.HEARTBEAT
     lost(not_found("stream"))
     await stream.ended()
+
+
+@pytest.mark.parametrize(("app", "seconds"), [(b"edge", 600), (b"shop", 140), (b"", 140)])
+async def test_only_the_edge_keeps_streams_for_longer_than_an_idle_connection_lasts(
+    app: bytes, seconds: float
+) -> None:
+    request = Request({"type": "http", "headers": [(b"dapr-caller-app-id", app)]})
+    assert await sse.stream_seconds(request) == seconds
