@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from services.contracts.accounts import DELETE_ACCOUNT
 from services.contracts.openapi import app_document
 from services.contracts.turns import GENERATION_WORKFLOW
-from services.kit.app import create_service
+from services.kit.dapr.workflows import LocalWorkflows, WorkflowHost
+from services.kit.http.app import create_service
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.workflows import LocalWorkflows, WorkflowHost
 from workflows.deletion.workflow import delete_account
 from workflows.generation.workflow import generation
 from workflows.rpc import provide, rpc

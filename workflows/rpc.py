@@ -10,11 +10,11 @@ from services.contracts.workflows import (
     PurgeWorkflowsRequest,
     StartWorkflowRequest,
 )
-from services.kit.authorization import CallingApp
+from services.kit.access.authorization import CallingApp
 from services.kit.contract import Empty
+from services.kit.dapr.workflows import LocalWorkflows, WorkflowRef
 from services.kit.errors import RpcError
-from services.kit.rpc import RpcRouter
-from services.kit.workflows import LocalWorkflows, WorkflowRef
+from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(WORKFLOW_SERVICE)
 

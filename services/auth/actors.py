@@ -14,11 +14,11 @@ from services.contracts.identities import (
     FirebaseLinkResponse,
     FirebaseVerdict,
 )
-from services.kit.actors import ActorId, ActorRuntimeContext, DomainActor
 from services.kit.clock import Clock
 from services.kit.contract import Empty
-from services.kit.state import DurableState
-from services.kit.state_rows import StateStore
+from services.kit.dapr.actors import ActorId, ActorRuntimeContext, DomainActor
+from services.kit.dapr.state import DurableState
+from services.kit.dapr.state_rows import StateStore
 
 NOTHING: Final = FirebaseIdentity()
 

@@ -52,22 +52,28 @@ from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
 from services.contracts.accounts import RECORD_ERASURE, eraser_of
 from services.contracts.openapi import app_document
-from services.kit.access_cache import CHANGED
-from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
-from services.kit.app import create_service
+from services.kit.access.cache import CHANGED
+from services.kit.access.control import open_guard
+from services.kit.access.limits import SlidingWindows
 from services.kit.background import background, every
 from services.kit.clock import utc_now
-from services.kit.db import Database
+from services.kit.dapr.actors import (
+    ActorId,
+    ActorRuntimeContext,
+    Actors,
+    host_actors,
+    register_actor,
+)
+from services.kit.dapr.client import RpcClient
+from services.kit.dapr.placement_watch import open_sidecar
+from services.kit.dapr.state_store import state_store
+from services.kit.dapr.workflows import WorkflowHost
 from services.kit.errors import RpcError
-from services.kit.guard import open_guard
-from services.kit.hangs import open_sidecar
-from services.kit.limits import SlidingWindows
-from services.kit.outbound import OutboundTimeouts, open_outbound
-from services.kit.rpc_client import RpcClient
+from services.kit.http.app import create_service
+from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from services.kit.settings import Environment, load_settings
-from services.kit.signals import Signals
-from services.kit.state_store import state_store
-from services.kit.workflows import WorkflowHost
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0

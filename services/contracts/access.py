@@ -19,13 +19,13 @@ from services.contracts.authorization import (
     WriteTuplesRequest,
 )
 from services.contracts.keys import API_KEY_SERVICE, ChargeApiKeyRequest
-from services.kit.access_cache import AccessChange, AccessChanges, AccessCheck
-from services.kit.authorization import RecordedDenials
+from services.kit.access.authorization import RecordedDenials
+from services.kit.access.cache import AccessChange, AccessChanges, AccessCheck
+from services.kit.access.identity import CallerIdentity
 from services.kit.contract import Empty
+from services.kit.dapr.client import RpcClient
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.group_commit import GroupCommit
-from services.kit.identity import CallerIdentity
-from services.kit.rpc_client import RpcClient
 
 
 class Access(RecordedDenials):

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from services.contracts.scopes import ACCOUNT_WRITE
 from services.kit.contract import Empty, Int64, Message, RpcMethod, RpcService, Timestamp
+from services.kit.dapr.workflows import ActivityRef, WorkflowRef
 from services.kit.errors import ErrorCode
-from services.kit.workflows import ActivityRef, WorkflowRef
 
 DeletionId = Annotated[str, StringConstraints(pattern=r"^deletion_[0-9a-z]{26,32}$")]
 

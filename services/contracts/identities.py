@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from services.kit.actors import ActorInterface, actormethod
 from services.kit.contract import Empty, Message, Timestamp
+from services.kit.dapr.actors import ActorInterface, actormethod
 
 
 class FirebaseAccount(Message):

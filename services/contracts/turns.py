@@ -20,10 +20,10 @@ from services.contracts.conversations import (
     UpdateConversationRequest,
     Usage,
 )
-from services.kit.actors import ActorInterface, actormethod
 from services.kit.contract import Timestamp
+from services.kit.dapr.actors import ActorInterface, actormethod
+from services.kit.dapr.workflows import ActivityRef, WorkflowRef
 from services.kit.errors import ErrorStatus
-from services.kit.workflows import ActivityRef, WorkflowRef
 
 TURN_STREAM: Final = "turn"
 """The kind of a turn's stream in the event log; the stream's id is the turn's."""

@@ -14,7 +14,7 @@ import (
 	"github.com/luraproject/lura/v2/proxy"
 )
 
-// The same rule by which an app protects itself (services/kit/overload.py), here for all that lies behind the edge: two
+// The same rule by which an app protects itself (services/kit/http/overload.py), here for all that lies behind the edge: two
 // sidecars and the app, whose queues only the edge sees whole, and where a refusal costs least.
 const (
 	// overloadTarget is how long the fastest call of an interval may take; a call alone takes a few milliseconds.

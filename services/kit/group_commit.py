@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from services.kit.state_rows import StoredValue
+from services.kit.dapr.state_rows import StoredValue
 
 MAX_IN_FLIGHT: Final = 4
 """Transactions under way; what comes meanwhile is merged into the next. One would idle while the other commits."""

@@ -12,12 +12,24 @@ from services.contracts.access import Access
 from services.contracts.accounts import eraser_of
 from services.contracts.openapi import app_document
 from services.contracts.turns import RUN_TURN, TURN_STREAM
-from services.kit.access_cache import AccessCache
-from services.kit.actors import ActorId, ActorRuntimeContext, Actors, host_actors, register_actor
-from services.kit.app import create_service
+from services.kit.access.cache import AccessCache
+from services.kit.access.control import open_guard
+from services.kit.access.limits import SlidingWindows
 from services.kit.background import background, every
 from services.kit.clock import utc_now
-from services.kit.db import Database
+from services.kit.dapr.actors import (
+    ActorId,
+    ActorRuntimeContext,
+    Actors,
+    host_actors,
+    register_actor,
+)
+from services.kit.dapr.client import RpcClient
+from services.kit.dapr.placement_watch import open_sidecar
+from services.kit.dapr.sidecar import Sidecar
+from services.kit.dapr.state_rows import StateStore
+from services.kit.dapr.state_store import state_store
+from services.kit.dapr.workflows import WorkflowHost
 from services.kit.eventlog import (
     ROWS_PER_BATCH,
     Engine,
@@ -27,18 +39,12 @@ from services.kit.eventlog import (
     Retention,
     migrate_event_log,
 )
-from services.kit.guard import open_guard
-from services.kit.hangs import open_sidecar
-from services.kit.idempotency import IdempotencyRecords
-from services.kit.limits import SlidingWindows
-from services.kit.rpc import RECORDS_STATE
-from services.kit.rpc_client import RpcClient
+from services.kit.http.app import create_service
+from services.kit.http.idempotency import IdempotencyRecords
+from services.kit.http.rpc import RECORDS_STATE
 from services.kit.settings import load_settings
-from services.kit.sidecar import Sidecar
-from services.kit.signals import Signals
-from services.kit.state_rows import StateStore
-from services.kit.state_store import state_store
-from services.kit.workflows import WorkflowHost
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from services.llm.activities import UserErasure
 from services.llm.actors import ConversationActor, ConversationManagerActor, read_conversations
 from services.llm.adapters.dapr import LoggedTurnStreams, WorkflowTurns

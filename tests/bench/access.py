@@ -73,7 +73,7 @@ def _app(platform: Platform) -> Iterator[None]:
         "YOCASO_VALKEY_URL": stack.environment.valkey_url,
         "YOCASO_RATE_USER": "1000000",
     }
-    command = [sys.executable, "-m", "services.kit.serve", "tests.bench.access_app"]
+    command = [sys.executable, "-m", "services.kit.http.serve", "tests.bench.access_app"]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL)
     try:
         yield

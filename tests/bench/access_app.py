@@ -7,16 +7,16 @@ from fastapi import Depends, FastAPI
 
 from services.contracts.access import Access
 from services.contracts.scopes import CONVERSATIONS_READ
-from services.kit.app import create_service
-from services.kit.authorization import Caller, Permitted
+from services.kit.access.authorization import Caller, Permitted
+from services.kit.access.control import open_guard
+from services.kit.access.identity import CallerIdentity
+from services.kit.access.limits import SlidingWindows
 from services.kit.contract import Empty, Message, RpcMethod, RpcService
-from services.kit.guard import open_guard
-from services.kit.identity import CallerIdentity
-from services.kit.limits import SlidingWindows
-from services.kit.rpc import RpcRouter
-from services.kit.rpc_client import RpcClient
+from services.kit.dapr.client import RpcClient
+from services.kit.http.app import create_service
+from services.kit.http.rpc import RpcRouter
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.signals import Signals
+from services.kit.storage.wake_ups import Signals
 
 
 class Named(Message):

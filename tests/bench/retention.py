@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Final
 
 from services.contracts.turns import TURN_STREAM
-from services.kit.db import Database
 from services.kit.eventlog import Purge, Retention
+from services.kit.storage.db import Database
 from tests.bench.figures import emit
 from tests.bench.turns import first_token
 from tests.support.platform import Platform

@@ -11,8 +11,13 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from services.contracts.events import EventType
-from services.kit.app import create_service
-from services.kit.db import Database
+from services.kit.dapr.workflows import (
+    ActivityRef,
+    LocalWorkflows,
+    WorkflowContext,
+    WorkflowHost,
+    WorkflowRef,
+)
 from services.kit.eventlog import (
     DurableWork,
     Endings,
@@ -23,15 +28,10 @@ from services.kit.eventlog import (
     Segment,
     migrate_event_log,
 )
+from services.kit.http.app import create_service
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.signals import Signals
-from services.kit.workflows import (
-    ActivityRef,
-    LocalWorkflows,
-    WorkflowContext,
-    WorkflowHost,
-    WorkflowRef,
-)
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 
 STEPS = 3
 

@@ -9,9 +9,9 @@ from starlette.routing import Route
 
 from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
 from services.contracts.services import SERVICES
-from services.kit.authorization import Anybody, Authorization, FromApp, SignedIn
+from services.kit.access.authorization import Anybody, Authorization, FromApp, SignedIn
 from services.kit.contract import RpcMethod
-from services.kit.rpc import Endpoint, RpcRoutes
+from services.kit.http.rpc import Endpoint, RpcRoutes
 from tests.requirements import requirement
 
 PUBLIC = {"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/.well-known/jwks.json"}

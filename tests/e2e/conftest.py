@@ -10,9 +10,9 @@ import pytest
 
 from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
-from services.kit.db import Database
 from services.kit.eventlog import EventLog, HostLease
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from tests.support.platform import Client, Platform
 
 KEY_SECRET = "what seals the signing keys of these tests"

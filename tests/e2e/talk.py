@@ -19,7 +19,7 @@ from services.auth.tables import sessions
 from services.contracts.keys import API_KEY_SERVICE
 from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
 from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
-from services.kit.db import Database
+from services.kit.storage.db import Database
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, SseEvent, StreamClient

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import cast
 
-from services.kit.access_cache import (
+from services.kit.access.cache import (
     EVERYTHING,
     AccessCache,
     AccessChange,
@@ -13,7 +13,7 @@ from services.kit.access_cache import (
     AccessCheck,
 )
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.signals import Signals
+from services.kit.storage.wake_ups import Signals
 from tests.support.wait import wait_until
 
 VIEW = AccessCheck("ada", "viewer", "conversation:c1")

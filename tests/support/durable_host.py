@@ -8,7 +8,6 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.kit.db import Database
 from services.kit.eventlog import (
     Engine,
     EventLog,
@@ -18,7 +17,8 @@ from services.kit.eventlog import (
     Segment,
     StreamHead,
 )
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 
 KIND = "test-work"
 

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 
 from pydantic import BaseModel
 
-from services.kit.db import Database
-from services.kit.sidecar import Sidecar
-from services.kit.state import DurableState, StateConflict
-from services.kit.state_component import ComponentStateStore
-from services.kit.state_postgres import PostgresStateStore
-from services.kit.state_rows import StateStore
+from services.kit.dapr.sidecar import Sidecar
+from services.kit.dapr.state import DurableState, StateConflict
+from services.kit.dapr.state_component import ComponentStateStore
+from services.kit.dapr.state_postgres import PostgresStateStore
+from services.kit.dapr.state_rows import StateStore
+from services.kit.storage.db import Database
 
 
 class Log(BaseModel):

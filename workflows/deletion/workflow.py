@@ -12,7 +12,7 @@ from services.contracts.accounts import (
     EraseUserInput,
     RecordErasureInput,
 )
-from services.kit.workflows import ActivityFailed, ActivityRef, I, O, WorkflowContext
+from services.kit.dapr.workflows import ActivityFailed, ActivityRef, I, O, WorkflowContext
 from workflows.deletion.policy import after_failure, before_next_look
 
 

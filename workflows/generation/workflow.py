@@ -5,7 +5,7 @@ from typing import Any
 
 from services.contracts.conversations import TurnStatus
 from services.contracts.turns import RUN_TURN, GenerationInput, RunTurnInput, TurnOutcome
-from services.kit.workflows import ActivityFailed, WorkflowContext
+from services.kit.dapr.workflows import ActivityFailed, WorkflowContext
 from workflows.generation.policy import (
     HOST_TRIES,
     MODEL_TRIES,

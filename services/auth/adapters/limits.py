@@ -3,7 +3,7 @@
 from limits import RateLimitItemPerSecond
 
 from services.contracts.keys import KeyRateLimit
-from services.kit.limits import SlidingWindows
+from services.kit.access.limits import SlidingWindows
 
 
 class WindowCallCounter:

@@ -7,7 +7,7 @@ from services.contracts.workflows import (
     StartWorkflowRequest,
 )
 from services.kit.contract import Empty
-from services.kit.rpc_client import RpcClient
+from services.kit.dapr.client import RpcClient
 
 
 class WorkflowErasures:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 
 from services.contracts.authorization import RelationTuple
-from services.kit.access_cache import AccessChange
+from services.kit.access.cache import AccessChange
 
 
 def taken_away(removed: Iterable[RelationTuple], holders: Collection[str]) -> list[AccessChange]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from services.kit.access_cache import AccessChange, AccessChanges
+from services.kit.access.cache import AccessChange, AccessChanges
 
 
 class AccessFeed(Protocol):

@@ -16,12 +16,12 @@ from services.contracts.accounts import (
     GetAccountDeletionRequest,
 )
 from services.contracts.audit import AuditAction
-from services.kit.authorization import Caller, Public
+from services.kit.access.authorization import Caller, Public
+from services.kit.access.identity import CallerIdentity
 from services.kit.contract import Empty
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.failpoints import failpoint
-from services.kit.identity import CallerIdentity
-from services.kit.rpc import RpcRouter
+from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(ACCOUNT_SERVICE)
 

@@ -15,11 +15,11 @@ from services.contracts.audit import (
     ListAuditEventsResponse,
     RecordAuditEventRequest,
 )
-from services.kit.authorization import Caller, CallingApp
+from services.kit.access.authorization import Caller, CallingApp
+from services.kit.access.identity import CallerIdentity
 from services.kit.contract import Empty
-from services.kit.cursors import decode_cursor, encode_cursor
-from services.kit.identity import CallerIdentity
-from services.kit.rpc import RpcRouter
+from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(AUDIT_SERVICE)
 

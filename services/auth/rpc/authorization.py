@@ -56,12 +56,12 @@ from services.contracts.authorization import (
     UnshareRequest,
     WriteTuplesRequest,
 )
-from services.kit.authorization import Caller, CallingApp, Permitted
+from services.kit.access.authorization import Caller, CallingApp, Permitted
+from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
 from services.kit.contract import Empty
 from services.kit.errors import not_found
-from services.kit.identity import CallerIdentity
-from services.kit.rpc import RpcRouter
+from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(AUTHORIZATION_SERVICE)
 

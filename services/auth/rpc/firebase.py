@@ -23,13 +23,13 @@ from services.contracts.identities import (
     FirebaseVerdict,
 )
 from services.contracts.tokens import CreateSessionCookieRequest, CustomToken, SessionCookie
-from services.kit.actors import Actors
+from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
+from services.kit.dapr.actors import Actors
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.flights import Flights
-from services.kit.identity import CallerIdentity
-from services.kit.overload import begun
+from services.kit.http.overload import begun
+from services.kit.single_flight import Flights
 
 REFUSALS: Final = {
     FirebaseVerdict.REVOKED: "The Firebase sign-in was revoked; sign in again.",

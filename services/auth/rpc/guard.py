@@ -12,10 +12,10 @@ from services.auth.ports.feed import AccessFeed
 from services.auth.ports.relations import Relations
 from services.contracts.audit import AuditAction
 from services.contracts.authorization import RelationTuple
-from services.kit.access_cache import AccessChanges, AccessCheck
-from services.kit.authorization import RecordedDenials
+from services.kit.access.authorization import RecordedDenials
+from services.kit.access.cache import AccessChanges, AccessCheck
+from services.kit.access.identity import CallerIdentity
 from services.kit.errors import RpcError
-from services.kit.identity import CallerIdentity
 
 MAX_NAME: Final = 200
 

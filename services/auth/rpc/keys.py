@@ -39,13 +39,20 @@ from services.contracts.keys import (
     VerifyApiKeyResponse,
     VerifyCode,
 )
-from services.kit.authorization import Caller, CallingApp, Guard, Permitted, guard_of, require
+from services.kit.access.authorization import (
+    Caller,
+    CallingApp,
+    Guard,
+    Permitted,
+    guard_of,
+    require,
+)
+from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
 from services.kit.contract import Empty
-from services.kit.cursors import decode_cursor, encode_cursor
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.identity import CallerIdentity
-from services.kit.rpc import RpcRouter
+from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.rpc import RpcRouter
 
 NOBODY: Final = Slot(start="", digest=bytes(32))
 """Compared with where no key begins so: what is unknown costs as much as what is wrong."""

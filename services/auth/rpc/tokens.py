@@ -25,9 +25,9 @@ from services.contracts.tokens import (
     SubjectTokenType,
     TokenResponse,
 )
-from services.kit.authorization import Caller, CallingApp, Public
+from services.kit.access.authorization import Caller, CallingApp, Public
 from services.kit.contract import Empty
-from services.kit.rpc import RpcRouter
+from services.kit.http.rpc import RpcRouter
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_CACHE: Final = "public, max-age=10"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 from services.cli.edge import CONVERSATION, CallError
-from services.kit.sse_decoder import SseDecoder
+from services.kit.http.sse_decoder import SseDecoder
 
 _ATTEMPTS: Final = 30
 _LONGEST_PAUSE_SECONDS: Final = 2.0

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from services.kit.db import Database
 from services.kit.eventlog.durable import DurableWork, Endings
 from services.kit.eventlog.engine import Engine, WorkKind
 from services.kit.eventlog.host import HostLease
@@ -17,6 +16,7 @@ from services.kit.eventlog.records import (
 )
 from services.kit.eventlog.retention import ROWS_PER_BATCH, Purge, Retention
 from services.kit.eventlog.segment import RetryLater, Segment
+from services.kit.storage.db import Database
 
 __all__ = [
     "ROWS_PER_BATCH",
@@ -42,4 +42,4 @@ __all__ = [
 
 async def migrate_event_log(database: Database) -> None:
     """Bring the schema `events` to its newest revision."""
-    await database.migrate("events", Path(__file__).parent.parent / "migrations")
+    await database.migrate("events", Path(__file__).parent / "migrations")

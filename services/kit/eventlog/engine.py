@@ -13,14 +13,14 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from services.kit.db import Database
 from services.kit.errors import RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.host import FROZEN_SECONDS, LEASE_SECONDS, HostLease
 from services.kit.eventlog.log import EventLog, control_channel
 from services.kit.eventlog.records import NewEvent, NewStream, StaleAttempt, StreamHead
 from services.kit.eventlog.segment import RetryLater, Segment
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 
 TICK_SECONDS: Final = 1.0
 RECONCILE_TICKS: Final = 3

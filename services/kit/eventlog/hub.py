@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from services.kit.eventlog.records import StoredEvent
-from services.kit.signals import Signals, Subscription
+from services.kit.storage.wake_ups import Signals, Subscription
 
 RECENT: Final = 32
 """Events of a stream kept in memory for readers that follow closely."""

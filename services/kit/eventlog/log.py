@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.hub import Hub, channel
 from services.kit.eventlog.records import Attempt, NewEvent, NewStream, StoredEvent, StreamHead
 from services.kit.eventlog.writer import Append, Writer, to_json
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from services.kit.waiting import wait_for
 
 READ_LIMIT: Final = 500

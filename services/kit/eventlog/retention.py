@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 STREAMS_PER_BATCH: Final = 50
 EVENTS_PER_STREAM: Final = 100

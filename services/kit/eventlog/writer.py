@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.kit.db import Database
 from services.kit.errors import RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.records import NewEvent, StaleAttempt, StoredEvent
+from services.kit.storage.db import Database
 
 MAX_FLIGHTS: Final = 2
 """Transactions at once: one more than one, so that the next is prepared while the last is synced to disk."""

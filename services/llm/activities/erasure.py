@@ -11,10 +11,10 @@ from services.contracts.turns import (
     IndexEntry,
     PageOfIdsRequest,
 )
-from services.kit.actors import Actors
+from services.kit.dapr.actors import Actors
 from services.kit.eventlog import EventLog
 from services.kit.failpoints import failpoint
-from services.kit.idempotency import IdempotencyRecords
+from services.kit.http.idempotency import IdempotencyRecords
 from services.llm.ports import TurnWorkflows
 
 PAGE: Final = 100

@@ -34,13 +34,13 @@ from services.contracts.turns import (
     TurnContext,
     TurnRef,
 )
-from services.kit.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
 from services.kit.clock import Clock
-from services.kit.cursors import encode_cursor
+from services.kit.dapr.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
+from services.kit.dapr.state import DurableState, first_head, read_heads
+from services.kit.dapr.state_rows import StateStore, StateWrite
 from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
-from services.kit.state import DurableState, first_head, read_heads
-from services.kit.state_rows import StateStore, StateWrite
+from services.kit.http.cursors import encode_cursor
 from services.llm.actors.messages import Messages
 from services.llm.actors.pages import page_of
 from services.llm.actors.purge import Purge, message_row, turn_row

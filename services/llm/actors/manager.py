@@ -18,7 +18,8 @@ from services.contracts.turns import (
     PageOfIds,
     PageOfIdsRequest,
 )
-from services.kit.actors import (
+from services.kit.clock import Clock
+from services.kit.dapr.actors import (
     ActorId,
     ActorRuntimeContext,
     Actors,
@@ -26,12 +27,11 @@ from services.kit.actors import (
     Remindable,
     takes_no_turn,
 )
-from services.kit.clock import Clock
+from services.kit.dapr.batching import Together
+from services.kit.dapr.state import DurableState
+from services.kit.dapr.state_rows import StateStore, StateStoreError, StateWrite
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.state import DurableState
-from services.kit.state_rows import StateStore, StateStoreError, StateWrite
-from services.kit.together import Together
 from services.llm.actors.conversation import first_state
 from services.llm.domain import (
     ConversationIndex,

@@ -8,8 +8,8 @@ from typing import ClassVar, Final
 from pydantic import BaseModel
 
 from services.contracts.conversations import ChatMessage
+from services.kit.dapr.state import DurableState
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.state import DurableState
 from services.llm.actors.purge import message_row
 from services.llm.domain import CONTEXT_MESSAGES, ConversationState
 

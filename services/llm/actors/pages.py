@@ -1,7 +1,7 @@
 """Pages of messages."""
 
 from services.contracts.conversations import ListMessagesRequest, SortOrder
-from services.kit.cursors import decode_cursor
+from services.kit.http.cursors import decode_cursor
 
 
 def page_of(last_seq: int, request: ListMessagesRequest, scope: str) -> range:

@@ -4,9 +4,9 @@ from typing import Final
 
 from services.contracts.conversations import ChatMessage
 from services.contracts.turns import ConversationManagerActorInterface, IndexEntry
-from services.kit.actors import Actors
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.state import DurableState
 from services.kit.failpoints import failpoint
-from services.kit.state import DurableState
 from services.llm.domain import ConversationState, conversation_object
 from services.llm.ports import Ownership, TurnStreams
 

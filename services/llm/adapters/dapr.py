@@ -11,8 +11,8 @@ from services.contracts.workflows import (
     StartWorkflowRequest,
 )
 from services.kit.contract import Empty
+from services.kit.dapr.client import RpcClient
 from services.kit.eventlog import EventLog
-from services.kit.rpc_client import RpcClient
 
 
 class WorkflowTurns:

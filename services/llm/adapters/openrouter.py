@@ -19,8 +19,8 @@ from pydantic import BaseModel, ValidationError
 from services.contracts.conversations import Role, Usage
 from services.contracts.turns import MAX_TURN_TIME
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.outbound import OutboundTimeouts, open_outbound
-from services.kit.sse_decoder import OversizeEvent, SseDecoder
+from services.kit.http.sse_decoder import OversizeEvent, SseDecoder
+from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from services.llm.adapters.openrouter_errors import (
     ErrorObject,
     from_error_object,

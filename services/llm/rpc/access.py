@@ -7,9 +7,9 @@ from typing_extensions import override
 
 from services.contracts.authorization import EDITOR, OWNER, VIEWER
 from services.contracts.conversations import DeleteConversationRequest
-from services.kit.authorization import Caller, Permitted, SignedIn, guard_of, require
-from services.kit.identity import CallerIdentity
-from services.kit.rpc import message_of
+from services.kit.access.authorization import Caller, Permitted, SignedIn, guard_of, require
+from services.kit.access.identity import CallerIdentity
+from services.kit.http.rpc import message_of
 from services.llm.domain import CONVERSATION, conversation_object
 from services.llm.rpc.resources import resources_of
 

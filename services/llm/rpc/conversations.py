@@ -21,10 +21,10 @@ from services.contracts.turns import (
     PageOfIdsRequest,
 )
 from services.kit.contract import Empty
-from services.kit.cursors import decode_cursor, encode_cursor
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.rpc import CallKey
+from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.rpc import CallKey
 from services.llm.domain import conversation_object
 from services.llm.rpc.access import Caller, CanDelete, CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc

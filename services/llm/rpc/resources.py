@@ -8,11 +8,11 @@ from fastapi import Depends, FastAPI, Request
 
 from services.contracts.conversations import CONVERSATION_SERVICE
 from services.contracts.turns import ConversationActorInterface, ConversationManagerActorInterface
-from services.kit.access_cache import AccessCache
-from services.kit.actors import Actors
-from services.kit.draining import Draining
+from services.kit.access.cache import AccessCache
+from services.kit.dapr.actors import Actors
 from services.kit.eventlog import EventLog
-from services.kit.rpc import RpcRouter
+from services.kit.http.draining import Draining
+from services.kit.http.rpc import RpcRouter
 from services.llm.domain import ConversationState
 from services.llm.ports import LanguageModel, Ownership
 from services.llm.turns import TurnService

@@ -21,13 +21,13 @@ from services.contracts.conversations import (
 )
 from services.contracts.events import Event, EventType
 from services.contracts.turns import TurnRef
-from services.kit.access_cache import AccessCheck
+from services.kit.access.cache import AccessCheck
+from services.kit.access.identity import CallerIdentity
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import StoredEvent
-from services.kit.identity import CallerIdentity
-from services.kit.overload import begun
-from services.kit.rpc import CallKey, LastEventId
-from services.kit.sse import HEARTBEAT_SECONDS, StreamSeconds, follow_as_sse, to_json
+from services.kit.http.overload import begun
+from services.kit.http.rpc import CallKey, LastEventId
+from services.kit.http.sse import HEARTBEAT_SECONDS, StreamSeconds, follow_as_sse, to_json
 from services.llm.domain import conversation_object
 from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.resources import Resources, With, rpc

@@ -15,7 +15,7 @@ from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, Segment
 from services.kit.failpoints import failpoint
-from services.kit.telemetry import span
+from services.kit.telemetry.tracing import span
 from services.kit.waiting import wait_for
 from services.llm.ports import (
     Finished,

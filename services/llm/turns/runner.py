@@ -24,12 +24,12 @@ from services.contracts.turns import (
     TurnOutcome,
     TurnRef,
 )
-from services.kit.actors import Actors
 from services.kit.clock import Clock
+from services.kit.dapr.actors import Actors
 from services.kit.errors import ErrorCode, ErrorStatus, RpcError
 from services.kit.eventlog import Engine, NewEvent, NewStream, RetryLater, Segment, StreamHead
 from services.kit.failpoints import failpoint
-from services.kit.telemetry import current_traceparent, span_from
+from services.kit.telemetry.tracing import current_traceparent, span_from
 from services.llm.domain import ending, owed_charge
 from services.llm.ports import Charges, LanguageModel, Prompt, TurnWorkflows
 from services.llm.turns.model_call import ModelCall

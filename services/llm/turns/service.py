@@ -13,12 +13,12 @@ from services.contracts.turns import (
     TurnContext,
     TurnRef,
 )
-from services.kit.actors import Actors
+from services.kit.access.identity import CallerIdentity
+from services.kit.dapr.actors import Actors
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import EventLog, StreamHead
 from services.kit.failpoints import failpoint
-from services.kit.idempotency import IdempotencyKey
-from services.kit.identity import CallerIdentity
+from services.kit.http.idempotency import IdempotencyKey
 from services.llm.domain import ending
 from services.llm.ports import LanguageModel
 from services.llm.turns.runner import TurnRunner

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
 from services.contracts.scopes import USER_SCOPES
+from services.kit.access.limits import AWAY_SECONDS
 from services.kit.clock import utc_now
-from services.kit.limits import AWAY_SECONDS
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -106,7 +106,7 @@ class AuthApps:
         }
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "services.kit.serve", "services.auth.app"],
+                [sys.executable, "-m", "services.kit.http.serve", "services.auth.app"],
                 cwd=ROOT,
                 env=variables,
                 stdout=output,

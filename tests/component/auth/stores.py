@@ -18,8 +18,8 @@ from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.rpc.keys import Keys
 from services.cli.stack import Stack
-from services.kit.db import Database
-from services.kit.limits import SlidingWindows
+from services.kit.access.limits import SlidingWindows
+from services.kit.storage.db import Database
 
 KEY_SECRET = "a secret of at least thirty-two characters"
 

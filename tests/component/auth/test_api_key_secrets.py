@@ -21,7 +21,7 @@ from services.contracts.keys import (
     VerifyCode,
 )
 from services.contracts.scopes import USER_SCOPES
-from services.kit.identity import CallerIdentity
+from services.kit.access.identity import CallerIdentity
 from tests.component.auth.conftest import AuthApp, Person, by_app, verify
 from tests.component.auth.stores import MovedClock, open_stores
 from tests.requirements import requirement

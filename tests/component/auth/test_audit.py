@@ -11,7 +11,7 @@ from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.cli.stack import Stack
 from services.contracts.audit import AuditAction
 from services.kit.clock import utc_now
-from services.kit.db import Database
+from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApp, Person, administer, by_app
 from tests.requirements import requirement
 from tests.support.wait import wait_until

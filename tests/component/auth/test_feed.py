@@ -16,8 +16,8 @@ from services.auth.adapters.postgres.feed import PUBLISH, PostgresAccessFeed
 from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
-from services.kit.access_cache import EVERYTHING, AccessChange, AccessChanges
-from services.kit.db import Database
+from services.kit.access.cache import EVERYTHING, AccessChange, AccessChanges
+from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApps
 from tests.component.auth.stores import MovedClock, open_stores
 from tests.component.auth.test_sharing import Person, World

@@ -9,11 +9,11 @@ from dapr.conf import settings as dapr_settings
 from services.auth.adapters.firebase import AdminDirectory, open_service_account_admin
 from services.auth.adapters.postgres.sessions import PostgresRevocations
 from services.auth.rpc.firebase import FirebaseLinks
-from services.kit.actors import Actors
 from services.kit.clock import utc_now
-from services.kit.db import Database
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.sidecar import Sidecar
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.sidecar import Sidecar
+from services.kit.storage.db import Database
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT
 from tests.support.firebase.bridge import Bridge, open_bridge

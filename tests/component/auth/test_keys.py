@@ -17,8 +17,8 @@ from services.auth.domain.signing import LONGEST_TOKEN, PUBLISHED_AHEAD, Signing
 from services.auth.rpc.issuer import Issuer
 from services.auth.tables import SCHEMA
 from services.contracts.tokens import IssueLocalTokenRequest
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApps
 from tests.requirements import requirement
 

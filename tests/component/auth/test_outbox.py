@@ -18,8 +18,8 @@ from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA, outbox
 from services.cli.stack import Stack
 from services.contracts.authorization import RelationTuple
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.storage.db import Database
 from tests.component.auth.conftest import START_SECONDS, AuthApps
 from tests.component.auth.test_sharing import World
 from tests.requirements import requirement

@@ -20,9 +20,9 @@ from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
 from services.contracts.authorization import RelationTuple
-from services.kit.access_cache import EVERYTHING
-from services.kit.db import Database
+from services.kit.access.cache import EVERYTHING
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.storage.db import Database
 from tests.requirements import requirement
 
 ODD_IDS = ("idp|0:a@b.example", "service:ci", "A-z_0.9|:@", "a" + ":" * 127)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from services.kit.draining import Draining
+from services.kit.http.draining import Draining
 
 
 def create_app() -> FastAPI:

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
-from services.kit import db
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.storage import db
+from services.kit.storage.db import Database
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

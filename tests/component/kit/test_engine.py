@@ -14,7 +14,6 @@ import pytest
 from pydantic import BaseModel
 
 from services.cli.stack import Stack
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import (
     DurableWork,
@@ -29,7 +28,8 @@ from services.kit.eventlog import (
     StreamHead,
     migrate_event_log,
 )
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from tests.requirements import requirement
 from tests.support.durable_host import KIND
 from tests.support.wait import wait_until

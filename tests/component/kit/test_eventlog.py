@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from services.cli.stack import Stack
-from services.kit.db import Database
 from services.kit.eventlog import (
     EventLog,
     NewEvent,
@@ -19,7 +18,8 @@ from services.kit.eventlog import (
     StoredEvent,
     migrate_event_log,
 )
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

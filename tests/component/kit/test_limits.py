@@ -12,9 +12,9 @@ import pytest
 from limits.aio.storage import memory
 
 from services.cli.stack import Stack
-from services.kit import limits
+from services.kit.access import limits
+from services.kit.access.limits import MAX_TAKEN_AHEAD, RateLimiter, SlidingWindows
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.limits import MAX_TAKEN_AHEAD, RateLimiter, SlidingWindows
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

@@ -8,8 +8,6 @@ from datetime import timedelta
 import pytest
 
 from services.cli.stack import Stack
-from services.kit import idempotency
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import (
     EventLog,
@@ -20,8 +18,10 @@ from services.kit.eventlog import (
     migrate_event_log,
 )
 from services.kit.eventlog.retention import EVENTS_PER_STREAM, STREAMS_PER_BATCH
-from services.kit.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
-from services.kit.signals import Signals
+from services.kit.http import idempotency
+from services.kit.http.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

@@ -30,7 +30,7 @@ def free_port() -> int:
 async def served(protocol: AppProtocol, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
     env = {**os.environ, "APP_PORT": str(port), "APP_API_TOKEN": TOKEN, "APP_PROTOCOL": protocol}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.kit.serve", "tests.component.kit.served_app"),
+        *(sys.executable, "-m", "services.kit.http.serve", "tests.component.kit.served_app"),
         env=env,
         stderr=subprocess.PIPE,
     )

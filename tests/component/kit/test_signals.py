@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from services.cli.stack import Stack
-from services.kit.db import Database
 from services.kit.eventlog import EventLog, NewEvent, NewStream, migrate_event_log
-from services.kit.signals import Signals
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import Signals
 from tests.support.wait import wait_until
 
 DEAD = "redis://127.0.0.1:1/0"

@@ -9,12 +9,18 @@ import pytest
 from pydantic import BaseModel
 
 from services.cli.stack import Stack
-from services.kit.db import Database
-from services.kit.sidecar import Sidecar
-from services.kit.state import DurableState, StateConflict
-from services.kit.state_component import ComponentStateStore
-from services.kit.state_postgres import PostgresStateStore
-from services.kit.state_rows import StateStore, StateStoreError, StateWrite, StoredValue, WriteMode
+from services.kit.dapr.sidecar import Sidecar
+from services.kit.dapr.state import DurableState, StateConflict
+from services.kit.dapr.state_component import ComponentStateStore
+from services.kit.dapr.state_postgres import PostgresStateStore
+from services.kit.dapr.state_rows import (
+    StateStore,
+    StateStoreError,
+    StateWrite,
+    StoredValue,
+    WriteMode,
+)
+from services.kit.storage.db import Database
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

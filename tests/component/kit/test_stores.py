@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import migrate_event_log
-from services.kit.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
+from services.kit.http.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
+from services.kit.storage.db import Database
 from tests.requirements import requirement
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from services.kit.state_postgres import PostgresStateStore
-from services.kit.state_rows import StateWrite, WriteMode
+from services.kit.dapr.state_postgres import PostgresStateStore
+from services.kit.dapr.state_rows import StateWrite, WriteMode
 
 _guarded = PostgresStateStore.write
 

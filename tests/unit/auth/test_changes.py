@@ -4,7 +4,7 @@ import pytest
 
 from services.auth.domain.changes import taken_away
 from services.contracts.authorization import RelationTuple
-from services.kit.access_cache import EVERYTHING, AccessChange
+from services.kit.access.cache import EVERYTHING, AccessChange
 from tests.requirements import requirement
 
 HOLDERS = {"user", "group", "share_link"}

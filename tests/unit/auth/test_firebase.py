@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.auth.adapters.firebase import Certificates, EmulatedSignatures, GoogleSignatures
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind, FirebaseUser
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.outbound import OutboundTimeouts, open_outbound
+from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer, Signer, forged
 from tests.support.firebase.signing import b64, signing_input

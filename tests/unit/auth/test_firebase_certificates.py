@@ -12,7 +12,7 @@ from joserfc.jwk import RSAKey
 
 from services.auth.adapters.firebase import Certificates
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.outbound import OutboundTimeouts, open_outbound
+from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from tests.requirements import requirement
 from tests.support.firebase import FirebaseServer
 from tests.support.firebase.signing import self_signed

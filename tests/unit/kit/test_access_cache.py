@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from services.kit import access_cache
-from services.kit.access_cache import (
+from services.kit.access import cache as access_cache
+from services.kit.access.cache import (
     EVERYTHING,
     FRESH_SECONDS,
     REMEMBERED_SECONDS,

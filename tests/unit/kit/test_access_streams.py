@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from services.kit import access_cache
-from services.kit.access_cache import EVERYTHING, UNSURE_SECONDS, AccessChange, AccessCheck
+from services.kit.access import cache as access_cache
+from services.kit.access.cache import EVERYTHING, UNSURE_SECONDS, AccessChange, AccessCheck
 from services.kit.errors import ErrorCode, RpcError
 from tests.requirements import requirement
 from tests.support.access import BOB, EDIT, VIEW, Tuples, World

@@ -9,7 +9,7 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 from pydantic import BaseModel
 
-from services.kit.actors import (
+from services.kit.dapr.actors import (
     ActorId,
     ActorInterface,
     ActorRuntimeContext,
@@ -19,9 +19,9 @@ from services.kit.actors import (
     _guarded,
     actormethod,
 )
+from services.kit.dapr.sidecar import SidecarError
+from services.kit.dapr.state import StateConflict
 from services.kit.errors import ErrorCode, FieldViolation, RpcError
-from services.kit.sidecar import SidecarError
-from services.kit.state import StateConflict
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

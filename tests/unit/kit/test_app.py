@@ -6,9 +6,9 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from services.kit.app import BodyLimit, SidecarToken
+from services.kit.access.identity import TRUSTED_APPS_STATE, CallerIdentity, caller_of
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.identity import TRUSTED_APPS_STATE, CallerIdentity, caller_of
+from services.kit.http.app import BodyLimit, SidecarToken
 from tests.requirements import requirement
 
 Header = tuple[bytes, bytes]

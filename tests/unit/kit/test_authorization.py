@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from services.kit.access_cache import AccessCache, AccessChanges, AccessCheck
-from services.kit.authorization import Guard, require
+from services.kit.access.authorization import Guard, require
+from services.kit.access.cache import AccessCache, AccessChanges, AccessCheck
+from services.kit.access.identity import CallerIdentity
+from services.kit.access.limits import RateLimiter
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.identity import CallerIdentity
-from services.kit.limits import RateLimiter
 from tests.requirements import requirement
 
 VIEW = AccessCheck("ada", "viewer", "conversation:c1")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.cursors import decode_cursor, encode_cursor
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.http.cursors import decode_cursor, encode_cursor
 from tests.requirements import requirement
 
 SCOPE = "alice/messages/c1"

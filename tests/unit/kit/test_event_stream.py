@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from starlette.types import Message, Receive
 
-from services.kit.event_stream import EventStream
+from services.kit.http.event_stream import EventStream
 from tests.support.wait import wait_until
 
 

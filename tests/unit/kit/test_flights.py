@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.kit.flights import Flights
+from services.kit.single_flight import Flights
 
 
 class Work:

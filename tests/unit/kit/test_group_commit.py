@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from services.kit.dapr.state_rows import SidecarError, StateWrite, StoredValue
 from services.kit.group_commit import (
     MAX_BYTES,
     MAX_IN_FLIGHT,
@@ -12,7 +13,6 @@ from services.kit.group_commit import (
     GatheredReads,
     GroupCommit,
 )
-from services.kit.state_rows import SidecarError, StateWrite, StoredValue
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from services.kit.hangs import APART, HANGS_AFTER, Hangs
+from services.kit.dapr.placement_watch import APART, HANGS_AFTER, Hangs
 from tests.requirements import requirement
 from tests.support.clock import ManualClock
 

@@ -7,9 +7,9 @@ import pytest
 from dapr.actor import ActorRuntime
 from pydantic import BaseModel
 
-from services.kit import actors as kit_actors
-from services.kit.active_actors import CONFIRMED_FOR, ActiveActors
-from services.kit.actors import (
+from services.kit.dapr import actors as kit_actors
+from services.kit.dapr.active_actors import CONFIRMED_FOR, ActiveActors
+from services.kit.dapr.actors import (
     ActorId,
     ActorInterface,
     ActorRuntimeContext,
@@ -19,8 +19,8 @@ from services.kit.actors import (
     actormethod,
     register_actor,
 )
+from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.sidecar import SidecarError
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

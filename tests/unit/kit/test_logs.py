@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from services.kit.logs import configure_logs
-from services.kit.redaction import Redactor
+from services.kit.telemetry.logs import configure_logs
+from services.kit.telemetry.redaction import Redactor
 from tests.requirements import requirement
 
 CANARY = "cAnArY0123456789"

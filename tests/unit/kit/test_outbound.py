@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 
-from services.kit.outbound import (
+from services.kit.outbound.client import (
     BetweenChunksTimeout,
     BodyTooLarge,
     FirstByteTimeout,

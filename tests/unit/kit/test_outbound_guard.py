@@ -10,8 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from services.kit.outbound import OutboundPolicy, OutboundRefused, OutboundTimeouts, open_outbound
-from services.kit.outbound_guard import GuardedResolver, IpAddress, is_public
+from services.kit.outbound.client import (
+    OutboundPolicy,
+    OutboundRefused,
+    OutboundTimeouts,
+    open_outbound,
+)
+from services.kit.outbound.guard import GuardedResolver, IpAddress, is_public
 
 INSIDE = [
     "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10",

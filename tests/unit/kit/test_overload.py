@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from services.contracts.services import SERVICES
-from services.kit.overload import FEWEST, TARGET_SECONDS, Admission, Call, Shedding, begun
+from services.kit.http.overload import FEWEST, TARGET_SECONDS, Admission, Call, Shedding, begun
 from tests.requirements import requirement
 from tests.support.clock import ManualClock
 

@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 from fastapi import Request
 
-from services.kit import sse
-from services.kit.draining import Draining
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import EventLog, StoredEvent
+from services.kit.http import sse
+from services.kit.http.draining import Draining
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 

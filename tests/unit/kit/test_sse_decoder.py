@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kit.sse_decoder import MAX_EVENT_BYTES, OversizeEvent, SseDecoder
+from services.kit.http.sse_decoder import MAX_EVENT_BYTES, OversizeEvent, SseDecoder
 from tests.requirements import requirement
 
 lines = st.sampled_from(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 from pydantic import BaseModel
 
-from services.kit.state import DurableState, StateConflict, read_heads
-from services.kit.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
+from services.kit.dapr.state import DurableState, StateConflict, read_heads
+from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
 from tests.requirements import requirement
 
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.rpc import ended_in_order
-from services.kit.sidecar import SidecarError
+from services.kit.http.rpc import ended_in_order
 from tests.requirements import requirement
 from tests.support.sse import SseParser
 

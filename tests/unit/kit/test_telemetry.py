@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.kit import telemetry
-from services.kit.telemetry import TelemetryMiddleware, current_traceparent, span, span_from
+from services.kit.telemetry import tracing as telemetry
+from services.kit.telemetry.tracing import TelemetryMiddleware, current_traceparent, span, span_from
 from tests.requirements import requirement
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -67,7 +67,7 @@ def test_span_from_carries_the_trace_into_a_thread_or_loop_of_its_own() -> None:
 
 RECORDING = """
 import asyncio, threading
-from services.kit.telemetry import *
+from services.kit.telemetry.tracing import *
 configure_telemetry("llm")
 async def app(scope, receive, send):
     scope["route"] = type("Route", (), {"path": "/x/{id}"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.kit.together import Together
+from services.kit.dapr.batching import Together
 from tests.requirements import requirement
 
 MOST = 3

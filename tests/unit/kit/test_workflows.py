@@ -8,8 +8,7 @@ import pytest
 from dapr.ext.workflow import WorkflowRuntime
 from pydantic import BaseModel
 
-from services.kit.errors import ErrorCode, RpcError
-from services.kit.workflows import (
+from services.kit.dapr.workflows import (
     MAX_PAYLOAD_BYTES,
     ActivityRef,
     LocalWorkflows,
@@ -17,6 +16,7 @@ from services.kit.workflows import (
     WorkflowHost,
     WorkflowRef,
 )
+from services.kit.errors import ErrorCode, RpcError
 
 
 class Text(BaseModel):

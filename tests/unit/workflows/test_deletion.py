@@ -17,7 +17,7 @@ from services.contracts.accounts import (
     RecordErasureInput,
 )
 from services.kit.clock import utc_now
-from services.kit.workflows import ActivityFailed, ActivityRef
+from services.kit.dapr.workflows import ActivityFailed, ActivityRef
 from tests.requirements import requirement
 from workflows.deletion.policy import after_failure, before_next_look
 from workflows.deletion.workflow import delete_account

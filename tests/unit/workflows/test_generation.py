@@ -9,7 +9,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from services.contracts.conversations import TurnStatus
 from services.contracts.turns import GenerationInput, RunTurnInput, TurnOutcome
-from services.kit.workflows import MAX_PAYLOAD_BYTES, ActivityFailed
+from services.kit.dapr.workflows import MAX_PAYLOAD_BYTES, ActivityFailed
 from workflows.generation.policy import (
     HOST_TRIES,
     MODEL_TRIES,

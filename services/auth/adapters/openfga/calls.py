@@ -11,8 +11,8 @@ from openfga_sdk.configuration import RetryParams
 from openfga_sdk.credentials import CredentialConfiguration, Credentials
 from openfga_sdk.exceptions import NotFoundException, OpenApiException, ValidationException
 
+from services.kit.dapr.sidecar import unavailable
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.sidecar import unavailable
 
 CALL_SECONDS: Final = 2.0
 REQUEST_MILLISECONDS: Final = 1500

@@ -36,8 +36,8 @@ from services.contracts.authorization import (
     RelationTuple,
     TupleChange,
 )
+from services.kit.dapr.sidecar import unavailable
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.sidecar import unavailable
 
 PAGE: Final = 100
 FRESH: Final = {"consistency": "HIGHER_CONSISTENCY"}

@@ -13,8 +13,8 @@ from openfga_sdk.models.create_store_request import CreateStoreRequest
 
 from services.auth.adapters.openfga.calls import StoreLost, reaching
 from services.auth.ports.feed import AccessFeed
-from services.kit.access_cache import EVERYTHING
-from services.kit.sidecar import unavailable
+from services.kit.access.cache import EVERYTHING
+from services.kit.dapr.sidecar import unavailable
 
 MODEL: Final = Path(__file__).parents[2] / "model" / "authorization.json"
 STORE: Final = "yocaso"

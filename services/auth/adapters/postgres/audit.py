@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.auth.tables import audit_events
 from services.contracts.audit import AuditAction, AuditEvent
 from services.kit.clock import Clock
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 
 class PostgresAuditLog:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from services.contracts.accounts import AccountDeletion, DeleteAccountInput, ErasedPart
-from services.kit.db import Database
 from services.kit.errors import not_found
+from services.kit.storage.db import Database
 
 _COLUMNS: Final = "id, status, parts, requested_at, completed_at"
 

@@ -6,7 +6,7 @@ from services.auth.domain.keys import log_of
 from services.auth.ports.outbox import Outbox
 from services.auth.ports.relations import Relations, make_untrue
 from services.auth.ports.sessions import Revocations
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 ERASED: Final = "erased"
 """Who did it, in the logs of others, once the one who did it is gone."""

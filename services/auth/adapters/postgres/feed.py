@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final
 
-from services.kit.access_cache import EVERYTHING, AccessChange, AccessChanges
-from services.kit.db import Database
+from services.kit.access.cache import EVERYTHING, AccessChange, AccessChanges
+from services.kit.storage.db import Database
 
 MAX_READ: Final = 1000
 """Changes that a reader gets at once; past that it is told that everything changed."""

@@ -17,8 +17,8 @@ from services.auth.tables import api_key_charges, api_key_days, api_keys
 from services.contracts.audit import AuditAction
 from services.contracts.authorization import MEMBER, OWNER, RelationTuple
 from services.contracts.keys import BudgetPeriod
-from services.kit.db import Database
 from services.kit.failpoints import failpoint
+from services.kit.storage.db import Database
 
 CHARGES_KEPT: Final = timedelta(days=35)
 """How long a repeated reference is known; the sums by day stay."""

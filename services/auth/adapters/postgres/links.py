@@ -13,7 +13,7 @@ from services.auth.ports.sharing import SharingEvent
 from services.auth.tables import share_links
 from services.contracts.audit import AuditAction
 from services.contracts.authorization import RelationTuple
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 
 class PostgresSharing:

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
 

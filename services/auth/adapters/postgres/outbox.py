@@ -12,9 +12,9 @@ from services.auth.adapters.postgres.locks import alone
 from services.auth.ports.relations import Relations
 from services.auth.tables import outbox
 from services.contracts.authorization import RelationTuple
-from services.kit.db import Database
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
+from services.kit.storage.db import Database
 
 BATCH: Final = 20
 """Changes that one relay takes from the table at a time."""

@@ -14,7 +14,7 @@ from services.auth.tables import revocations, sessions
 from services.contracts.audit import AuditAction
 from services.contracts.tokens import Revocation
 from services.kit.clock import Clock
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 
 class PostgresRevocations:

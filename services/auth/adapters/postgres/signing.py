@@ -7,7 +7,7 @@ from sqlalchemy import insert, select
 from services.auth.adapters.postgres.locks import alone
 from services.auth.domain.signing import SigningKey
 from services.auth.tables import signing_keys
-from services.kit.db import Database
+from services.kit.storage.db import Database
 
 
 class PostgresKeyStore:

@@ -6,8 +6,8 @@ from dapr.actor import ActorRuntime
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from services.kit import actors as kit_actors
-from services.kit.actors import (
+from services.kit.dapr import actors as kit_actors
+from services.kit.dapr.actors import (
     ActorId,
     ActorInterface,
     ActorRuntimeContext,
@@ -17,13 +17,13 @@ from services.kit.actors import (
     host_actors,
     register_actor,
 )
-from services.kit.app import create_service
+from services.kit.dapr.sidecar import Sidecar
+from services.kit.dapr.state import DurableState
+from services.kit.dapr.state_component import ComponentStateStore
+from services.kit.dapr.state_rows import StateStore
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.http.app import create_service
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.sidecar import Sidecar
-from services.kit.state import DurableState
-from services.kit.state_component import ComponentStateStore
-from services.kit.state_rows import StateStore
 
 
 class Entry(BaseModel):

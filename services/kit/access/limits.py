@@ -15,7 +15,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.storage import storage_from_string
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.flights import Flights
+from services.kit.single_flight import Flights
 
 AWAY_SECONDS: Final = 2.0
 """How long a process counts by itself before it looks for Valkey again."""

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from fastapi import FastAPI
 
-from services.kit.access_cache import AccessCache, AccessSource
-from services.kit.authorization import GUARD_STATE, Guard, RecordedDenials
+from services.kit.access.authorization import GUARD_STATE, Guard, RecordedDenials
+from services.kit.access.cache import AccessCache, AccessSource
+from services.kit.access.limits import RateLimiter, SlidingWindows
 from services.kit.background import background
-from services.kit.limits import RateLimiter, SlidingWindows
 from services.kit.settings import PlatformSettings
-from services.kit.signals import Signals
+from services.kit.storage.wake_ups import Signals
 
 
 async def open_guard(

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from services.kit.dapr.sidecar import Sidecar
+from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, TooLarge
 from services.kit.group_commit import GatheredReads, GroupCommit
-from services.kit.sidecar import Sidecar
-from services.kit.state_rows import StateStoreError, StateWrite, StoredValue, TooLarge
 
 READS_AT_ONCE: Final = 16
 

@@ -23,13 +23,18 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from services.kit.access.identity import caller_of
 from services.kit.contract import Message, RpcMethod, RpcService
+from services.kit.dapr.sidecar import unavailable
+from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error
-from services.kit.event_stream import EventStream
-from services.kit.idempotency import MAX_KEY_LENGTH, IdempotencyKey, IdempotencyRecords, StoredReply
-from services.kit.identity import caller_of
-from services.kit.sidecar import unavailable
-from services.kit.state_rows import StateStoreError
+from services.kit.http.event_stream import EventStream
+from services.kit.http.idempotency import (
+    MAX_KEY_LENGTH,
+    IdempotencyKey,
+    IdempotencyRecords,
+    StoredReply,
+)
 
 Handler = Callable[..., Any]
 

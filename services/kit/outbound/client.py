@@ -17,7 +17,7 @@ import httpx2
 from typing_extensions import override
 from yarl import URL
 
-from services.kit.outbound_guard import (
+from services.kit.outbound.guard import (
     WEB_PORTS,
     GuardedResolver,
     OutboundPolicy,
@@ -25,7 +25,7 @@ from services.kit.outbound_guard import (
     Resolve,
     resolve_by_system,
 )
-from services.kit.telemetry import current_traceparent
+from services.kit.telemetry.tracing import current_traceparent
 
 __all__ = [
     "BetweenChunksTimeout",

@@ -10,8 +10,8 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from services.kit.redaction import Redactor, known_secrets
-from services.kit.telemetry import is_tracing
+from services.kit.telemetry.redaction import Redactor, known_secrets
+from services.kit.telemetry.tracing import is_tracing
 
 LEVEL_VARIABLE: Final = "YOCASO_LOG_LEVEL"
 CHATTY: Final = (

@@ -19,8 +19,8 @@ from grpc import StatusCode
 from grpc.aio import AioRpcError
 from pydantic import BaseModel
 
+from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.sidecar import SidecarError
 
 __all__ = [
     "ActivityFailed",

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from services.kit.db import Database
+from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
 from services.kit.errors import RpcError
 from services.kit.group_commit import GroupCommit
-from services.kit.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
+from services.kit.storage.db import Database
 
 # $1 keys
 READ: Final = """

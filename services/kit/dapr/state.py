@@ -7,7 +7,13 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from services.kit.state_rows import StateStore, StateStoreError, StateWrite, StoredValue, WriteMode
+from services.kit.dapr.state_rows import (
+    StateStore,
+    StateStoreError,
+    StateWrite,
+    StoredValue,
+    WriteMode,
+)
 
 H = TypeVar("H", bound=BaseModel)
 R = TypeVar("R", bound=BaseModel)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import structlog
 
-from services.kit.sidecar import unavailable
+from services.kit.dapr.sidecar import unavailable
 
 if TYPE_CHECKING:  # SQLAlchemy takes 20 MB: only apps with tables of their own load it
     from sqlalchemy.engine import CursorResult
@@ -81,7 +81,7 @@ class Database:
     @cached_property
     def engine(self) -> "AsyncEngine":
         """SQLAlchemy's engine, opened when it is first used."""
-        from services.kit.sql import open_engine
+        from services.kit.storage.sql import open_engine
 
         return open_engine(self._url)
 
@@ -121,7 +121,7 @@ class Database:
         """
         if await self._revision(schema) == _newest(versions):
             return
-        command = (sys.executable, "-m", "services.kit.sql", schema, str(versions))
+        command = (sys.executable, "-m", "services.kit.storage.sql", schema, str(versions))
         child = await asyncio.create_subprocess_exec(
             *command, env={**os.environ, MIGRATION_URL: self._url}, stderr=asyncio.subprocess.PIPE
         )

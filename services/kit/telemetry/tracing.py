@@ -42,7 +42,7 @@ def configure_telemetry(app_id: str) -> None:
     if _active or not (endpoint or file):
         return
     # The SDK and its exporters cost 0.2 s of start, which those who do not trace need not pay.
-    from services.kit.telemetry_sdk import start_sdk
+    from services.kit.telemetry.sdk import start_sdk
 
     start_sdk(app_id, to_endpoint=bool(endpoint), file=file)
     _active = True

@@ -9,9 +9,9 @@ from dapr.proto.runtime.v1 import dapr_pb2_grpc
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
+from services.kit.dapr.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
-from services.kit.telemetry import current_traceparent
+from services.kit.telemetry.tracing import current_traceparent
 
 __all__ = [
     "CALL_TIMEOUT_SECONDS",

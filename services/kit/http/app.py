@@ -14,17 +14,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.kit.draining import Draining
+from services.kit.access.identity import TRUSTED_APPS_STATE
+from services.kit.dapr.placement_watch import hangs
+from services.kit.dapr.sidecar import unavailable
+from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, RpcError, internal_error
-from services.kit.hangs import hangs
-from services.kit.identity import TRUSTED_APPS_STATE
-from services.kit.logs import configure_logs
-from services.kit.overload import Admission, Shedding
-from services.kit.rpc import RpcRouter, RpcRoutes
+from services.kit.http.draining import Draining
+from services.kit.http.overload import Admission, Shedding
+from services.kit.http.rpc import RpcRouter, RpcRoutes
 from services.kit.settings import PlatformSettings
-from services.kit.sidecar import unavailable
-from services.kit.state_rows import StateStoreError
-from services.kit.telemetry import TelemetryMiddleware, configure_telemetry
+from services.kit.telemetry.logs import configure_logs
+from services.kit.telemetry.tracing import TelemetryMiddleware, configure_telemetry
 
 HEALTH_PATH: Final = "/healthz"
 MAX_BODY_BYTES: Final = 1024 * 1024

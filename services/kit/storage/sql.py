@@ -1,4 +1,4 @@
-"""SQLAlchemy and Alembic: engines for apps with tables, and migrations: `python -m services.kit.sql SCHEMA VERSIONS`."""
+"""SQLAlchemy and Alembic: engines for apps with tables, and migrations: `python -m services.kit.storage.sql SCHEMA VERSIONS`."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from services.kit.db import (
+from services.kit.storage.db import (
     ACQUIRE_SECONDS,
     BOUNDED,
     LASTING,

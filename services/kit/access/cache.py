@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import structlog
 
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.flights import Flights
+from services.kit.single_flight import Flights
 from services.kit.waiting import wait_for
 
 if TYPE_CHECKING:  # the client of Valkey takes 7 MB: an app that checks no access does without
-    from services.kit.signals import Signals
+    from services.kit.storage.wake_ups import Signals
 
 CHANGED: Final = "access.changed"
 """The wake-up that the feed has something new."""

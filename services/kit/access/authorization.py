@@ -14,11 +14,11 @@ import structlog
 from fastapi import Depends, Request
 from typing_extensions import override
 
-from services.kit.access_cache import AccessCache, AccessCheck
+from services.kit.access.cache import AccessCache, AccessCheck
+from services.kit.access.identity import CallerIdentity, caller_of, calling_app, unauthenticated
+from services.kit.access.limits import RateLimiter
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.identity import CallerIdentity, caller_of, calling_app, unauthenticated
-from services.kit.limits import RateLimiter
-from services.kit.rpc import message_of, method_of
+from services.kit.http.rpc import message_of, method_of
 
 GUARD_STATE: Final = "guard"
 MAX_RECORDING: Final = 1000

@@ -10,11 +10,11 @@ from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request
 
-from services.kit.draining import Draining
+from services.kit.access.identity import calling_app
 from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
-from services.kit.identity import calling_app
-from services.kit.rpc import error_event
+from services.kit.http.draining import Draining
+from services.kit.http.rpc import error_event
 
 HEARTBEAT_SECONDS: Final = 15.0
 """A stream without news for so long gets a comment. Only by writing it shows that a reader has left: a sidecar that

@@ -1,4 +1,4 @@
-"""Runs an app: `python -m services.kit.serve services.llm.app`."""
+"""Runs an app: `python -m services.kit.http.serve services.llm.app`."""
 
 import contextlib
 import importlib
@@ -38,7 +38,7 @@ def serve(module: str) -> None:
     app = importlib.import_module(module).create_app()
     if settings.app_protocol is AppProtocol.H2C:
         # Loaded only where it is used: it costs memory and start.
-        from services.kit.serve_h2 import serve_h2
+        from services.kit.http.serve_h2 import serve_h2
 
         serve_h2(app, settings, GRACE_SECONDS)
         return
@@ -68,6 +68,6 @@ def raise_file_limit() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m services.kit.serve MODULE\n")
+        sys.stderr.write("usage: python -m services.kit.http.serve MODULE\n")
         raise SystemExit(2)
     serve(sys.argv[1])

@@ -28,13 +28,13 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from services.kit.active_actors import ActiveActors
+from services.kit.dapr.active_actors import ActiveActors
+from services.kit.dapr.placement_watch import hangs
+from services.kit.dapr.sidecar import CALL_TIMEOUT_SECONDS, Sidecar, SidecarError, unavailable
+from services.kit.dapr.state import StateConflict
+from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorStatus, RpcError, internal_error
-from services.kit.hangs import hangs
-from services.kit.sidecar import CALL_TIMEOUT_SECONDS, Sidecar, SidecarError, unavailable
-from services.kit.state import StateConflict
-from services.kit.state_rows import StateStoreError
-from services.kit.telemetry import span
+from services.kit.telemetry.tracing import span
 
 __all__ = [
     "ActorId",

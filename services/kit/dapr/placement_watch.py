@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from services.kit.background import background, every
-from services.kit.sidecar import Sidecar, SidecarError
+from services.kit.dapr.sidecar import Sidecar, SidecarError
 
 LOOK_SECONDS: Final = 1.0
 HANGS_AFTER: Final = 8.0

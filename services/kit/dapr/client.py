@@ -7,9 +7,9 @@ import aiohttp
 import pydantic
 
 from services.kit.contract import Message, RpcService
+from services.kit.dapr.sidecar import unavailable
 from services.kit.errors import ErrorBody, ErrorCode, RpcError
-from services.kit.sidecar import unavailable
-from services.kit.telemetry import current_traceparent
+from services.kit.telemetry.tracing import current_traceparent
 
 M = TypeVar("M", bound=Message)
 

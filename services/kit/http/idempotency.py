@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from services.kit.errors import ErrorCode, RpcError
 
 if TYPE_CHECKING:  # an app without a database loads no driver
-    from services.kit.db import Database
+    from services.kit.storage.db import Database
 
 LEASE: Final = timedelta(seconds=8)
 """How long a call owns its key after its process died or froze; past that a repeat runs, and meets the same ids."""

@@ -1,0 +1,1 @@
+"""Dapr's building blocks: actors and their state, workflows, calls between apps."""

@@ -1,0 +1,1 @@
+"""How an app is served: RPC methods, streams, idempotency, overload."""

@@ -1,0 +1,1 @@
+"""Postgres and wake-ups over Valkey."""
