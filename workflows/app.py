@@ -1,42 +1,28 @@
-"""Hosts every Dapr workflow."""
+"""Hosts every Dapr workflow: the functions that are marked `@workflow` in the folders beside this file."""
 
-from contextlib import AsyncExitStack
-from datetime import timedelta
+import importlib
+import pkgutil
+from pathlib import Path
 
 from fastapi import FastAPI
 
-from services.contracts.accounts import DELETE_ACCOUNT
-from services.contracts.openapi import app_document
-from services.contracts.turns import GENERATION_WORKFLOW
-from services.kit.dapr.workflows import LocalWorkflows, WorkflowHost
-from services.kit.http.app import create_service
+from services.contracts.workflows.app import APP
+from services.kit.dapr.workflows import LocalWorkflows, marked_workflows
 from services.kit.settings import PlatformSettings, load_settings
-from workflows.deletion.workflow import delete_account
-from workflows.generation.workflow import generation
-from workflows.rpc import provide, rpc
+from services.platform import Platform, platform_app
+from workflows.rpc import HostedWorkflows, rpc
 
 
 def create_app() -> FastAPI:
     """The workflows app, configured by the environment."""
-    settings = load_settings(PlatformSettings)
-
-    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        await _open(app, stack, timedelta(seconds=settings.drain_seconds))
-
-    return create_service(
-        "workflows",
-        settings,
-        routers=[rpc],
-        lifespan=lifespan,
-        document=lambda: app_document("workflows"),
-    )
+    return platform_app(APP, load_settings(PlatformSettings), routers=[rpc], compose=_compose)
 
 
-async def _open(app: FastAPI, stack: AsyncExitStack, drain: timedelta) -> None:
-    host = WorkflowHost()
-    hosted = {GENERATION_WORKFLOW: generation, DELETE_ACCOUNT: delete_account}
+async def _compose(platform: Platform) -> None:
+    for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if folder.ispkg:
+            importlib.import_module(f"{__package__}.{folder.name}.workflow")
+    hosted = marked_workflows()
     for ref, workflow in hosted.items():
-        host.add_workflow(ref, workflow)
-    provide(app, LocalWorkflows(), {ref.name: ref for ref in hosted})
-    await host.start()
-    stack.push_async_callback(host.stop, drain)
+        platform.workflow_host.add_workflow(ref, workflow)
+    platform.provide(LocalWorkflows(), HostedWorkflows(frozenset(ref.name for ref in hosted)))

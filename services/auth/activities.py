@@ -3,12 +3,8 @@
 from collections.abc import Sequence
 
 from services.auth.ports.deletions import Deletions, UserData
-from services.contracts.accounts import (
-    AccountDeletion,
-    ErasedUser,
-    EraseUserInput,
-    RecordErasureInput,
-)
+from services.contracts.auth.accounts import AccountDeletion, RecordErasureInput
+from services.contracts.erasure import ErasedUser, EraseUserInput
 from services.kit.failpoints import failpoint
 
 
@@ -21,7 +17,7 @@ class UserErasure:
 
     async def run(self, request: EraseUserInput) -> ErasedUser:
         """Count, or remove."""
-        if request.survey:
+        if request.count_only:
             found: dict[str, int] = {}
             for each in self._data:
                 found |= await each.count(request.user_id)

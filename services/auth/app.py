@@ -1,6 +1,6 @@
 """Composition root of the auth app."""
 
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,42 +38,27 @@ from services.auth.adapters.postgres.locks import alone
 from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
 from services.auth.adapters.postgres.signing import PostgresKeyStore
-from services.auth.adapters.workflows import WorkflowErasures
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind
 from services.auth.ports.firebase import SignatureCheck
 from services.auth.rpc import accounts, audit, authorization, keys
-from services.auth.rpc.authorization import Access, provide_access
-from services.auth.rpc.firebase import Firebase, FirebaseLinks, provide_firebase
+from services.auth.rpc.authorization import Access
+from services.auth.rpc.firebase import Firebase, FirebaseLinks, FirebaseSwitch
 from services.auth.rpc.guard import OwnDenials, OwnTuples
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.sessions import SignIns
-from services.auth.rpc.tokens import JWKS_PATH, provide, public, rpc
+from services.auth.rpc.tokens import public, rpc
 from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
-from services.contracts.accounts import RECORD_ERASURE, eraser_of
-from services.contracts.openapi import app_document
+from services.contracts.auth.accounts import RECORD_ERASURE
+from services.contracts.auth.app import APP
+from services.contracts.erasure import eraser_of
 from services.kit.access.cache import CHANGED
-from services.kit.access.control import open_guard
-from services.kit.access.limits import SlidingWindows
-from services.kit.background import background, every
 from services.kit.clock import utc_now
-from services.kit.dapr.actors import (
-    ActorId,
-    ActorRuntimeContext,
-    Actors,
-    host_actors,
-    register_actor,
-)
-from services.kit.dapr.client import RpcClient
-from services.kit.dapr.placement_watch import open_sidecar
-from services.kit.dapr.state_store import state_store
-from services.kit.dapr.workflows import WorkflowHost
 from services.kit.errors import RpcError
-from services.kit.http.app import create_service
 from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from services.kit.settings import Environment, load_settings
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.platform import Platform, platform_app
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
@@ -91,34 +76,24 @@ def create_app() -> FastAPI:
     """The auth app, configured by the environment."""
     settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
 
-    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        stores = await _open_stores(stack, settings)
-        issuer = await _open_issuer(stack, settings, stores)
-        await open_guard(
-            app,
-            stack,
-            settings,
-            name="auth",
-            source=OwnTuples(stores.relations, stores.feed),
-            denials=OwnDenials(stores.relations, stores.audit),
-            signals=stores.signals,
-            windows=stores.windows,
+    async def compose(platform: Platform) -> None:
+        stores = await _open_stores(platform, settings)
+        issuer = await _open_issuer(platform, settings, stores)
+        await platform.control_access(
+            OwnTuples(stores.relations, stores.feed), OwnDenials(stores.relations, stores.audit)
         )
-        await _open_sharing(app, stack, settings, stores)
-        await _open_tokens(app, stack, settings, stores, issuer)
-        links = await _open_firebase(app, stack, firebase, stores.database, stores.revocations)
-        await _open_erasure(app, stack, settings, stores, links)
+        await _open_sharing(platform, settings, stores)
+        await _open_tokens(platform, settings, stores, issuer)
+        links = await _open_firebase(platform, firebase, stores.revocations)
+        await _open_erasure(platform, stores, links)
 
-    app = create_service(
-        "auth",
+    app = platform_app(
+        APP,
         settings,
         routers=[rpc, keys.rpc, authorization.rpc, audit.rpc, accounts.rpc],
-        lifespan=lifespan,
-        document=lambda: app_document("auth"),
-        public_paths=[JWKS_PATH],
+        compose=compose,
     )
     app.include_router(public)
-    host_actors(app)
     return app
 
 
@@ -127,8 +102,6 @@ class Stores:
     """What the parts of the app share."""
 
     database: Database
-    signals: Signals
-    windows: SlidingWindows
     feed: PostgresAccessFeed
     relations: OpenFgaRelations
     outbox: PostgresOutbox
@@ -136,29 +109,21 @@ class Stores:
     revocations: PostgresRevocations
 
 
-async def _open_stores(stack: AsyncExitStack, settings: AuthSettings) -> Stores:
-    database = Database(settings.database_url.get_secret_value())
-    stack.push_async_callback(database.close)
+async def _open_stores(platform: Platform, settings: AuthSettings) -> Stores:
+    database = platform.database
     await database.migrate(SCHEMA, MIGRATIONS)
-    valkey_url = settings.valkey_url.get_secret_value()
-    signals, windows = Signals(valkey_url), SlidingWindows(valkey_url)
-    stack.push_async_callback(windows.close)
-    stack.push_async_callback(signals.close)
-    await signals.start()
-    feed = PostgresAccessFeed(database, lambda: signals.notify(CHANGED))
+    feed = PostgresAccessFeed(database, lambda: platform.wake_ups.notify(CHANGED))
     relations = OpenFgaRelations(
         settings.openfga_url,
         settings.openfga_token.get_secret_value(),
         alone=lambda: alone(database, "openfga"),
         feed=feed,
     )
-    stack.push_async_callback(relations.close)
+    platform.on_close(relations.close)
     with suppress(RpcError):  # else the first call does it
         await relations.prepare()
     return Stores(
         database=database,
-        signals=signals,
-        windows=windows,
         feed=feed,
         relations=relations,
         outbox=PostgresOutbox(database, relations),
@@ -167,7 +132,7 @@ async def _open_stores(stack: AsyncExitStack, settings: AuthSettings) -> Stores:
     )
 
 
-async def _open_issuer(stack: AsyncExitStack, settings: AuthSettings, stores: Stores) -> Issuer:
+async def _open_issuer(platform: Platform, settings: AuthSettings, stores: Stores) -> Issuer:
     issuer = Issuer(
         keys=PostgresKeyStore(stores.database),
         forge=JoseKeyForge(settings.key_secret.get_secret_value()),
@@ -178,47 +143,38 @@ async def _open_issuer(stack: AsyncExitStack, settings: AuthSettings, stores: St
         issues_local_tokens=settings.environment is not Environment.PRODUCTION,
     )
     await issuer.rotate_when_due()
-    rotation = every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
-    await stack.enter_async_context(background(rotation))
+    await platform.every(ROTATION_CHECK_SECONDS, issuer.rotate_when_due, "key rotation")
     return issuer
 
 
-async def _open_sharing(
-    app: FastAPI, stack: AsyncExitStack, settings: AuthSettings, stores: Stores
-) -> None:
+async def _open_sharing(platform: Platform, settings: AuthSettings, stores: Stores) -> None:
     sharing = PostgresSharing(stores.database, stores.outbox, stores.audit)
     digest = KeyedHash(settings.key_secret.get_secret_value(), SHARE_LINKS)
     access = Access(stores.relations, stores.feed, stores.outbox, sharing, digest, utc_now)
-    provide_access(app, access)
+    platform.provide(access)
 
     async def settle() -> None:
         await stores.outbox.relay()
         await sharing.end_expired(utc_now())
         await stores.feed.settle()
 
-    await stack.enter_async_context(background(every(RELAY_SECONDS, settle, "relay tuples")))
-    purging = every(FEED_PURGE_SECONDS, stores.feed.purge, "purge access feed")
-    await stack.enter_async_context(background(purging))
+    await platform.every(RELAY_SECONDS, settle, "relay tuples")
+    await platform.every(FEED_PURGE_SECONDS, stores.feed.purge, "purge access feed")
 
 
 async def _open_tokens(
-    app: FastAPI,
-    stack: AsyncExitStack,
-    settings: AuthSettings,
-    stores: Stores,
-    issuer: Issuer,
+    platform: Platform, settings: AuthSettings, stores: Stores, issuer: Issuer
 ) -> None:
     secret = settings.key_secret.get_secret_value()
     stored = PostgresApiKeys(stores.database, stores.outbox, stores.audit, stores.revocations)
     using = keys.Keys(
         keys=stored,
-        counter=WindowCallCounter(stores.windows),
+        counter=WindowCallCounter(platform.windows),
         digest=KeyedHash(secret, API_KEYS),
         draw=random_base62,
         clock=utc_now,
     )
-    stack.push_async_callback(using.close)
-    keys.provide(app, using)
+    platform.on_close(using.close)
     sessions = PostgresSessions(stores.database, stores.revocations, stores.audit, utc_now)
     sign_ins = SignIns(
         sessions=sessions,
@@ -231,74 +187,52 @@ async def _open_tokens(
         clock=utc_now,
         access_token_life=timedelta(seconds=settings.access_token_seconds),
     )
-    provide(app, issuer, sign_ins)
-    audit.provide(app, audit.Audit(stores.audit, stores.relations))
+    platform.provide(using, issuer, sign_ins, audit.Audit(stores.audit, stores.relations))
 
     async def purge() -> None:
         await stored.purge(utc_now())
         await sessions.purge()
         await stores.audit.purge(utc_now() - timedelta(days=settings.audit_days))
 
-    await stack.enter_async_context(background(every(PURGE_SECONDS, purge, "purge")))
+    await platform.every(PURGE_SECONDS, purge, "purge")
 
 
 async def _open_firebase(
-    app: FastAPI,
-    stack: AsyncExitStack,
-    settings: FirebaseSettings,
-    database: Database,
-    revocations: PostgresRevocations,
+    platform: Platform, settings: FirebaseSettings, revocations: PostgresRevocations
 ) -> FirebaseLinks:
-    sidecar = await stack.enter_async_context(open_sidecar())
-    store = state_store(settings, "auth", sidecar, database)
-    actors, directory = Actors(sidecar), _directory(stack, settings)
+    actors, directory = await platform.open_actors(), _directory(platform, settings)
     believed = timedelta(seconds=settings.revocation_seconds) if directory else None
-
-    def bridge(ctx: ActorRuntimeContext, actor_id: ActorId) -> FirebaseBridgeActor:
-        return FirebaseBridgeActor(ctx, actor_id, store, utc_now, believed)
-
-    await register_actor(FirebaseBridgeActor, sidecar, bridge)
+    await platform.host_actor(
+        FirebaseBridgeActor, lambda context: FirebaseBridgeActor(context, utc_now, believed)
+    )
     firebase = None
     if settings.project_id:
         skew = timedelta(seconds=settings.clock_skew_seconds)
         firebase = Firebase(
             project=FirebaseProject(settings.project_id, skew),
-            signatures=await _signatures(stack, settings),
+            signatures=await _signatures(platform, settings),
             directory=directory,
             revocations=revocations,
             actors=actors,
             clock=utc_now,
         )
-    provide_firebase(app, firebase)
+    platform.provide(FirebaseSwitch(firebase))
     return FirebaseLinks(directory, revocations, actors, utc_now)
 
 
-async def _open_erasure(
-    app: FastAPI,
-    stack: AsyncExitStack,
-    settings: AuthSettings,
-    stores: Stores,
-    links: FirebaseLinks,
-) -> None:
-    client = RpcClient()
-    stack.push_async_callback(client.close)
+async def _open_erasure(platform: Platform, stores: Stores, links: FirebaseLinks) -> None:
     deletions = PostgresDeletions(stores.database)
     own = PostgresUserData(stores.database, stores.relations, stores.outbox, stores.revocations)
-    eraser = accounts.Eraser(deletions, own, WorkflowErasures(client), stores.audit)
-    accounts.provide(app, eraser)
-    given = UserFacts(stores.relations)
+    eraser = accounts.Eraser(deletions, own, platform.workflows, stores.audit)
+    platform.provide(eraser)
     # The link goes first: who signs in anew while the rest is erased would leave something behind.
-    erasure = UserErasure(deletions, [links, own, given])
-    host = WorkflowHost()
-    host.add_activity(eraser_of("auth"), erasure.run)
-    host.add_activity(RECORD_ERASURE, erasure.record)
-    await host.start()
-    stack.push_async_callback(host.stop, timedelta(seconds=settings.drain_seconds))
-    driving = every(ERASURE_SECONDS, eraser.drive, "erasures")
-    await stack.enter_async_context(background(driving))
+    erasure = UserErasure(deletions, [links, own, UserFacts(stores.relations)])
+    platform.workflow_host.add_activity(eraser_of(APP.id), erasure.run)
+    platform.workflow_host.add_activity(RECORD_ERASURE, erasure.record)
+    await platform.every(ERASURE_SECONDS, eraser.drive, "erasures")
 
 
-def _directory(stack: AsyncExitStack, settings: FirebaseSettings) -> AdminDirectory | None:
+def _directory(platform: Platform, settings: FirebaseSettings) -> AdminDirectory | None:
     project, account = settings.project_id, settings.service_account()
     if settings.emulator_host:
         host = settings.emulator_host
@@ -309,18 +243,18 @@ def _directory(stack: AsyncExitStack, settings: FirebaseSettings) -> AdminDirect
         )
     else:
         return None
-    stack.callback(directory.close)
+    platform.on_close(directory.close)
     return directory
 
 
-async def _signatures(stack: AsyncExitStack, settings: FirebaseSettings) -> SignatureCheck:
+async def _signatures(platform: Platform, settings: FirebaseSettings) -> SignatureCheck:
     if settings.emulator_host:
         return EmulatedSignatures()
     urls = {
         FirebaseTokenKind.ID_TOKEN: settings.certs_url,
         FirebaseTokenKind.SESSION_COOKIE: settings.cookie_certs_url,
     }
-    client = await stack.enter_async_context(
+    client = await platform.enter(
         open_outbound(
             CERTIFICATE_TIMEOUTS, trusted=urls.values(), max_body_bytes=MAX_CERTIFICATES_BYTES
         )

@@ -4,7 +4,7 @@ import base64
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,8 +16,9 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from typing_extensions import Unpack
 
-from services.kit.errors import ErrorCode
+from services.kit.errors import AnyErrorCode
 
 
 class Message(BaseModel):
@@ -90,64 +91,126 @@ class Empty(Message):
     """Nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class RpcMethod:
-    """One method of a service.
+Req = TypeVar("Req", bound=Message)
+Res = TypeVar("Res", bound=Message)
 
-    `stream` answers `text/event-stream` (POST, and GET with the fields in the query). `idempotent` takes an
-    `Idempotency-Key`. Who may call is said by exactly one of `scope` (a signed-in user whose token has it),
-    `public` (anybody, through the edge) and `callers` (these apps only; the edge has no route to it). What
-    `completes` begun work is served whatever the load. What
-    `waits` for something else (a turn's end, an event) is not timed as a sign of load.
+
+@dataclass(frozen=True, slots=True)
+class RpcMethod(Generic[Req, Res]):
+    """One method of a service; `service.unary` and `service.stream` declare it.
+
+    Who may call is said by exactly one of `scope` (a signed-in user whose token has it), `public` (anybody, through
+    the edge) and `internal` (the apps that name the method in their manifest; the edge has no route to it).
+    `idempotent` takes an `Idempotency-Key`. What `completes` begun work is served whatever the load. What `waits` for
+    something else (a turn's end, an event) is not timed as a sign of load.
     """
 
+    service: "RpcService" = field(repr=False)
     name: str
-    request: type[Message]
-    response: type[Message]
+    request: type[Req]
+    response: type[Res]
     summary: str
-    raises: tuple[ErrorCode, ...] = ()
-    stream: bool = False
+    raises: tuple[AnyErrorCode, ...] = ()
+    is_stream: bool = False
     idempotent: bool = False
     scope: str | None = None
     public: bool = False
-    callers: tuple[str, ...] = ()
+    internal: bool = False
     timeout_seconds: float = 30.0
     completes: bool = False
     waits: bool = False
 
     def __post_init__(self) -> None:
-        if (self.scope is not None) + self.public + bool(self.callers) != 1:
-            raise TypeError(f"{self.name}: say exactly one of scope, public and callers")
+        if (self.scope is not None) + self.public + self.internal != 1:
+            raise TypeError(f"{self.name}: say exactly one of scope, public and internal")
 
     @property
-    def internal(self) -> bool:
-        """Whether only other apps may call it."""
-        return bool(self.callers)
+    def path(self) -> str:
+        """The path inside: `/yocaso.llm.v1.ConversationService/SendMessage`."""
+        return f"/{self.service.name}/{self.name}"
+
+    @property
+    def edge_path(self) -> str:
+        """The path outside: `/api/v1/llm/conversation/send-message`."""
+        short = self.service.short_name.removesuffix("Service")
+        return f"/api/v1/{self.service.app_id}/{kebab(short)}/{kebab(self.name)}"
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """The HTTP methods: a stream also answers GET, with the fields of the request in the query."""
+        return ("POST", "GET") if self.is_stream else ("POST",)
 
 
-@dataclass(frozen=True, slots=True)
+AnyMethod = RpcMethod[Any, Any]
+
+
+class MethodOptions(TypedDict, total=False):
+    """What a method may say besides its messages; see `RpcMethod`."""
+
+    raises: tuple[AnyErrorCode, ...]
+    idempotent: bool
+    scope: str
+    public: bool
+    internal: bool
+    timeout_seconds: float
+    completes: bool
+    waits: bool
+
+
 class RpcService:
     """A named set of methods, hosted by one app: `yocaso.<app>.v1.<Name>Service`."""
 
-    name: str
-    app_id: str
-    summary: str
-    methods: tuple[RpcMethod, ...] = field(default=())
+    def __init__(self, name: str, summary: str) -> None:
+        self.name = name
+        self.summary = summary
+        self._methods: dict[str, AnyMethod] = {}
 
-    def __getitem__(self, method: str) -> RpcMethod:
-        for candidate in self.methods:
-            if candidate.name == method:
-                return candidate
-        raise KeyError(f"{self.name} has no method {method}")
+    @property
+    def app_id(self) -> str:
+        """The app that hosts it."""
+        return self.name.split(".")[1]
 
-    def path(self, method: RpcMethod) -> str:
-        """The path inside: `/yocaso.llm.v1.ConversationService/SendMessage`."""
-        return f"/{self.name}/{method.name}"
+    @property
+    def short_name(self) -> str:
+        """The name without its package: `ConversationService`."""
+        return self.name.rsplit(".", 1)[-1]
 
-    def edge_path(self, method: RpcMethod) -> str:
-        """The path outside: `/api/v1/llm/conversation/send-message`."""
-        short = self.name.rsplit(".", 1)[-1].removesuffix("Service")
-        return f"/api/v1/{self.app_id}/{kebab(short)}/{kebab(method.name)}"
+    @property
+    def methods(self) -> tuple[AnyMethod, ...]:
+        """All methods, in the order in which they were declared."""
+        return tuple(self._methods.values())
+
+    def unary(
+        self,
+        name: str,
+        request: type[Req],
+        response: type[Res],
+        summary: str,
+        **options: Unpack[MethodOptions],
+    ) -> RpcMethod[Req, Res]:
+        """Declare a method that answers once."""
+        return self._declare(RpcMethod(self, name, request, response, summary, **options))
+
+    def stream(
+        self,
+        name: str,
+        request: type[Req],
+        response: type[Res],
+        summary: str,
+        **options: Unpack[MethodOptions],
+    ) -> RpcMethod[Req, Res]:
+        """Declare a method that answers with server-sent events, each a `response`."""
+        method = RpcMethod(self, name, request, response, summary, is_stream=True, **options)
+        return self._declare(method)
+
+    def __getitem__(self, method: str) -> AnyMethod:
+        return self._methods[method]
+
+    def _declare(self, method: RpcMethod[Req, Res]) -> RpcMethod[Req, Res]:
+        if method.name in self._methods:
+            raise TypeError(f"{self.name} has two methods {method.name}")
+        self._methods[method.name] = method
+        return method
 
 
 def kebab(name: str) -> str:

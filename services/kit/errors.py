@@ -1,93 +1,85 @@
 """One row per failure that a caller can see; anything else is a bug and becomes INTERNAL."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 HELP_BASE_URL: Final = "https://docs.yocaso.dev/errors"
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's code for a request that its client gave up; `HTTPStatus` has no name for it."""
 
 
-class ErrorCode(StrEnum):
-    """The codes of `RpcError`; the wire shows the name."""
+class AnyErrorCode(StrEnum):
+    """A code of `RpcError`; the wire shows its name. Kit has the general ones, a contract may add its own.
 
-    INVALID_ARGUMENT = "INVALID_ARGUMENT"
-    FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    OUT_OF_RANGE = "OUT_OF_RANGE"
-    UNAUTHENTICATED = "UNAUTHENTICATED"
-    PERMISSION_DENIED = "PERMISSION_DENIED"
-    NOT_FOUND = "NOT_FOUND"
-    ALREADY_EXISTS = "ALREADY_EXISTS"
-    ABORTED = "ABORTED"
-    TURN_IN_PROGRESS = "TURN_IN_PROGRESS"
-    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED"
-    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
-    RATE_LIMITED = "RATE_LIMITED"
-    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
-    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
-    CANCELLED = "CANCELLED"
-    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
-    UNAVAILABLE = "UNAVAILABLE"
-    UPSTREAM_ERROR = "UPSTREAM_ERROR"
-    MODEL_INVALID = "MODEL_INVALID"
-    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
-    CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
-    CONTENT_FILTERED = "CONTENT_FILTERED"
-    STREAM_INCOMPLETE = "STREAM_INCOMPLETE"
-    TOOL_NOT_FOUND = "TOOL_NOT_FOUND"
-    TOOL_EXECUTION_FAILED = "TOOL_EXECUTION_FAILED"
-    TOOL_APPROVAL_DENIED = "TOOL_APPROVAL_DENIED"
-    SIGNATURE_INVALID = "SIGNATURE_INVALID"
-    UNIMPLEMENTED = "UNIMPLEMENTED"
-    INTERNAL = "INTERNAL"
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorTraits:
-    """What a code means to a caller: its HTTP status, and whether the same call may succeed later."""
+    A row is name, HTTP status, and whether the same call may succeed later. A name that no imported contract knows
+    is read as INTERNAL.
+    """
 
     status: int
-    retryable: bool = False
+    retryable: bool
+
+    def __new__(cls, name: str, status: int, retryable: bool = False) -> Self:
+        """One row of the catalogue."""
+        code = str.__new__(cls, name)
+        code._value_ = name
+        code.status = int(status)
+        code.retryable = retryable
+        return code
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            code_of, serialization=core_schema.to_string_ser_schema()
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: object) -> dict[str, Any]:
+        return {"type": "string", "enum": [str(code) for code in catalogue()]}
 
 
-CATALOGUE: Final[Mapping[ErrorCode, ErrorTraits]] = {
-    ErrorCode.INVALID_ARGUMENT: ErrorTraits(HTTPStatus.BAD_REQUEST),
-    ErrorCode.FAILED_PRECONDITION: ErrorTraits(HTTPStatus.BAD_REQUEST),
-    ErrorCode.OUT_OF_RANGE: ErrorTraits(HTTPStatus.BAD_REQUEST),
-    ErrorCode.UNAUTHENTICATED: ErrorTraits(HTTPStatus.UNAUTHORIZED),
-    ErrorCode.PERMISSION_DENIED: ErrorTraits(HTTPStatus.FORBIDDEN),
-    ErrorCode.NOT_FOUND: ErrorTraits(HTTPStatus.NOT_FOUND),
-    ErrorCode.ALREADY_EXISTS: ErrorTraits(HTTPStatus.CONFLICT),
-    ErrorCode.ABORTED: ErrorTraits(HTTPStatus.CONFLICT, retryable=True),
-    ErrorCode.TURN_IN_PROGRESS: ErrorTraits(HTTPStatus.CONFLICT, retryable=True),
-    ErrorCode.IDEMPOTENCY_KEY_REUSED: ErrorTraits(HTTPStatus.UNPROCESSABLE_ENTITY),
-    ErrorCode.PAYLOAD_TOO_LARGE: ErrorTraits(HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    ErrorCode.RATE_LIMITED: ErrorTraits(HTTPStatus.TOO_MANY_REQUESTS, retryable=True),
-    ErrorCode.QUOTA_EXCEEDED: ErrorTraits(HTTPStatus.TOO_MANY_REQUESTS),
-    ErrorCode.BUDGET_EXCEEDED: ErrorTraits(HTTPStatus.PAYMENT_REQUIRED),
-    ErrorCode.CANCELLED: ErrorTraits(CLIENT_CLOSED_REQUEST),
-    ErrorCode.DEADLINE_EXCEEDED: ErrorTraits(HTTPStatus.GATEWAY_TIMEOUT, retryable=True),
-    ErrorCode.UNAVAILABLE: ErrorTraits(HTTPStatus.SERVICE_UNAVAILABLE, retryable=True),
-    ErrorCode.UPSTREAM_ERROR: ErrorTraits(HTTPStatus.BAD_GATEWAY, retryable=True),
-    ErrorCode.MODEL_INVALID: ErrorTraits(HTTPStatus.BAD_REQUEST),
-    ErrorCode.MODEL_UNAVAILABLE: ErrorTraits(HTTPStatus.SERVICE_UNAVAILABLE, retryable=True),
-    ErrorCode.CONTEXT_LENGTH_EXCEEDED: ErrorTraits(HTTPStatus.BAD_REQUEST),
-    ErrorCode.CONTENT_FILTERED: ErrorTraits(HTTPStatus.UNPROCESSABLE_ENTITY),
-    ErrorCode.STREAM_INCOMPLETE: ErrorTraits(HTTPStatus.BAD_GATEWAY, retryable=True),
-    ErrorCode.TOOL_NOT_FOUND: ErrorTraits(HTTPStatus.NOT_FOUND),
-    ErrorCode.TOOL_EXECUTION_FAILED: ErrorTraits(HTTPStatus.BAD_GATEWAY, retryable=True),
-    ErrorCode.TOOL_APPROVAL_DENIED: ErrorTraits(HTTPStatus.FORBIDDEN),
-    ErrorCode.SIGNATURE_INVALID: ErrorTraits(HTTPStatus.UNAUTHORIZED),
-    ErrorCode.UNIMPLEMENTED: ErrorTraits(HTTPStatus.NOT_IMPLEMENTED),
-    ErrorCode.INTERNAL: ErrorTraits(HTTPStatus.INTERNAL_SERVER_ERROR, retryable=True),
-}
+class ErrorCode(AnyErrorCode):
+    """The general codes."""
+
+    INVALID_ARGUMENT = "INVALID_ARGUMENT", HTTPStatus.BAD_REQUEST
+    FAILED_PRECONDITION = "FAILED_PRECONDITION", HTTPStatus.BAD_REQUEST
+    OUT_OF_RANGE = "OUT_OF_RANGE", HTTPStatus.BAD_REQUEST
+    UNAUTHENTICATED = "UNAUTHENTICATED", HTTPStatus.UNAUTHORIZED
+    PERMISSION_DENIED = "PERMISSION_DENIED", HTTPStatus.FORBIDDEN
+    NOT_FOUND = "NOT_FOUND", HTTPStatus.NOT_FOUND
+    ALREADY_EXISTS = "ALREADY_EXISTS", HTTPStatus.CONFLICT
+    ABORTED = "ABORTED", HTTPStatus.CONFLICT, True
+    IDEMPOTENCY_KEY_REUSED = "IDEMPOTENCY_KEY_REUSED", HTTPStatus.UNPROCESSABLE_ENTITY
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    RATE_LIMITED = "RATE_LIMITED", HTTPStatus.TOO_MANY_REQUESTS, True
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED", HTTPStatus.TOO_MANY_REQUESTS
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED", HTTPStatus.PAYMENT_REQUIRED
+    CANCELLED = "CANCELLED", CLIENT_CLOSED_REQUEST
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED", HTTPStatus.GATEWAY_TIMEOUT, True
+    UNAVAILABLE = "UNAVAILABLE", HTTPStatus.SERVICE_UNAVAILABLE, True
+    UPSTREAM_ERROR = "UPSTREAM_ERROR", HTTPStatus.BAD_GATEWAY, True
+    SIGNATURE_INVALID = "SIGNATURE_INVALID", HTTPStatus.UNAUTHORIZED
+    UNIMPLEMENTED = "UNIMPLEMENTED", HTTPStatus.NOT_IMPLEMENTED
+    INTERNAL = "INTERNAL", HTTPStatus.INTERNAL_SERVER_ERROR, True
+
+
+def catalogue() -> tuple[AnyErrorCode, ...]:
+    """Every code of kit and of the contracts that have been imported."""
+    return tuple(code for kind in AnyErrorCode.__subclasses__() for code in kind)
+
+
+def code_of(name: str) -> AnyErrorCode:
+    """The code of that name on the wire."""
+    for kind in AnyErrorCode.__subclasses__():
+        if name in kind.__members__:
+            return kind[name]
+    return ErrorCode.INTERNAL
 
 
 class _ErrorPart(BaseModel):
@@ -141,7 +133,7 @@ class ErrorDetails(_ErrorPart):
 class ErrorStatus(_ErrorPart):
     """A failure: its code, a sentence for people, and whether trying again is pointless."""
 
-    code: ErrorCode
+    code: AnyErrorCode
     message: str
     is_terminal: bool
     details: ErrorDetails = Field(default_factory=ErrorDetails)
@@ -162,7 +154,7 @@ class RpcError(Exception):
 
     def __init__(
         self,
-        code: ErrorCode,
+        code: AnyErrorCode,
         message: str,
         *,
         retry_after: timedelta | None = None,
@@ -202,12 +194,12 @@ class RpcError(Exception):
     @property
     def status(self) -> int:
         """The HTTP status of the code."""
-        return int(CATALOGUE[self.code].status)
+        return self.code.status
 
     @property
     def retryable(self) -> bool:
         """Whether the same call may succeed later."""
-        return CATALOGUE[self.code].retryable
+        return self.code.retryable
 
     def to_status(self) -> ErrorStatus:
         """The error as a value."""

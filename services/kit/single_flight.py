@@ -8,7 +8,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Flights(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """One run of some work per key at a time; whoever comes meanwhile shares its outcome."""
 
     def __init__(self) -> None:

@@ -1,12 +1,12 @@
 """What this app needs of the outside world."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.contracts.conversations import Usage
-from services.contracts.turns import GenerationInput, PromptMessage
+from services.contracts.llm.turns import GenerationOptions, Usage
+from services.llm.domain.commands import PromptMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,7 @@ class Prompt:
 
     model: str
     messages: list[PromptMessage]
-    temperature: float | None
-    max_output_tokens: int | None
+    options: GenerationOptions
     user: str
 
 
@@ -70,27 +69,15 @@ class LanguageModel(Protocol):
         ...
 
 
-class TurnWorkflows(Protocol):
-    """The workflows that hold the waits of turns."""
-
-    async def start(self, turn: GenerationInput) -> None:
-        """Start the turn's workflow; harmless when it runs already."""
-        ...
-
-    async def purge(self, turn_ids: Sequence[str]) -> None:
-        """Remove the history of turns that have ended; one that is not there is no error."""
-        ...
-
-
 class Ownership(Protocol):
-    """The facts of access that follow from objects. UNAVAILABLE where they cannot be written."""
+    """The relationship tuples that follow from objects. UNAVAILABLE where they cannot be written."""
 
     async def own(self, user_id: str, target: str) -> None:
         """Make a user the owner of an object; repeatable."""
         ...
 
     async def forget(self, target: str) -> None:
-        """Remove every fact about an object that is no more; repeatable."""
+        """Remove every tuple of an object that is no more; repeatable."""
         ...
 
 

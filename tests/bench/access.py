@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import aiohttp
 
-from services.contracts.authorization import AUTHORIZATION_SERVICE, OWNER
-from services.contracts.edge import configuration
-from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.scopes import CONVERSATIONS_READ
-from services.contracts.services import SERVICES
+from services.codegen.edge import configuration
+from services.contracts.apps import APPS
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE, OWNER
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.llm.conversations import CONVERSATIONS_READ
+from tests.bench.access_app import APP as BENCH_APP
 from tests.bench.access_app import BENCH_SERVICE
 from tests.bench.figures import emit, milliseconds, quantile
 from tests.support.platform import ROOT, Client, Platform
@@ -51,7 +52,7 @@ def measure(state: Path) -> None:
 
 def _edge_config() -> dict[str, Any]:
     """The edge's own, with the bench's methods behind it."""
-    config = configuration((*SERVICES, BENCH_SERVICE))
+    config = configuration((*APPS, BENCH_APP))
     for endpoint in config["endpoints"]:
         for backend in endpoint["backend"]:
             own = backend["url_pattern"].partition("/v1.0/invoke/bench/method")[2]
@@ -166,14 +167,14 @@ class _Bench:
         await self._call("Open", {})
 
     async def _call(self, method: str, headers: dict[str, str], target: str = "") -> None:
-        url = self._client.url + BENCH_SERVICE.edge_path(BENCH_SERVICE[method])
+        url = self._client.url + BENCH_SERVICE[method].edge_path
         body = {"conversationId": target or self._target}
         async with self._client.session.post(url, json=body, headers=headers) as reply:
             assert reply.status == 200, await reply.text()
             await reply.read()
 
     async def _new_key(self) -> str:
-        url = self._client.url + API_KEY_SERVICE.edge_path(API_KEY_SERVICE["CreateApiKey"])
+        url = self._client.url + API_KEY_SERVICE["CreateApiKey"].edge_path
         body = {"name": "bench", "scopes": [CONVERSATIONS_READ]}
         async with self._client.session.post(url, json=body, headers=self._bearer) as reply:
             assert reply.status == 200, await reply.text()
@@ -187,7 +188,7 @@ class _Bench:
             {"subject": owner, "relation": OWNER, "object": f"conversation:{each}"}
             for each in conversations
         ]
-        method = AUTHORIZATION_SERVICE.path(AUTHORIZATION_SERVICE["WriteTuples"])
+        method = AUTHORIZATION_SERVICE["WriteTuples"].path
         url = f"{stack.url('llm-daprd')}/v1.0/invoke/auth/method{method}"
         headers = {"dapr-api-token": stack.api_token("llm")}
         body = {"writes": writes}

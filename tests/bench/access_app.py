@@ -1,22 +1,18 @@
 """An app for `access`: methods that do nothing, so that what is measured is who may call them."""
 
-from contextlib import AsyncExitStack
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI
 
-from services.contracts.access import Access
-from services.contracts.scopes import CONVERSATIONS_READ
+from services.contracts.llm.conversations import CONVERSATIONS_READ
 from services.kit.access.authorization import Caller, Permitted
-from services.kit.access.control import open_guard
-from services.kit.access.identity import CallerIdentity
-from services.kit.access.limits import SlidingWindows
-from services.kit.contract import Empty, Message, RpcMethod, RpcService
-from services.kit.dapr.client import RpcClient
-from services.kit.http.app import create_service
+from services.kit.access.identity import CallerIdentity, TrustedApps
+from services.kit.contract import Empty, Message, RpcService
+from services.kit.http.dependencies import provide
 from services.kit.http.rpc import RpcRouter
+from services.kit.manifest import App
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.storage.wake_ups import Signals
+from services.platform import Platform, platform_app
 
 
 class Named(Message):
@@ -25,16 +21,13 @@ class Named(Message):
     conversation_id: str
 
 
-BENCH_SERVICE: Final = RpcService(
-    "yocaso.bench.v1.NothingService",
-    app_id="bench",
-    summary="Does nothing.",
-    methods=(
-        RpcMethod("Open", Named, Empty, "For anybody", public=True),
-        RpcMethod("Scoped", Named, Empty, "For a scope", scope=CONVERSATIONS_READ),
-        RpcMethod("Owned", Named, Empty, "For a relation", scope=CONVERSATIONS_READ),
-    ),
+BENCH_SERVICE: Final = RpcService("yocaso.bench.v1.NothingService", "Does nothing.")
+OPEN: Final = BENCH_SERVICE.unary("Open", Named, Empty, "For anybody", public=True)
+SCOPED: Final = BENCH_SERVICE.unary("Scoped", Named, Empty, "For a scope", scope=CONVERSATIONS_READ)
+OWNED: Final = BENCH_SERVICE.unary(
+    "Owned", Named, Empty, "For a relation", scope=CONVERSATIONS_READ
 )
+APP: Final = App(id="bench", purpose="does nothing", number=99, services=(BENCH_SERVICE,))
 CanView = Annotated[
     CallerIdentity, Depends(Permitted("viewer", "conversation_id", kind="conversation"))
 ]
@@ -57,36 +50,12 @@ async def owned(request: Named, _: CanView) -> Empty:
     return Empty()
 
 
+async def _compose(platform: Platform) -> None:
+    await platform.control_access()
+
+
 def create_app() -> FastAPI:
     """The app; called without a sidecar of its own, it asks through another's."""
-    settings = load_settings(PlatformSettings)
-
-    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        url = settings.valkey_url.get_secret_value()
-        signals = Signals(url)
-        await signals.start()
-        stack.push_async_callback(signals.close)
-        client = RpcClient()
-        stack.push_async_callback(client.close)
-        access = Access(client)
-        windows = SlidingWindows(url)
-        stack.push_async_callback(windows.close)
-        await open_guard(
-            app,
-            stack,
-            settings,
-            name="bench",
-            source=access,
-            denials=access,
-            signals=signals,
-            windows=windows,
-        )
-
-    return create_service(
-        "bench",
-        settings,
-        routers=[rpc],
-        lifespan=lifespan,
-        document=dict,
-        identity_callers=("",),  # the edge calls it without a sidecar, which would name the caller
-    )
+    app = platform_app(APP, load_settings(PlatformSettings), routers=[rpc], compose=_compose)
+    provide(app, TrustedApps(edge="", callers={}))  # no sidecar names the caller
+    return app

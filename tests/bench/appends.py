@@ -5,8 +5,8 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from services.contracts.conversations import CONVERSATION_SERVICE
-from services.contracts.scopes import USER_SCOPES
+from services.contracts.apps import USER_SCOPES
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from tests.bench.figures import Run, closed_loop, emit
 from tests.support.platform import Client, Platform
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from tests.bench.figures import emit, milliseconds, quantile
 from tests.support.platform import Platform
 from tests.support.wait import wait_until
@@ -195,7 +195,7 @@ async def measure(platform: Platform) -> None:
 async def _load(platform: Platform) -> Load:
     requests: dict[str, list[bytes]] = {}
     host, port = platform.edge_url.removeprefix("http://").split(":")
-    path = CONVERSATION_SERVICE.edge_path(CONVERSATION_SERVICE["AppendMessage"])
+    path = CONVERSATION_SERVICE["AppendMessage"].edge_path
     for user in [*(f"heavy-{number}" for number in range(HEAVY_USERS)), "light"]:
         async with platform.client(f"bench-{user}") as client:
             ids = [await client.conversation() for _ in range(CONVERSATIONS)]

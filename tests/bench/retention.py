@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from services.contracts.turns import TURN_STREAM
+from services.contracts.llm.turns import TURN_STREAM
 from services.kit.eventlog import Purge, Retention
 from services.kit.storage.db import Database
 from tests.bench.figures import emit

@@ -2,36 +2,20 @@
 
 import uuid
 from collections.abc import Generator
-from contextlib import AsyncExitStack
-from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from services.contracts.events import EventType
-from services.kit.dapr.workflows import (
-    ActivityRef,
-    LocalWorkflows,
-    WorkflowContext,
-    WorkflowHost,
-    WorkflowRef,
-)
-from services.kit.eventlog import (
-    DurableWork,
-    Endings,
-    Engine,
-    EventLog,
-    HostLease,
-    NewEvent,
-    Segment,
-    migrate_event_log,
-)
-from services.kit.http.app import create_service
+from services.kit.dapr.workflows import LocalWorkflows, WorkflowContext
+from services.kit.eventlog import DurableWork, Endings, NewEvent, Segment
+from services.kit.http.dependencies import taken
+from services.kit.manifest import App
+from services.kit.references import ActivityRef, WorkflowRef
 from services.kit.settings import PlatformSettings, load_settings
-from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.platform import Platform, platform_app
 
 STEPS = 3
 
@@ -50,6 +34,9 @@ class Number(BaseModel):
 
 ONE_STEP = ActivityRef("BenchStep", "workflows", Work, Number)
 BY_ACTIVITIES = WorkflowRef("BenchByActivities", "workflows", Work)
+
+
+APP: Final = App(id="workflows", purpose="three steps", number=13)
 
 
 def by_activities(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Number]:
@@ -74,56 +61,39 @@ async def _add_one(last: Number) -> tuple[Number, list[NewEvent]]:
 
 def create_app() -> FastAPI:
     """The app."""
-    settings = load_settings(PlatformSettings)
-
-    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        url = settings.database_url.get_secret_value()
-        database, lease = Database(url), HostLease(url)
-        stack.push_async_callback(database.close)
-        await migrate_event_log(database)
-        signals = Signals(settings.valkey_url.get_secret_value())
-        await signals.start()
-        stack.push_async_callback(signals.close)
-        await lease.start()
-        stack.push_async_callback(lease.close)
-        log = EventLog(database, signals, lease.host_id)
-        engine = Engine(database, log, signals, lease)
-        endings = Endings(EventType.RUN_COMPLETED, EventType.RUN_FAILED)
-        app.state.three = DurableWork(engine, "bench", (Number, Number), three_steps, endings)
-        await engine.start()
-        stack.push_async_callback(engine.close, timedelta(seconds=2))
-        await _host_workflow(app, stack)
-
-    app = create_service("workflows", settings, routers=[], lifespan=lifespan, document=dict)
+    app = platform_app(APP, load_settings(PlatformSettings), routers=[], compose=_compose)
     app.add_api_route("/three", _run_three, methods=["POST"])
     app.add_api_route("/activities", _run_activities, methods=["POST"])
     return app
 
 
-async def _host_workflow(app: FastAPI, stack: AsyncExitStack) -> None:
+async def _compose(platform: Platform) -> None:
     async def one_step(_: Work) -> Number:
         return Number(value=1)
 
-    host = WorkflowHost()
-    host.add_workflow(BY_ACTIVITIES, by_activities)
-    host.add_activity(ONE_STEP, one_step)
-    await host.start()
-    stack.push_async_callback(host.stop, timedelta(seconds=5))
-    app.state.workflows, app.state.client = LocalWorkflows(), DaprWorkflowClient()
+    engine = await platform.open_engine()
+    endings = Endings(EventType.RUN_COMPLETED, EventType.RUN_FAILED)
+    platform.provide(
+        DurableWork(engine, "bench", (Number, Number), three_steps, endings),
+        LocalWorkflows(),
+        DaprWorkflowClient(),
+    )
+    platform.workflow_host.add_workflow(BY_ACTIVITIES, by_activities)
+    platform.workflow_host.add_activity(ONE_STEP, one_step)
 
 
 async def _run_three(request: Request) -> dict[str, int]:
     """Returns when the third step is durable and the execution's stream is closed."""
     value = Number.model_validate_json(await request.body())
-    result = await request.app.state.three.call(uuid.uuid4().hex, value, owner="bench")
+    result = await taken(request.app, DurableWork).call(uuid.uuid4().hex, value, owner="bench")
     return {"value": result.value}
 
 
 async def _run_activities(request: Request) -> dict[str, str]:
     """Returns when the engine says that the workflow is complete."""
     name = uuid.uuid4().hex
-    await request.app.state.workflows.start(BY_ACTIVITIES.name, name, {"id": name})
-    await request.app.state.client.wait_for_workflow_completion(
+    await taken(request.app, LocalWorkflows).start(BY_ACTIVITIES.name, name, {"id": name})
+    await taken(request.app, DaprWorkflowClient).wait_for_workflow_completion(
         name, fetch_payloads=False, timeout_in_seconds=60
     )
     return {"id": name}

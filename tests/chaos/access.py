@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
 from tests.support.patience import PASSING
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import grpc.aio
 
-from services.contracts.turns import BeginTurnCommand
+from services.llm.domain.commands import BeginTurnCommand
 from tests.chaos.faults import kill, restart, running
 from tests.support.actors import ActorCalls
 from tests.support.checkers import check_seqs, check_set
@@ -98,7 +98,7 @@ class Appender:
 
     async def _attempt(self, host: str, log: Log, body: Any, patience: float = PATIENCE) -> bool:
         try:
-            reply = await self.actor(host, log.conversation, "AppendMessage", body, patience)
+            reply = await self.actor(host, log.conversation, "append_message", body, patience)
         except (grpc.aio.AioRpcError, TimeoutError):
             return False
         return reply.get("error") is None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from services.contracts.scopes import USER_SCOPES
+from services.contracts.apps import USER_SCOPES
 from services.kit.contract import RpcService
 from tests.chaos.faults import restart, running
 from tests.support.platform import Client, Platform
@@ -27,7 +27,7 @@ class ReplicaClient(Client):
 
     def url_of(self, service: RpcService, method: str) -> str:
         """The app's own URL of a method."""
-        return self.url + service.path(service[method])
+        return self.url + service[method].path
 
 
 @asynccontextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.contracts.accounts import ACCOUNT_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
 from tests.chaos.access import Facts, key, receipt
 from tests.chaos.faults import kill, restart, running, until_begun, until_issuing
 from tests.requirements import requirement

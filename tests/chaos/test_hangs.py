@@ -38,7 +38,7 @@ async def test_a_sidecar_that_placement_left_locked_is_brought_back(
         await until_begun(platform)
         held, other = [Log(await alice.conversation()) for _ in range(2)]
         holding = asyncio.create_task(
-            appender.actor(first, held.conversation, "BeginTurn", begin_turn(held), patience=60)
+            appender.actor(first, held.conversation, "begin_turn", begin_turn(held), patience=60)
         )
         hit = await control.wait_for(HOLD)
         # A second host brings a new table; the first sidecar locks its actors and waits for the call that is held.

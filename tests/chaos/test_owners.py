@@ -97,7 +97,7 @@ async def test_a_caller_that_leaves_does_not_let_two_calls_overlap(
         await until_begun(platform)
         log, other = [Log(await alice.conversation()) for _ in range(2)]
         leaving = asyncio.create_task(
-            appender.actor("llm", log.conversation, "BeginTurn", begin_turn(log))
+            appender.actor("llm", log.conversation, "begin_turn", begin_turn(log))
         )
         hit = await control.wait_for("turn.after_user_commit")
         leaving.cancel()

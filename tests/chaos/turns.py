@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from services.contracts.conversations import TurnStatus
+from services.contracts.llm.turns import TurnStatus
 from tests.support.checkers import check_seqs, check_statuses
 from tests.support.model_server import script_text
 from tests.support.patience import until_ok

@@ -1,5 +1,6 @@
 """Who may call a route is said by a type in its signature; a route that says nothing fails here."""
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,14 +8,17 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
-from services.contracts.services import SERVICES
+from services.contracts.apps import APPS, KEY_SCOPES, METHODS, USER_SCOPES
 from services.kit.access.authorization import Anybody, Authorization, FromApp, SignedIn
-from services.kit.contract import RpcMethod
+from services.kit.contract import AnyMethod
 from services.kit.http.rpc import Endpoint, RpcRoutes
+from services.kit.manifest import Language, Secret
 from tests.requirements import requirement
 
-PUBLIC = {"/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json", "/.well-known/jwks.json"}
+PUBLIC = {
+    *("/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"),
+    *(path for app in APPS for path in app.public_paths),
+}
 """Routes that need no sign-in and are no RPC: health, documents and the public keys."""
 SIDECAR = ("/dapr/", "/actors/")
 """Routes that Dapr's SDK adds; the sidecar's token guards them."""
@@ -23,13 +27,15 @@ SIDECAR = ("/dapr/", "/actors/")
 @pytest.fixture(scope="module")
 def apps() -> dict[str, FastAPI]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUTH_KEY_SECRET", "a secret of at least thirty-two characters")
-        patch.setenv("AUTH_OPENFGA_TOKEN", "a token of at least thirty-two characters")
-        from services.auth.app import create_app as auth
-        from services.llm.app import create_app as llm
-        from workflows.app import create_app as workflows
-
-        return {"auth": auth(), "llm": llm(), "workflows": workflows()}
+        for app in APPS:
+            for name, variable in app.variables.items():
+                if isinstance(variable, Secret):
+                    patch.setenv(name, "a secret of at least thirty-two characters")
+        return {
+            app.id: importlib.import_module(f"{app.module}.app").create_app()
+            for app in APPS
+            if app.language is Language.PYTHON
+        }
 
 
 def _routes(app: FastAPI) -> Iterator[Route | Endpoint]:
@@ -68,16 +74,15 @@ def test_every_route_names_who_may_call_it(apps: dict[str, FastAPI]) -> None:
 @requirement("access:typed-routes")
 def test_the_type_is_the_one_that_the_contract_asks_for(apps: dict[str, FastAPI]) -> None:
     seen = 0
-    for service in SERVICES:
-        routes = {route.path: route for route in _routes(apps[service.app_id])}
-        for method in service.methods:
-            [authorization] = _authorizations(routes[service.path(method)])
-            assert isinstance(authorization, _wanted(method)), method.name
-            seen += 1
-    assert seen == sum(len(service.methods) for service in SERVICES)
+    for method in METHODS:
+        routes = {route.path: route for route in _routes(apps[method.service.app_id])}
+        [authorization] = _authorizations(routes[method.path])
+        assert isinstance(authorization, _wanted(method)), method.name
+        seen += 1
+    assert seen == len(METHODS)
 
 
-def _wanted(method: RpcMethod) -> type[Authorization]:
+def _wanted(method: AnyMethod) -> type[Authorization]:
     if method.internal:
         return FromApp
     return Anybody if method.public else SignedIn
@@ -85,7 +90,7 @@ def _wanted(method: RpcMethod) -> type[Authorization]:
 
 @requirement("access:scopes")
 def test_every_scope_is_needed_somewhere_and_every_method_s_scope_exists() -> None:
-    needed = {method.scope for service in SERVICES for method in service.methods if method.scope}
+    needed = {method.scope for method in METHODS if method.scope}
     assert needed == set(USER_SCOPES)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts import authorization
+from services.contracts.auth import authorization
 from tests.contract.sources import ROOT
 from tests.requirements import requirement
 

@@ -1,15 +1,18 @@
 """On Kubernetes Dapr is told the same of trust as in the secure profile here, in the release's namespace and trust domain."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from services.contracts.chart import main
-from services.contracts.policies import APIS, COMPONENTS, TRUST_DOMAIN
+from services.codegen.dapr import CONFIGURATION, TRUST_DOMAIN
+from services.codegen.files import ROOT
+from services.contracts.apps import APPS
 from tests.requirements import requirement
 from tests.support.chart import CHART, Helm, a_cluster
 
+PRODUCTION = ROOT / "components" / "production"
 NAMESPACE = "tenant-x"
 DOMAIN = "trust.y"
 Resources = dict[tuple[str, str], dict[str, Any]]
@@ -32,13 +35,8 @@ def _configurations(resources: Resources) -> dict[str, dict[str, Any]]:
     return {name: one["spec"] for (kind, name), one in resources.items() if kind == "Configuration"}
 
 
-def _local(folder: str, name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((COMPONENTS / folder / f"{name}.yaml").read_text()))
-
-
-@requirement("access:chart")
-def test_the_chart_s_data_is_what_the_contracts_render() -> None:
-    assert main(["--check"]) == 0
+def _resources(file: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(file.read_text()))
 
 
 @requirement("access:chart")
@@ -76,9 +74,10 @@ def test_every_policy_says_the_release_s_namespace_and_trust_domain(resources: R
 @requirement("access:chart")
 def test_an_app_is_told_what_it_is_told_in_the_secure_profile(resources: Resources) -> None:
     found = _configurations(resources)
-    assert set(found) == set(APIS)
+    assert set(found) == {app.id for app in APPS}
     for app, spec in found.items():
-        ((apis,), (policies,)) = (_local(folder, app) for folder in ("apps", "policies"))
+        files = (CONFIGURATION / folder / f"{app}.yaml" for folder in ("apps", "access"))
+        (apis,), (policies,) = map(_resources, files)
         local: dict[str, Any] = {**apis["spec"], **policies["spec"]}
         del local["nameResolution"]
         local["secrets"]["scopes"].append({"storeName": "kubernetes", "defaultAccess": "deny"})
@@ -101,16 +100,16 @@ def test_nothing_is_allowed_by_default(resources: Resources) -> None:
 
 @requirement("access:chart")
 def test_activities_and_components_are_those_of_the_repository(resources: Resources) -> None:
-    names = [path.stem for path in (COMPONENTS / "production").glob("*.yaml")]
-    production = [one for name in names for one in _local("production", name)]
-    wanted = [*_local("policies", "activities"), *production]
+    production = [one for file in PRODUCTION.glob("*.yaml") for one in _resources(file)]
+    policies = _resources(CONFIGURATION / "access" / "workflows.policies.yaml")
+    wanted = [*policies, *production]
     for resource in wanted:
         resource["metadata"]["namespace"] = NAMESPACE
         found = resources[resource["kind"], resource["metadata"]["name"]]
         assert found == resource
         assert found["scopes"]
-        assert set(found["scopes"]) <= set(APIS)
-    assert len(resources) == len(wanted) + len(APIS)
+        assert set(found["scopes"]) <= {app.id for app in APPS}
+    assert len(resources) == len(wanted) + len(APPS)
 
 
 @requirement("access:chart")

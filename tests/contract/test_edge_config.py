@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from services.contracts.edge import FILE, IDENTITY_HEADERS, configuration, main
-from services.contracts.services import SERVICES
-from services.kit.contract import RpcMethod, RpcService
+from services.codegen.edge import IDENTITY_HEADERS, configuration
+from services.contracts.apps import APPS
+from services.kit.contract import AnyMethod
 from tests.requirements import requirement
 
 ENDPOINTS: list[dict[str, Any]] = configuration()["endpoints"]
@@ -12,26 +12,14 @@ ROUTES = {(e["method"], e["endpoint"]): e for e in ENDPOINTS}
 JWKS = ("GET", "/.well-known/jwks.json")
 
 
-def _methods(*, internal: bool) -> list[tuple[RpcService, RpcMethod]]:
-    return [(s, m) for s in SERVICES for m in s.methods if m.internal is internal]
-
-
-def _verbs(method: RpcMethod) -> set[str]:
-    return {"GET", "POST"} if method.stream else {"POST"}
-
-
-@requirement("edge:config")
-def test_the_committed_configuration_is_what_the_contracts_render() -> None:
-    assert FILE.exists()
-    assert main(["--check"]) == 0
+def _methods(*, internal: bool) -> list[AnyMethod]:
+    return [method for app in APPS for method in app.methods if method.internal is internal]
 
 
 @requirement("edge:config")
 def test_the_routes_are_the_public_methods_and_the_key_set() -> None:
     wanted = {
-        (verb, service.edge_path(method))
-        for service, method in _methods(internal=False)
-        for verb in _verbs(method)
+        (verb, method.edge_path) for method in _methods(internal=False) for verb in method.verbs
     }
     assert set(ROUTES) == wanted | {JWKS}
     assert len(ROUTES) == len(ENDPOINTS)
@@ -42,19 +30,19 @@ def test_no_internal_method_can_be_reached() -> None:
     internal = _methods(internal=True)
     reachable = {backend["url_pattern"] for e in ENDPOINTS for backend in e["backend"]}
     assert internal
-    assert not [m.name for s, m in internal if any(p.endswith(s.path(m)) for p in reachable)]
+    assert not [m.name for m in internal if any(p.endswith(m.path) for p in reachable)]
 
 
 @requirement("edge:config")
 def test_a_route_calls_its_method_through_the_sidecar_within_the_method_s_time() -> None:
-    for service, method in _methods(internal=False):
-        for verb in _verbs(method):
-            endpoint = ROUTES[verb, service.edge_path(method)]
+    for method in _methods(internal=False):
+        for verb in method.verbs:
+            endpoint = ROUTES[verb, method.edge_path]
             assert endpoint["timeout"] == f"{method.timeout_seconds:g}s"
             assert endpoint["backend"] == [
                 {
                     "method": verb,
-                    "url_pattern": f"/v1.0/invoke/{service.app_id}/method{service.path(method)}",
+                    "url_pattern": f"/v1.0/invoke/{method.service.app_id}/method{method.path}",
                     "encoding": "no-op",
                 }
             ]
@@ -64,11 +52,7 @@ def test_a_route_calls_its_method_through_the_sidecar_within_the_method_s_time()
 @requirement("edge:jwt")
 def test_every_route_but_the_key_set_and_the_public_methods_verifies_a_credential() -> None:
     unverified = {r for r, e in ROUTES.items() if "auth/validator" not in e.get("extra_config", {})}
-    public = {
-        ("POST", service.edge_path(method))
-        for service, method in _methods(internal=False)
-        if method.public
-    }
+    public = {("POST", method.edge_path) for method in _methods(internal=False) if method.public}
     assert public
     assert unverified == public | {JWKS}
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.cli.stack.apps import read_template
-from services.contracts.services import SERVICES
+from services.contracts.apps import METHODS
 from tests.requirements import requirement
 
 TEMPLATE = read_template(Path(__file__).parents[2] / "dapr.yaml")
@@ -12,6 +12,6 @@ TEMPLATE = read_template(Path(__file__).parents[2] / "dapr.yaml")
 @requirement("events:many")
 def test_an_app_that_serves_streams_is_called_over_http_2() -> None:
     """Over HTTP/1.1 daprd 1.18 opens 1,024 connections to its app, and each open stream takes one."""
-    streaming = {s.app_id for s in SERVICES for method in s.methods if method.stream}
+    streaming = {method.service.app_id for method in METHODS if method.is_stream}
     assert streaming
     assert {app.app_id for app in TEMPLATE.apps if app.app_protocol == "h2c"} == streaming

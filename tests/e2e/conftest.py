@@ -12,7 +12,7 @@ from services.auth.adapters.jose import JoseKeyForge
 from services.auth.adapters.postgres.signing import PostgresKeyStore
 from services.kit.eventlog import EventLog, HostLease
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from tests.support.platform import Client, Platform
 
 KEY_SECRET = "what seals the signing keys of these tests"
@@ -82,12 +82,12 @@ async def log(platform: Platform) -> AsyncIterator[EventLog]:
     """The event log itself, to stand in for a host that died or fell behind."""
     url = platform.stack.database_url()
     database, lease = Database(url), HostLease(url)
-    signals = Signals(platform.stack.url("valkey"))
-    await signals.start()
+    wake_ups = WakeUps(platform.stack.url("valkey"))
+    wake_ups.start()
     await lease.start()
-    yield EventLog(database, signals, lease.host_id)
+    yield EventLog(database, wake_ups, lease.host_id)
     await lease.close()
-    await signals.close()
+    await wake_ups.close()
     await database.close()
 
 

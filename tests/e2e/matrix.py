@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from services.contracts.tokens import SubjectTokenType
+from services.contracts.auth.tokens import SubjectTokenType
 
 DOCUMENT: Final = Path(__file__).parents[2] / "services/contracts/openapi/yocaso.json"
 OK: Final = "OK"

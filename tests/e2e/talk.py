@@ -16,9 +16,9 @@ from sqlalchemy import insert
 from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
 from services.auth.domain.sessions import SESSION_LIFE, SID_LENGTH, Session, new_refresh_token
 from services.auth.tables import sessions
-from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
-from services.contracts.tokens import TOKEN_SERVICE, SubjectTokenType
+from services.contracts.apps import KEY_SCOPES, USER_SCOPES
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
 from services.kit.storage.db import Database
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform

@@ -8,10 +8,10 @@ from typing import Final
 import asyncpg
 from pydantic.alias_generators import to_camel
 
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.services import SERVICES
-from services.contracts.tokens import TOKEN_SERVICE
+from services.contracts.apps import SERVICES
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE
 from tests.e2e.conftest import KEY_SECRET
 from tests.e2e.talk import (
     api_key,
@@ -99,7 +99,7 @@ async def test_what_is_sent_wrongly_is_not_written_down(
         for method in service.methods:
             if method.internal:
                 continue
-            url = alice.url + service.edge_path(method)
+            url = alice.url + method.edge_path
             name = method.name
             for headers, body in (
                 *(({h: canaries.new(f"{name} header {h}")}, b"{}") for h in HEADERS),
@@ -116,7 +116,7 @@ async def test_what_is_sent_wrongly_is_not_written_down(
                 async with alice.session.post(url, data=body, headers=sent) as reply:
                     await reply.read()
                     calls += 1
-            for field in method.request.model_fields if method.stream else ():
+            for field in method.request.model_fields if method.is_stream else ():
                 query = {to_camel(field): canaries.new(f"{name}?{field}")}
                 async with alice.session.get(url, params=query, headers=alice.headers()) as reply:
                     await reply.read()

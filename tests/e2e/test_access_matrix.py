@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from services.contracts.audit import AUDIT_SERVICE
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
-from services.kit.errors import CATALOGUE, ErrorCode
+from services.contracts.auth.audit import AUDIT_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.kit.errors import code_of
 from tests.e2e.matrix import (
     BEARER,
     OK,
@@ -132,7 +132,7 @@ async def test_everybody_gets_what_the_contract_gives_and_sees_nothing_of_others
 
 def status_of(code: str) -> int:
     """The HTTP status of a code."""
-    return 200 if code == OK else CATALOGUE[ErrorCode(code)].status
+    return 200 if code == OK else code_of(code).status
 
 
 @requirement("access:edge:revocation", "access:tokens:revoke")

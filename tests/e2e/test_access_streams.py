@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.tokens import TOKEN_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE
 from tests.e2e.matrix import Principal
 from tests.e2e.talk import (
     EVERYWHERE_SECONDS,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.contracts.keys import API_KEY_SERVICE
-from services.contracts.scopes import CONVERSATIONS_READ, CONVERSATIONS_WRITE
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.llm.conversations import CONVERSATIONS_READ, CONVERSATIONS_WRITE
 from tests.e2e.talk import live_turn, prompt, until_held
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from services.auth.domain.firebase import user_id_of
-from services.contracts.services import SERVICES
+from services.contracts.apps import app_of
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
 from tests.support.firebase.bridge import until_welcome
@@ -118,10 +118,9 @@ def test_an_example_prints_what_the_guide_says(
 def test_the_guide_names_every_method_of_access_that_a_client_may_call() -> None:
     said = GUIDE.read_text()
     names = [
-        service.edge_path(method).rpartition("/")[2]
-        for service in SERVICES
-        for method in service.methods
-        if service.app_id == "auth" and not method.callers
+        method.edge_path.rpartition("/")[2]
+        for method in app_of("auth").methods
+        if not method.internal
     ]
     assert "exchange-token" in names
     absent = [name for name in names if not re.search(rf"(?<![a-z-]){name}(?![a-z-])", said)]

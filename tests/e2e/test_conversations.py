@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.contracts.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
 from tests.e2e.talk import (
     ask,
     calls,

@@ -4,8 +4,8 @@ from typing import Any
 
 import aiohttp
 
-from services.contracts.conversations import CONVERSATION_SERVICE
-from services.contracts.scopes import USER_SCOPES
+from services.contracts.apps import USER_SCOPES
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from tests.support.platform import Client, Platform
 
 USER = "delivered"
@@ -13,7 +13,7 @@ USER = "delivered"
 
 async def deliver(platform: Platform, method: str, call_id: str, **body: Any) -> Any:
     """Deliver a call as the edge's sidecar does."""
-    path = CONVERSATION_SERVICE.path(CONVERSATION_SERVICE[method])
+    path = CONVERSATION_SERVICE[method].path
     url = f"{platform.stack.url('edge-daprd')}/v1.0/invoke/llm/method{path}"
     headers = {
         "dapr-api-token": platform.stack.api_token("edge"),

@@ -14,7 +14,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from multidict import CIMultiDict
 
-from services.contracts.scopes import CONVERSATIONS_READ
+from services.contracts.llm.conversations import CONVERSATIONS_READ
 from tests.e2e.talk import prompt, until_held, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
 from tests.e2e.talk import (
     EVERYWHERE_SECONDS,
     api_key,

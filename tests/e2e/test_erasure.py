@@ -5,10 +5,10 @@ from typing import Any
 
 import asyncpg
 
-from services.contracts.accounts import ACCOUNT_SERVICE
-from services.contracts.audit import AUDIT_SERVICE
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.keys import API_KEY_SERVICE
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.audit import AUDIT_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE
 from tests.e2e.talk import ask, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client

@@ -14,30 +14,26 @@ import pytest
 from yarl import URL
 
 from services.cli.stack.ports import LOOPBACK
-from services.contracts.policies import may_call
-from services.contracts.services import SERVICES
-from services.contracts.turns import RUN_TURN
+from services.contracts.apps import APPS, EDGE, METHODS, app_of, callers_of
+from services.contracts.llm.turns import RUN_TURN
 from tests.chaos.faults import until_issuing
 from tests.e2e.talk import ask
 from tests.requirements import requirement
 from tests.support.platform import ROOT, Client, Platform
 
 OFFSET: Final = 13_000
-CALLERS: Final = ("edge", "auth", "llm", "workflows")
+CALLERS: Final = tuple(app.id for app in APPS)
 VERBS: Final = ("POST", "GET", "PUT", "DELETE", "PATCH")
 CELLS: Final = [
-    (caller, service, method)
-    for service in SERVICES
-    for method in service.methods
+    (caller, method)
+    for method in METHODS
     for caller in CALLERS
-    if caller != service.app_id  # a sidecar calls its own app without asking anybody
+    if caller != method.service.app_id  # a sidecar calls its own app without asking anybody
 ]
 UNREACHABLE: Final = [
-    (service, method)
-    for service in SERVICES
-    for method in service.methods
-    if service.app_id == "auth" and not may_call("edge", method)
-    if any(not each.internal for each in service.methods)
+    method
+    for method in app_of("auth").methods
+    if EDGE.id not in callers_of(method) and any(not m.internal for m in method.service.methods)
 ]
 """Methods of `auth` that the edge may not call, beside others that it may."""
 DETOURS: Final = (
@@ -112,12 +108,12 @@ async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_el
     secure: Platform, ada: Client
 ) -> None:
     tried = 0
-    for caller, service, method in CELLS:
-        wanted = may_call(caller, method) and caller != "workflows"
+    for caller, method in CELLS:
+        wanted = caller in callers_of(method)
         for verb in VERBS:
-            may = wanted and verb in (("POST", "GET") if method.stream else ("POST",))
+            may = wanted and verb in (("POST", "GET") if method.is_stream else ("POST",))
             found = await invoked(
-                secure, ada.session, caller, service.app_id, verb, service.path(method)
+                secure, ada.session, caller, method.service.app_id, verb, method.path
             )
             assert refused_by_sidecar(*found) is not may, (caller, method.name, verb, found)
             tried += 1
@@ -127,9 +123,9 @@ async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_el
 @requirement("access:proven-callers")
 async def test_no_spelling_of_a_path_passes_the_policies(secure: Platform, ada: Client) -> None:
     tried = 0
-    for service, method in UNREACHABLE:
-        internal = service.path(method)
-        public = next(service.path(each) for each in service.methods if not each.internal)
+    for method in UNREACHABLE:
+        internal = method.path
+        public = next(each.path for each in method.service.methods if not each.internal)
         for written in DETOURS:
             path = written.format(
                 public=public, internal=internal, upper=internal.upper(), lower=internal.lower()
@@ -147,10 +143,10 @@ async def test_no_spelling_of_a_path_passes_the_policies(secure: Platform, ada: 
 async def test_saying_to_be_another_app_helps_nobody(
     secure: Platform, ada: Client, name: str
 ) -> None:
-    for service, method in UNREACHABLE:
+    for method in UNREACHABLE:
         for said in CALLERS:
             found = await invoked(
-                secure, ada.session, "edge", "auth", "POST", service.path(method), {name: said}
+                secure, ada.session, "edge", "auth", "POST", method.path, {name: said}
             )
             assert found[0] == 403, (method.name, said, found)
             assert refused_by_sidecar(*found)

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.contracts.audit import AUDIT_SERVICE
-from services.contracts.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.audit import AUDIT_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from tests.e2e.talk import ask, messages, missing, user_of
 from tests.requirements import requirement
 from tests.support.platform import Answer, Client, Platform

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from tests.e2e.talk import ask, live_turn, messages, missing, prompt, release, until_held
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
@@ -25,13 +25,13 @@ CALLS = [
     (method.name, verb)
     for method in CONVERSATION_SERVICE.methods
     if method.name in NAMING
-    for verb in (("POST", "GET") if method.stream else ("POST",))
+    for verb in (("POST", "GET") if method.is_stream else ("POST",))
 ]
 
 
 async def answer(client: Client, method: str, verb: str, body: dict[str, Any]) -> Any:
     """Everything that a caller can see of an answer, but for what names the request and the time."""
-    accept = "text/event-stream" if CONVERSATION_SERVICE[method].stream else "application/json"
+    accept = "text/event-stream" if CONVERSATION_SERVICE[method].is_stream else "application/json"
     query, content = (body, None) if verb == "GET" else (None, body)
     headers = client.headers({"accept": accept})
     async with client.session.request(

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from services.contracts.turns import TURN_STREAM
+from services.contracts.llm.turns import TURN_STREAM
 from services.kit.eventlog import EventLog, NewEvent, NewStream
 from tests.e2e.talk import (
     ask,

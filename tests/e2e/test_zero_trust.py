@@ -12,18 +12,19 @@ from dapr.proto.runtime.v1 import dapr_pb2_grpc
 from yarl import URL
 
 from services.cli.stack.ports import LOOPBACK
-from services.contracts.services import SERVICES
+from services.contracts import apps
+from services.contracts.apps import EDGE, METHODS, callers_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
-APPS: Final = ("auth", "llm", "workflows")
+APPS: Final = tuple(app.id for app in apps.APPS if app is not EDGE)
 """Those that have a sidecar in front; the edge's own port is the door."""
-SIDECARS: Final = (*APPS, "edge")
+SIDECARS: Final = (*APPS, EDGE.id)
 FORGED: Final = (
-    ("PUT", "/actors/ConversationActor/conv_x/method/Delete"),
+    ("PUT", "/actors/ConversationActor/conv_x/method/delete"),
     ("PUT", "/actors/ConversationActor/conv_x/method/remind/purge"),
     ("PUT", "/actors/ConversationActor/conv_x/method/timer/t"),
-    ("PUT", "/actors/FirebaseBridgeActor/u/method/Unlink"),
+    ("PUT", "/actors/FirebaseBridgeActor/u/method/unlink"),
     ("DELETE", "/actors/ConversationActor/conv_x"),
     ("GET", "/dapr/config"),
     ("GET", "/dapr/subscribe"),
@@ -43,7 +44,7 @@ DAPR_APIS: Final = (
     ("GET", "/v1.0/configuration/any"),
     ("POST", "/v1.0-alpha1/lock/any"),
     ("PUT", "/v1.0-alpha1/crypto/any/encrypt"),
-    ("PUT", "/v1.0/actors/ConversationActor/conv_x/method/Delete"),
+    ("PUT", "/v1.0/actors/ConversationActor/conv_x/method/delete"),
     ("GET", "/v1.0/actors/ConversationActor/conv_x/state/head"),
     ("POST", "/v1.0/actors/ConversationActor/conv_x/reminders/purge"),
     ("POST", "/v1.0/workflows/dapr/GenerationWorkflow/start"),
@@ -53,7 +54,7 @@ DAPR_APIS: Final = (
     ("PUT", "/v1.0/metadata/key"),
     ("POST", "/v1.0/shutdown"),
 )
-INTERNAL: Final = [(s, m) for s in SERVICES for m in s.methods if m.internal]
+INTERNAL: Final = [method for method in METHODS if method.internal]
 DETOURS: Final = (
     "{public}/../{internal}",
     "{public}/..%2f..%2f{internal}",
@@ -93,7 +94,7 @@ async def status(
 async def test_an_app_answers_nobody_but_its_own_sidecar(
     platform: Platform, alice: Client, app: str
 ) -> None:
-    paths = [*FORGED, *(("POST", s.path(m)) for s in SERVICES for m in s.methods)]
+    paths = [*FORGED, *(("POST", method.path) for method in METHODS)]
     wrong = tokens(platform, platform.stack.app_token(app))
     for (verb, path), headers in itertools.product(paths, wrong):
         found, text = await status(
@@ -178,25 +179,24 @@ async def test_no_detour_leads_the_edge_to_an_internal_method(
 ) -> None:
     before = await alice.must("ListConversations")
     tried = 0
-    for service, method in INTERNAL:
+    for method in INTERNAL:
         public = next(
             (
-                s.path(m)
-                for s in SERVICES
-                for m in s.methods
-                if s.app_id == service.app_id and not m.internal
+                each.path
+                for each in METHODS
+                if each.service.app_id == method.service.app_id and not each.internal
             ),
             "/yocaso.none.v1.None/None",
         )
-        internal = service.path(method)
+        internal = method.path
         for detour in DETOURS:
             path = detour.format(
                 public=public.lstrip("/"),
                 internal=internal.lstrip("/"),
                 upper=internal.upper().lstrip("/"),
             )
-            outside = f"{alice.url}{service.edge_path(method).rpartition('/')[0]}/{path}"
-            inside = f"{alice.url}/v1.0/invoke/{service.app_id}/method/{path}"
+            outside = f"{alice.url}{method.edge_path.rpartition('/')[0]}/{path}"
+            inside = f"{alice.url}/v1.0/invoke/{method.service.app_id}/method/{path}"
             for url in (outside, inside):
                 found, text = await status(alice.session, "POST", url, alice.headers())
                 assert found in (400, 401, 404, 405), (url, found, text)
@@ -209,12 +209,12 @@ async def test_no_detour_leads_the_edge_to_an_internal_method(
 async def test_an_app_that_the_contract_does_not_name_is_refused_by_the_app_too(
     platform: Platform, alice: Client
 ) -> None:
-    for service, method in INTERNAL:
-        for caller in {"edge", "auth", "llm"} - {*method.callers, service.app_id}:
+    for method in INTERNAL:
+        for caller in {EDGE.id, "auth", "llm"} - {*callers_of(method), method.service.app_id}:
             url = platform.stack.url(f"{caller}-daprd")
-            path = f"/v1.0/invoke/{service.app_id}/method{service.path(method)}"
+            path = f"/v1.0/invoke/{method.service.app_id}/method{method.path}"
             own = {"dapr-api-token": platform.stack.api_token(caller)}
-            for said in ({}, *({"dapr-caller-app-id": name} for name in method.callers)):
+            for said in ({}, *({"dapr-caller-app-id": name} for name in callers_of(method))):
                 found, text = await status(alice.session, "POST", url + path, {**own, **said})
                 assert found == 403, (caller, method.name, said, text)
                 assert "PERMISSION_DENIED" in text

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from services.auth.adapters.hashing import random_base62
 from services.auth.domain.keys import new_secret
-from services.contracts.accounts import ACCOUNT_SERVICE
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.keys import API_KEY_SERVICE, KeyMode
-from services.contracts.scopes import KEY_SCOPES, USER_SCOPES
-from services.contracts.tokens import TOKEN_SERVICE
+from services.contracts.apps import KEY_SCOPES, USER_SCOPES
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.auth.keys import API_KEY_SERVICE, KeyMode
+from services.contracts.auth.tokens import TOKEN_SERVICE
 from tests.e2e.matrix import PEOPLE, Kind, Principal, Row, Standing, Target
 from tests.e2e.talk import (
     api_key,

@@ -13,7 +13,7 @@ from services.kit.access.cache import (
     AccessCheck,
 )
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from tests.support.wait import wait_until
 
 VIEW = AccessCheck("ada", "viewer", "conversation:c1")
@@ -57,8 +57,8 @@ class Tuples:
         return AccessChanges(len(self.fed), new)
 
 
-class WakeUps:
-    """`Signals` within one process."""
+class LocalWakeUps:
+    """`WakeUps` within one process."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -75,11 +75,11 @@ class World:
         self.now = 0.0
         self.tuples = tuples
         self.cache = AccessCache(tuples, lambda: self.now)
-        self.wake_ups = WakeUps()
+        self.wake_ups = LocalWakeUps()
         self.following: asyncio.Task[None] | None = None
 
     async def follow(self) -> "World":
-        follow = self.cache.follow_feed(cast(Signals, self.wake_ups))
+        follow = self.cache.follow_feed(cast(WakeUps, self.wake_ups))
         self.following = asyncio.create_task(follow)
         await wait_until(lambda: self.tuples.reads == 1)
         return self

@@ -18,7 +18,7 @@ from services.kit.eventlog import (
     StreamHead,
 )
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 
 KIND = "test-work"
 
@@ -44,11 +44,11 @@ class Waiting:
 
 async def main(database_url: str, valkey_url: str, ids: list[str]) -> None:
     """Admit the works and wait."""
-    database, signals, lease = Database(database_url), Signals(valkey_url), HostLease(database_url)
-    await signals.start()
+    database, wake_ups, lease = Database(database_url), WakeUps(valkey_url), HostLease(database_url)
+    wake_ups.start()
     await lease.start()
-    log = EventLog(database, signals, lease.host_id)
-    engine, kind = Engine(database, log, signals, lease), Waiting()
+    log = EventLog(database, wake_ups, lease.host_id)
+    engine, kind = Engine(database, log, wake_ups, lease), Waiting()
     for name in ids:
         ends = datetime.now(UTC) + timedelta(minutes=5)
         segment = await engine.admit(NewStream(name, KIND, "alice", "s", ends), [])

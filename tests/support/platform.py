@@ -15,8 +15,8 @@ import aiohttp
 from services.cli.edge import Running
 from services.cli.stack import Stack
 from services.cli.tokens import issue_token
-from services.contracts.authorization import AUTHORIZATION_SERVICE
-from services.contracts.conversations import CONVERSATION_SERVICE
+from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from services.kit.contract import RpcService
 from tests.support.wait import wait_until
 
@@ -57,7 +57,7 @@ class Client:
 
     def url_of(self, service: RpcService, method: str) -> str:
         """The edge's URL of a method."""
-        return self.url + service.edge_path(service[method])
+        return self.url + service[method].edge_path
 
     async def call(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
@@ -235,7 +235,7 @@ class Platform:
         """Make facts true, each a subject, a relation and an object, as an app that may."""
         names = ("subject", "relation", "object")
         writes = [dict(zip(names, fact, strict=True)) for fact in facts]
-        path = f"/v1.0/invoke/auth/method{AUTHORIZATION_SERVICE.path(AUTHORIZATION_SERVICE['WriteTuples'])}"
+        path = f"/v1.0/invoke/auth/method{AUTHORIZATION_SERVICE['WriteTuples'].path}"
         headers = {"dapr-api-token": self.stack.api_token("llm")}
         async with (
             aiohttp.ClientSession() as session,

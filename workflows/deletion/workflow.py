@@ -3,26 +3,28 @@
 from collections.abc import Generator
 from typing import Any
 
-from services.contracts.accounts import (
-    ERASERS,
+from services.contracts.apps import ERASERS
+from services.contracts.auth.accounts import (
+    DELETE_ACCOUNT_WORKFLOW,
     RECORD_ERASURE,
     AccountDeletion,
     DeleteAccountInput,
-    ErasedUser,
-    EraseUserInput,
     RecordErasureInput,
 )
-from services.kit.dapr.workflows import ActivityFailed, ActivityRef, I, O, WorkflowContext
+from services.contracts.erasure import ErasedUser, EraseUserInput
+from services.kit.dapr.workflows import ActivityFailed, WorkflowContext, workflow
+from services.kit.references import ActivityRef, I, O
 from workflows.deletion.policy import after_failure, before_next_look
 
 
+@workflow(DELETE_ACCOUNT_WORKFLOW)
 def delete_account(
     ctx: WorkflowContext, account: DeleteAccountInput
 ) -> Generator[Any, Any, AccountDeletion]:
     """App by app: count, erase until nothing is left, write it into the receipt."""
     for eraser in ERASERS:
-        survey = EraseUserInput(**account.model_dump(), survey=True)
-        found = (yield from _persist(ctx, eraser, survey)).found
+        count = EraseUserInput(**account.model_dump(), count_only=True)
+        found = (yield from _persist(ctx, eraser, count)).found
         yield from _erase(ctx, eraser, EraseUserInput(**account.model_dump()))
         part = RecordErasureInput(deletion_id=account.deletion_id, app=eraser.app_id, removed=found)
         yield from _persist(ctx, RECORD_ERASURE, part)

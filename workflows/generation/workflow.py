@@ -3,9 +3,15 @@
 from collections.abc import Generator
 from typing import Any
 
-from services.contracts.conversations import TurnStatus
-from services.contracts.turns import RUN_TURN, GenerationInput, RunTurnInput, TurnOutcome
-from services.kit.dapr.workflows import ActivityFailed, WorkflowContext
+from services.contracts.llm.turns import (
+    GENERATION_WORKFLOW,
+    RUN_TURN,
+    GenerationInput,
+    RunTurnInput,
+    TurnOutcome,
+    TurnStatus,
+)
+from services.kit.dapr.workflows import ActivityFailed, WorkflowContext, workflow
 from workflows.generation.policy import (
     HOST_TRIES,
     MODEL_TRIES,
@@ -14,6 +20,7 @@ from workflows.generation.policy import (
 )
 
 
+@workflow(GENERATION_WORKFLOW)
 def generation(ctx: WorkflowContext, turn: GenerationInput) -> Generator[Any, Any, TurnOutcome]:
     """After its first failure: run segments until one ends the turn; what failed and may pass is tried again later."""
     model_tries, host_tries = 1, 0

@@ -2,7 +2,7 @@
 
 from limits import RateLimitItemPerSecond
 
-from services.contracts.keys import KeyRateLimit
+from services.contracts.auth.keys import KeyRateLimit
 from services.kit.access.limits import SlidingWindows
 
 

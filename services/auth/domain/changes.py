@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.access.cache import AccessChange
 
 

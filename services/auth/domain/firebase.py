@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from services.contracts.identities import (
+from services.auth.domain.firebase_users import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
     FirebaseLink,
@@ -130,7 +130,7 @@ class FirebaseIdentity(BaseModel):
     link: FirebaseLink | None = None
     account: FirebaseAccount | None = None
 
-    def judge(
+    def verdict(
         self, authenticated_at: datetime, at: datetime, believed: timedelta | None
     ) -> FirebaseVerdict:
         """Whether a sign-in counts now; `believed` is how long Firebase's word is, None where it cannot be asked."""

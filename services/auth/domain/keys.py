@@ -9,8 +9,9 @@ from typing import Any, Final, Self
 
 from pydantic import BaseModel, Field
 
-from services.contracts.audit import AuditAction
-from services.contracts.keys import (
+from services.contracts.apps import KEY_SCOPES
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.keys import (
     ApiKey,
     BudgetPeriod,
     CreateApiKeyRequest,
@@ -21,7 +22,6 @@ from services.contracts.keys import (
     UpdateApiKeyRequest,
     VerifyCode,
 )
-from services.contracts.scopes import KEY_SCOPES
 from services.kit.errors import ErrorCode, RpcError
 
 BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase

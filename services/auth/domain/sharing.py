@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from services.contracts.authorization import (
+from services.contracts.auth.authorization import (
     EDITOR,
     OWNER,
     VIEWER,

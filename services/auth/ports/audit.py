@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from services.contracts.audit import AuditAction, AuditEvent
+from services.contracts.auth.audit import AuditAction, AuditEvent
 
 
 class AuditLog(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.contracts.accounts import AccountDeletion, DeleteAccountInput
+from services.contracts.auth.accounts import AccountDeletion, DeleteAccountInput
 
 
 class Deletions(Protocol):
@@ -45,18 +45,6 @@ class Credentials(Protocol):
 
     async def revoke_user(self, user_id: str) -> None:
         """End them all; repeatable."""
-        ...
-
-
-class ErasureWorkflows(Protocol):
-    """The workflows that see erasures through."""
-
-    async def start(self, account: DeleteAccountInput) -> None:
-        """Start it; harmless when it runs already. UNAVAILABLE where it cannot be started."""
-        ...
-
-    async def purge(self, deletion_id: str) -> None:
-        """Remove the history of one that has ended, which names the user; repeatable."""
         ...
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from services.auth.domain.firebase import FirebaseTokenKind
-from services.contracts.identities import FirebaseAccount
+from services.auth.domain.firebase_users import FirebaseAccount
 
 
 class SignatureCheck(Protocol):

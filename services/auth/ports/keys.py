@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.auth.domain.keys import Key, KeyChange
-from services.contracts.keys import KeyRateLimit
+from services.contracts.auth.keys import KeyRateLimit
 
 
 class ApiKeys(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from services.contracts.authorization import ExpandNode, ReadChangesResponse, RelationTuple
+from services.contracts.auth.authorization import ExpandNode, ReadChangesResponse, RelationTuple
 
 MAX_CHANGES: Final = 100
 """Facts that change together, at most."""

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.sessions import Session, TokenUse
-from services.contracts.tokens import Revocation
+from services.contracts.auth.tokens import Revocation
 
 
 class Revocations(Protocol):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from services.auth.domain.sharing import StoredLink
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,27 @@ import secrets
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends
 
 from services.auth.domain.keys import log_of
 from services.auth.ports.audit import AuditLog
-from services.auth.ports.deletions import Credentials, Deletions, ErasureWorkflows
-from services.contracts.accounts import (
+from services.auth.ports.deletions import Credentials, Deletions
+from services.contracts.auth.accounts import (
     ACCOUNT_SERVICE,
+    DELETE_ACCOUNT_WORKFLOW,
     AccountDeletion,
     DeleteAccountInput,
     GetAccountDeletionRequest,
 )
-from services.contracts.audit import AuditAction
+from services.contracts.auth.audit import AuditAction
 from services.kit.access.authorization import Caller, Public
 from services.kit.access.identity import CallerIdentity
 from services.kit.contract import Empty
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.failpoints import failpoint
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
+from services.kit.references import Workflows
 
 rpc = RpcRouter(ACCOUNT_SERVICE)
 
@@ -32,7 +35,7 @@ class Eraser:
 
     deletions: Deletions
     credentials: Credentials
-    workflows: ErasureWorkflows
+    workflows: Workflows
     audit: AuditLog
 
     async def begin(self, caller: CallerIdentity) -> AccountDeletion:
@@ -50,26 +53,16 @@ class Eraser:
         for account in await self.deletions.unfinished():
             await self._drive(account)
         for deletion_id in await self.deletions.finished():
-            await self.workflows.purge(deletion_id)
+            await self.workflows.purge([deletion_id])
             await self.deletions.forget_workflow(deletion_id)
 
     async def _drive(self, account: DeleteAccountInput) -> None:
         await self.credentials.revoke_user(account.user_id)
         await failpoint("erasure.after_revoke")
-        await self.workflows.start(account)
+        await self.workflows.start(DELETE_ACCOUNT_WORKFLOW, account.deletion_id, account)
 
 
-def provide(app: FastAPI, eraser: Eraser) -> None:
-    """Hand the routes what they work with."""
-    app.state.eraser = eraser
-
-
-async def _eraser(request: Request) -> Eraser:
-    eraser: Eraser = request.app.state.eraser
-    return eraser
-
-
-With = Annotated[Eraser, Depends(_eraser)]
+With = Annotated[Eraser, Depends(provided(Eraser))]
 
 
 @rpc.method

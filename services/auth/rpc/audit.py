@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends
 
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.relations import Relations
 from services.auth.rpc.guard import log_of
-from services.auth.rpc.keys import WithGuard, require_admin
-from services.contracts.audit import (
+from services.auth.rpc.keys import WithControl, require_admin
+from services.contracts.auth.audit import (
     AUDIT_SERVICE,
     ListAuditEventsRequest,
     ListAuditEventsResponse,
@@ -19,6 +19,7 @@ from services.kit.access.authorization import Caller, CallingApp
 from services.kit.access.identity import CallerIdentity
 from services.kit.contract import Empty
 from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(AUDIT_SERVICE)
@@ -59,25 +60,15 @@ class Audit:
         )
 
 
-def provide(app: FastAPI, audit: Audit) -> None:
-    """Hand the routes what they work with."""
-    app.state.audit = audit
-
-
-async def _audit(request: Request) -> Audit:
-    audit: Audit = request.app.state.audit
-    return audit
-
-
-With = Annotated[Audit, Depends(_audit)]
+With = Annotated[Audit, Depends(provided(Audit))]
 
 
 @rpc.method
 async def list_audit_events(
-    request: ListAuditEventsRequest, caller: Caller, using: With, guard: WithGuard
+    request: ListAuditEventsRequest, caller: Caller, using: With, control: WithControl
 ) -> ListAuditEventsResponse:
     """List security events."""
-    await require_admin(guard, caller, request.organization_id)
+    await require_admin(control, caller, request.organization_id)
     return await using.page(request, caller)
 
 

@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends
 
 from services.auth.domain.keys import Digest, log_of
 from services.auth.domain.sharing import (
@@ -23,7 +23,7 @@ from services.auth.ports.feed import AccessFeed
 from services.auth.ports.outbox import Outbox
 from services.auth.ports.relations import Relations, make_untrue
 from services.auth.ports.sharing import Sharing, SharingEvent
-from services.contracts.authorization import (
+from services.contracts.auth.authorization import (
     AUTHORIZATION_SERVICE,
     OWNER,
     VIEWER,
@@ -61,6 +61,7 @@ from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
 from services.kit.contract import Empty
 from services.kit.errors import not_found
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
 
 rpc = RpcRouter(AUTHORIZATION_SERVICE)
@@ -148,17 +149,7 @@ class Access:
         return [each for each in seen if each not in own]
 
 
-def provide_access(app: FastAPI, access: Access) -> None:
-    """Hand the routes what they work with."""
-    app.state.access = access
-
-
-async def _access(request: Request) -> Access:
-    access: Access = request.app.state.access
-    return access
-
-
-With = Annotated[Access, Depends(_access)]
+With = Annotated[Access, Depends(provided(Access))]
 
 
 @rpc.method

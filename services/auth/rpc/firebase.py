@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
 
+from services.auth.actors import FirebaseBridgeActorInterface
 from services.auth.domain.firebase import (
     FirebaseProject,
     FirebaseTokenKind,
@@ -13,23 +14,23 @@ from services.auth.domain.firebase import (
     is_fresh,
     refused,
 )
-from services.auth.ports.firebase import FirebaseDirectory, SignatureCheck
-from services.auth.ports.sessions import Revocations
-from services.contracts.identities import (
+from services.auth.domain.firebase_users import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
-    FirebaseBridgeActorInterface,
     FirebaseLink,
     FirebaseVerdict,
 )
-from services.contracts.tokens import CreateSessionCookieRequest, CustomToken, SessionCookie
+from services.auth.ports.firebase import FirebaseDirectory, SignatureCheck
+from services.auth.ports.sessions import Revocations
+from services.contracts.auth.tokens import CreateSessionCookieRequest, CustomToken, SessionCookie
 from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
 from services.kit.dapr.actors import Actors
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.kit.http.overload import begun
-from services.kit.single_flight import Flights
+from services.kit.http.dependencies import taken
+from services.kit.http.overload import now_waiting
+from services.kit.single_flight import SingleFlight
 
 REFUSALS: Final = {
     FirebaseVerdict.REVOKED: "The Firebase sign-in was revoked; sign in again.",
@@ -48,7 +49,7 @@ class Firebase:
     revocations: Revocations
     actors: Actors
     clock: Clock
-    flights: Flights[str, None] = field(default_factory=Flights[str, None])
+    flights: SingleFlight[str, None] = field(default_factory=SingleFlight[str, None])
 
     async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
         """Who a token speaks for, if that person may come in."""
@@ -74,7 +75,7 @@ class Firebase:
         if not is_fresh(user, self.clock()):
             raise refused(kind, "is of an old sign-in; sign in again")
         ttl = timedelta(seconds=request.ttl_seconds)
-        begun()
+        now_waiting()
         cookie = await directory.session_cookie(request.id_token, ttl)
         return SessionCookie(session_cookie=cookie, expires_in=request.ttl_seconds)
 
@@ -89,13 +90,13 @@ class Firebase:
         await self._admit(
             FirebaseUser(caller.user_id, link.uid, link.email, authenticated_at=link.last_sign_in)
         )
-        begun()
+        now_waiting()
         return CustomToken(custom_token=await directory.custom_token(link.uid))
 
     async def _admit(self, user: FirebaseUser) -> None:
         verdict = await self._judge(user)
         if verdict is FirebaseVerdict.UNKNOWN:
-            begun()  # from here on it waits for Firebase
+            now_waiting()  # from here on it waits for Firebase
             await self.flights.run(user.user_id, lambda: self._ask(user))
             verdict = await self._judge(user)
         if verdict is FirebaseVerdict.UNKNOWN:
@@ -166,16 +167,6 @@ def _bridge(actors: Actors, user_id: str) -> FirebaseBridgeActorInterface:
     return actors.get(FirebaseBridgeActorInterface, user_id)
 
 
-def provide_firebase(app: FastAPI, firebase: Firebase | None) -> None:
-    """Hand the routes the bridge; None where it is off."""
-    app.state.firebase = firebase
-
-
-async def _firebase(request: Request) -> Firebase | None:
-    bridge: Firebase | None = request.app.state.firebase
-    return bridge
-
-
 def require(firebase: Firebase | None) -> Firebase:
     """The bridge.
 
@@ -185,6 +176,17 @@ def require(firebase: Firebase | None) -> Firebase:
     if firebase is None:
         raise RpcError(ErrorCode.FAILED_PRECONDITION, "Sign-in by Firebase is not configured here.")
     return firebase
+
+
+@dataclass(frozen=True, slots=True)
+class FirebaseSwitch:
+    """The bridge; None where it is off."""
+
+    bridge: Firebase | None
+
+
+async def _firebase(request: Request) -> Firebase | None:
+    return taken(request.app, FirebaseSwitch).bridge
 
 
 WithFirebase = Annotated[Firebase | None, Depends(_firebase)]

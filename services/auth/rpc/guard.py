@@ -10,9 +10,9 @@ from services.auth.domain.sharing import owners
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.feed import AccessFeed
 from services.auth.ports.relations import Relations
-from services.contracts.audit import AuditAction
-from services.contracts.authorization import RelationTuple
-from services.kit.access.authorization import RecordedDenials
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.authorization import RelationTuple
+from services.kit.access.authorization import DenialAudit
 from services.kit.access.cache import AccessChanges, AccessCheck
 from services.kit.access.identity import CallerIdentity
 from services.kit.errors import RpcError
@@ -40,7 +40,7 @@ class OwnTuples:
         return await self._feed.since(after)
 
 
-class OwnDenials(RecordedDenials):
+class OwnDenials(DenialAudit):
     """`Denials` in the log of whoever owns the object, else of who was denied."""
 
     def __init__(self, relations: Relations, audit: AuditLog) -> None:

@@ -16,8 +16,8 @@ from services.auth.domain.signing import (
     verifying_keys,
 )
 from services.auth.ports.signing import KeyForge, KeyStore
-from services.contracts.scopes import USER_SCOPES
-from services.contracts.tokens import AccessToken, IssueLocalTokenRequest, Jwks
+from services.contracts.apps import USER_SCOPES
+from services.contracts.auth.tokens import AccessToken, IssueLocalTokenRequest, Jwks
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import structlog
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
 
 from services.auth.domain.keys import (
     Digest,
@@ -21,9 +21,9 @@ from services.auth.domain.keys import (
     start_of,
 )
 from services.auth.ports.keys import ApiKeys, CallCounter
-from services.contracts.audit import AuditAction
-from services.contracts.authorization import ADMIN
-from services.contracts.keys import (
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.authorization import ADMIN
+from services.contracts.auth.keys import (
     API_KEY_SERVICE,
     ApiKey,
     ApiKeyRequest,
@@ -40,18 +40,18 @@ from services.contracts.keys import (
     VerifyCode,
 )
 from services.kit.access.authorization import (
+    AccessControl,
     Caller,
     CallingApp,
-    Guard,
     Permitted,
-    guard_of,
-    require,
+    access_control,
 )
 from services.kit.access.identity import CallerIdentity
 from services.kit.clock import Clock
 from services.kit.contract import Empty
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
 
 NOBODY: Final = Slot(start="", digest=bytes(32))
@@ -204,30 +204,22 @@ class Keys:
             log.warning("keys.use_not_noted", code=error.code)
 
 
-def provide(app: FastAPI, keys: Keys) -> None:
-    """Hand the routes what they work with."""
-    app.state.keys = keys
+async def _control(request: Request) -> AccessControl:
+    return access_control(request)
 
 
-async def _keys(request: Request) -> Keys:
-    keys: Keys = request.app.state.keys
-    return keys
-
-
-async def _guard(request: Request) -> Guard:
-    return guard_of(request)
-
-
-With = Annotated[Keys, Depends(_keys)]
-WithGuard = Annotated[Guard, Depends(_guard)]
+With = Annotated[Keys, Depends(provided(Keys))]
+WithControl = Annotated[AccessControl, Depends(_control)]
 Manager = Annotated[CallerIdentity, Depends(Permitted("manager", "key_id", kind="api_key"))]
 """Somebody who manages the key that the request names."""
 
 
-async def require_admin(guard: Guard, caller: CallerIdentity, organization_id: str | None) -> None:
+async def require_admin(
+    control: AccessControl, caller: CallerIdentity, organization_id: str | None
+) -> None:
     """The caller administers the organization, where one is named."""
     if organization_id is not None:
-        await require(guard, caller, ADMIN, f"organization:{organization_id}", seen_by=ADMIN)
+        await control.require(caller, ADMIN, f"organization:{organization_id}", seen_by=ADMIN)
 
 
 def refuse_keys(caller: CallerIdentity) -> None:
@@ -238,20 +230,20 @@ def refuse_keys(caller: CallerIdentity) -> None:
 
 @rpc.method
 async def create_api_key(
-    request: CreateApiKeyRequest, caller: Caller, using: With, guard: WithGuard
+    request: CreateApiKeyRequest, caller: Caller, using: With, control: WithControl
 ) -> ApiKeySecret:
     """Make a key; its secret is shown once."""
     refuse_keys(caller)
-    await require_admin(guard, caller, request.organization_id)
+    await require_admin(control, caller, request.organization_id)
     return await using.create(request, caller)
 
 
 @rpc.method
 async def list_api_keys(
-    request: ListApiKeysRequest, caller: Caller, using: With, guard: WithGuard
+    request: ListApiKeysRequest, caller: Caller, using: With, control: WithControl
 ) -> ListApiKeysResponse:
     """List keys."""
-    await require_admin(guard, caller, request.organization_id)
+    await require_admin(control, caller, request.organization_id)
     return await using.page(request, caller.user_id)
 
 

@@ -19,10 +19,10 @@ from services.auth.ports.audit import AuditLog
 from services.auth.ports.sessions import Revocations, Sessions, SignIn
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.keys import Keys
-from services.contracts.audit import AuditAction
-from services.contracts.keys import VerifyCode
-from services.contracts.scopes import USER_SCOPES
-from services.contracts.tokens import (
+from services.contracts.apps import USER_SCOPES
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.keys import VerifyCode
+from services.contracts.auth.tokens import (
     ExchangeTokenRequest,
     ListRevocationsResponse,
     SubjectTokenType,

@@ -3,14 +3,15 @@
 from datetime import timedelta
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from services.auth.domain.firebase import FirebaseTokenKind
 from services.auth.rpc.firebase import WithFirebase, require
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.sessions import SignIns
-from services.contracts.tokens import (
+from services.contracts.auth.tokens import (
+    JWKS_PATH,
     TOKEN_SERVICE,
     AccessToken,
     CreateSessionCookieRequest,
@@ -27,9 +28,9 @@ from services.contracts.tokens import (
 )
 from services.kit.access.authorization import Caller, CallingApp, Public
 from services.kit.contract import Empty
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
 
-JWKS_PATH: Final = "/.well-known/jwks.json"
 JWKS_CACHE: Final = "public, max-age=10"
 SHORT: Final = timedelta(minutes=10)
 FIREBASE_TOKENS: Final = {
@@ -41,24 +42,8 @@ rpc = RpcRouter(TOKEN_SERVICE)
 public = APIRouter()
 
 
-def provide(app: FastAPI, issuer: Issuer, sign_ins: SignIns) -> None:
-    """Hand the routes what they work with."""
-    app.state.issuer = issuer
-    app.state.sign_ins = sign_ins
-
-
-async def _issuer(request: Request) -> Issuer:
-    issuer: Issuer = request.app.state.issuer
-    return issuer
-
-
-async def _sign_ins(request: Request) -> SignIns:
-    sign_ins: SignIns = request.app.state.sign_ins
-    return sign_ins
-
-
-With = Annotated[Issuer, Depends(_issuer)]
-WithSignIns = Annotated[SignIns, Depends(_sign_ins)]
+With = Annotated[Issuer, Depends(provided(Issuer))]
+WithSignIns = Annotated[SignIns, Depends(provided(SignIns))]
 
 
 @rpc.method

@@ -2,19 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.cli.stack import infra, postgres
+from services.cli.stack import postgres
 from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.state import StateFolder, write_private
+from services.contracts.apps import APPS, app_of
+from services.kit.manifest import Secret, Variable
 
-LOCAL_OUTPUT_TOKENS: Final = "512"
-"""A small model does not know when to end."""
-_SEALING: Final = "authKeySecret"
-_OPENFGA: Final = "openfgaToken"
+MODEL: Final = "model"
+"""The server that is started only where there is no key for a better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ class Environment:
         values = state.load_secrets()
         password = state.secret(values, "postgresPassword")
         state.secret(values, "valkeyPassword")
-        state.secret(values, _SEALING)
-        state.secret(values, _OPENFGA)
+        for variable in _variables().values():
+            if isinstance(variable, Secret):
+                state.secret(values, variable.name)
         for name in ("common", *app_ids):
             state.secret(values, f"{name}AppToken")
             state.secret(values, f"{name}ApiToken")
@@ -61,13 +62,13 @@ class Environment:
 
     def for_app(self, app_id: str) -> dict[str, str]:
         """What an app is told."""
-        return {**self._for_all(), **(self._for_auth() if app_id == "auth" else {})}
+        return {**self._for_all(), **self._own(app_of(app_id).variables)}
 
     def write_file(self) -> None:
         """`env`: what `dapr run` and its apps need; one pair of tokens, as the template has no more."""
         values = {
             **self._for_all(),
-            **self._for_auth(),
+            **self._own(_variables()),
             **self.for_sidecar(),
             "APP_API_TOKEN": self.secrets["commonAppToken"],
             "DAPR_API_TOKEN": self.secrets["commonApiToken"],
@@ -78,7 +79,7 @@ class Environment:
         write_private(self.state.env_file, "".join(lines))
 
     def _for_all(self) -> dict[str, str]:
-        values = {
+        return {
             "PATH": self._path(os.environ.get("PATH", os.defpath)),
             "PYTHONUNBUFFERED": "1",
             "MALLOC_ARENA_MAX": "2",  # an arena per thread would keep what each once needed
@@ -86,19 +87,25 @@ class Environment:
             "YOCASO_DATABASE_URL": self.database_url,
             "YOCASO_VALKEY_URL": self.valkey_url,
         }
-        if self.with_model:
-            limit = os.environ.get("LLM_MAX_OUTPUT_TOKENS", LOCAL_OUTPUT_TOKENS)
-            values["LLM_BASE_URL"] = f"http://{LOOPBACK}:{self.ports.of('model')}/v1"
-            values["LLM_DEFAULT_MODEL"] = values["LLM_MODELS"] = infra.LOCAL_MODEL
-            values["LLM_MAX_OUTPUT_TOKENS"] = limit
-        return values
 
-    def _for_auth(self) -> dict[str, str]:
-        return {
-            "AUTH_KEY_SECRET": self.secrets[_SEALING],
-            "AUTH_OPENFGA_URL": f"http://{LOOPBACK}:{self.ports.of('openfga')}",
-            "AUTH_OPENFGA_TOKEN": self.secrets[_OPENFGA],
-        }
+    def _own(self, variables: Mapping[str, Variable]) -> dict[str, str]:
+        """What an app's manifest asks for, as far as its servers were started."""
+        values = {name: self._value(name, variable) for name, variable in variables.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _value(self, name: str, variable: Variable) -> str | None:
+        if isinstance(variable, Secret):
+            return self.secrets[variable.name]
+        if variable.name == MODEL and not self.with_model:
+            return None
+        if variable.replaceable and name in os.environ:
+            return os.environ[name]
+        return variable.value.format(url=f"http://{LOOPBACK}:{self.ports.of(variable.name)}")
 
     def _path(self, rest: str) -> str:
         return os.pathsep.join([str(Path(sys.executable).parent), str(self.state.bin), rest])
+
+
+def _variables() -> dict[str, Variable]:
+    """Those of all apps."""
+    return {name: variable for app in APPS for name, variable in app.variables.items()}

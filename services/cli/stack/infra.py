@@ -13,8 +13,8 @@ from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
 from services.cli.stack.trust import Trust
+from services.contracts.llm.app import LOCAL_MODEL
 
-LOCAL_MODEL: Final = "smollm2-135m-instruct"
 _OPENFGA_START: Final = """
 until pg_isready -q; do sleep 0.05; done
 [ -n "$(psql -tAc "SELECT 1 FROM pg_database WHERE datname = 'openfga'")" ] || createdb openfga

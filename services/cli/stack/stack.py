@@ -311,7 +311,7 @@ class Stack:
 
     @property
     def _policies(self) -> Path:
-        return self._dapr_yaml.parent / "components" / "policies"
+        return self._dapr_yaml.parent / "components" / "configuration" / "access"
 
     def _configs(self, entry: AppEntry) -> list[Path]:
         if entry.config_file_path is None:

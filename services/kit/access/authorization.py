@@ -15,12 +15,18 @@ from fastapi import Depends, Request
 from typing_extensions import override
 
 from services.kit.access.cache import AccessCache, AccessCheck
-from services.kit.access.identity import CallerIdentity, caller_of, calling_app, unauthenticated
+from services.kit.access.identity import (
+    CallerIdentity,
+    TrustedApps,
+    caller_of,
+    calling_app,
+    require_vouched,
+)
 from services.kit.access.limits import RateLimiter
 from services.kit.errors import ErrorCode, RpcError, not_found
+from services.kit.http.dependencies import taken
 from services.kit.http.rpc import message_of, method_of
 
-GUARD_STATE: Final = "guard"
 MAX_RECORDING: Final = 1000
 
 log = structlog.get_logger()
@@ -34,14 +40,14 @@ class Denials(Protocol):
         ...
 
 
-class RecordedDenials:
-    """`Denials` that are recorded beside the call, not before its answer; `close` finishes what is under way."""
+class DenialAudit:
+    """`Denials` that are written down beside the call, not before its answer; `close` finishes what is under way."""
 
     def __init__(self) -> None:
         self._recording: set[asyncio.Task[None]] = set()
 
     async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Begin to record it; of a flood, only the log line is left."""
+        """Begin to write it down; under a flood only a log line is left."""
         if len(self._recording) >= MAX_RECORDING:
             log.warning("access.denial_not_recorded")
             return
@@ -54,7 +60,7 @@ class RecordedDenials:
         await asyncio.gather(*self._recording, return_exceptions=True)
 
     async def record(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Write it down, where that is."""
+        """Write it into the audit log."""
         raise NotImplementedError
 
     async def _try(self, caller: CallerIdentity, relation: str, target: str) -> None:
@@ -65,12 +71,33 @@ class RecordedDenials:
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
-    """What the dependencies ask; one per app, at `app.state.guard`."""
+class AccessControl:
+    """What the dependencies of an app's routes ask."""
 
-    access: AccessCache
+    cache: AccessCache
     limiter: RateLimiter
     denials: Denials
+
+    async def require(
+        self, caller: CallerIdentity, relation: str, target: str, *, seen_by: str = "viewer"
+    ) -> None:
+        """The caller has the relation to the target: `conversation:conv_…`.
+
+        Raises:
+            RpcError: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE. What is missing and what is foreign cost the same.
+        """
+        if await self.cache.allows(AccessCheck(caller.user_id, relation, target)):
+            return
+        kind, _, _ = target.partition(":")
+        seen = seen_by != relation and await self.cache.allows(
+            AccessCheck(caller.user_id, seen_by, target)
+        )
+        await self.denials.denied(caller, relation, target)
+        if not seen:
+            raise not_found(kind)
+        raise RpcError(
+            ErrorCode.PERMISSION_DENIED, f"You may see this {kind}, but not do that with it."
+        )
 
 
 class Authorization:
@@ -92,11 +119,11 @@ class SignedIn(Authorization):
     async def __call__(self, request: Request) -> CallerIdentity:
         """The caller."""
         caller = caller_of(request)
-        guard = guard_of(request)
-        await guard.limiter.require(caller.user_id)
+        control = access_control(request)
+        await control.limiter.require(caller.user_id)
         scope = method_of(request).scope
         if scope not in caller.scopes:
-            await guard.denials.denied(caller, f"scope {scope}", request.url.path)
+            await control.denials.denied(caller, f"scope {scope}", request.url.path)
             raise RpcError(
                 ErrorCode.PERMISSION_DENIED, f"The token does not have the scope {scope}."
             )
@@ -123,59 +150,35 @@ class Permitted(SignedIn):
         caller = await super().__call__(request)
         named: str = getattr(await message_of(request), self._field)
         target = f"{self._kind}:{named}" if self._kind else named
-        await require(guard_of(request), caller, self._relation, target, seen_by=self._seen_by)
+        await access_control(request).require(caller, self._relation, target, seen_by=self._seen_by)
         return caller
 
 
 class Anybody(Authorization):
-    """Anybody who comes through the edge, signed in or not."""
+    """Anybody who comes through an app that vouches for users, signed in or not."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
         """Nobody in particular."""
-        if calling_app(request) != "edge":
-            raise unauthenticated()
+        require_vouched(request)
         return CallerIdentity("", "", frozenset())
 
 
 class FromApp(Authorization):
-    """One of the apps that the contract names as the method's callers."""
+    """One of the apps whose manifest names the method."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
         """The app, by its id."""
         app = calling_app(request)
-        if app not in method_of(request).callers:
+        if app not in taken(request.app, TrustedApps).callers.get(method_of(request).path, ()):
             raise RpcError(ErrorCode.PERMISSION_DENIED, "This app may not call the method.")
         return CallerIdentity(app, "", frozenset())
 
 
-async def require(
-    guard: Guard, caller: CallerIdentity, relation: str, target: str, *, seen_by: str = "viewer"
-) -> None:
-    """The caller has the relation to the target: `conversation:conv_…`.
-
-    Raises:
-        RpcError: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE. What is missing and what is foreign cost the same.
-    """
-    if await guard.access.allows(AccessCheck(caller.user_id, relation, target)):
-        return
-    kind, _, _ = target.partition(":")
-    seen = seen_by != relation and await guard.access.allows(
-        AccessCheck(caller.user_id, seen_by, target)
-    )
-    await guard.denials.denied(caller, relation, target)
-    if not seen:
-        raise not_found(kind)
-    raise RpcError(
-        ErrorCode.PERMISSION_DENIED, f"You may see this {kind}, but not do that with it."
-    )
-
-
-def guard_of(request: Request) -> Guard:
-    """What the dependencies of an app ask."""
-    guard: Guard = getattr(request.app.state, GUARD_STATE)
-    return guard
+def access_control(request: Request) -> AccessControl:
+    """The access control of the app that serves the request."""
+    return taken(request.app, AccessControl)
 
 
 Caller = Annotated[CallerIdentity, Depends(SignedIn())]

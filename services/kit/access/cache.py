@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 import structlog
 
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.single_flight import Flights
+from services.kit.single_flight import SingleFlight
 from services.kit.waiting import wait_for
 
 if TYPE_CHECKING:  # the client of Valkey takes 7 MB: an app that checks no access does without
-    from services.kit.storage.wake_ups import Signals
+    from services.kit.storage.wake_ups import WakeUps
 
 CHANGED: Final = "access.changed"
 """The wake-up that the feed has something new."""
@@ -132,7 +132,7 @@ class AccessCache:
         self._clock = clock
         self._remembered: _Checks[float] = _Checks()
         self._watched: _Checks[set[Lost]] = _Checks()
-        self._asking: Flights[AccessCheck, bool] = Flights()
+        self._asking: SingleFlight[AccessCheck, bool] = SingleFlight()
         self._rechecks: dict[AccessCheck, asyncio.Task[None]] = {}
         self._few = asyncio.Semaphore(MAX_RECHECKS)
         self._position: int | None = None
@@ -170,10 +170,10 @@ class AccessCache:
             if not watchers and self._watched.get(check) is watchers:
                 self._watched.discard(check)
 
-    async def follow_feed(self, signals: "Signals") -> None:
+    async def follow_feed(self, wake_ups: "WakeUps") -> None:
         """Read the feed for as long as the app runs; until it is cancelled."""
         try:
-            async with signals.listen(CHANGED) as self._news:
+            async with wake_ups.listen(CHANGED) as self._news:
                 while True:
                     self._news.clear()
                     await self._read()

@@ -1,16 +1,24 @@
 """Who calls: the identity that the edge, or another app that may, vouches for."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
 
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.http.dependencies import taken
 
 USER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}")
-TRUSTED_APPS_STATE: Final = "identity_callers"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedApps:
+    """Whose word counts: the edge, which vouches for users, and by an internal method's path those that may call it."""
+
+    edge: str
+    callers: Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +38,7 @@ def caller_of(request: Request) -> CallerIdentity:
         RpcError: UNAUTHENTICATED when the identity is absent, empty, repeated, malformed, or sent by an app
             that may not vouch for users.
     """
-    trusted: Collection[str] = getattr(request.app.state, TRUSTED_APPS_STATE)
-    if calling_app(request) not in trusted:
-        raise unauthenticated()
+    require_vouched(request)
     user_id = _only(request, "x-user-id")
     if not USER_ID.fullmatch(user_id):
         raise unauthenticated()
@@ -40,6 +46,17 @@ def caller_of(request: Request) -> CallerIdentity:
         _at_most_one(request, name) for name in ("x-user-email", "x-scopes", "x-key-id")
     )
     return CallerIdentity(user_id, email, frozenset(scopes.split()), key_id or None)
+
+
+def require_vouched(request: Request) -> None:
+    """UNAUTHENTICATED unless an app made the call that vouches for users."""
+    if not is_edge(request):
+        raise unauthenticated()
+
+
+def is_edge(request: Request) -> bool:
+    """Whether the edge made the call."""
+    return calling_app(request) == taken(request.app, TrustedApps).edge
 
 
 def calling_app(request: Request) -> str:

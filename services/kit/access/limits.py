@@ -15,7 +15,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.storage import storage_from_string
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.single_flight import Flights
+from services.kit.single_flight import SingleFlight
 
 AWAY_SECONDS: Final = 2.0
 """How long a process counts by itself before it looks for Valkey again."""
@@ -99,7 +99,7 @@ class RateLimiter:
         self._item = RateLimitItemPerSecond(limit, int(self._window), namespace=f"rate/{name}")
         self._ahead = min(MAX_TAKEN_AHEAD, limit // 100)
         self._taken: OrderedDict[str, _Taken] = OrderedDict()
-        self._taking: Flights[str, bool] = Flights()
+        self._taking: SingleFlight[str, bool] = SingleFlight()
 
     async def require(self, subject: str) -> None:
         """Count one call.

@@ -9,7 +9,7 @@ I = TypeVar("I")  # noqa: E741 - input
 O = TypeVar("O")  # noqa: E741 - output
 
 
-class Together(Generic[I, O]):
+class CallBatcher(Generic[I, O]):
     """Calls that come while an actor is busy are worked on as one, in the order in which they came.
 
     `exclusively` gives the turn, `work` takes some inputs and gives their outputs in order. If it fails, so does every

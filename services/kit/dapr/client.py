@@ -1,17 +1,15 @@
 """Calls of one app to another's RPC methods, through the sidecar; errors come back as they were."""
 
 import os
-from typing import Final, TypeVar
+from typing import Final
 
 import aiohttp
 import pydantic
 
-from services.kit.contract import Message, RpcService
+from services.kit.contract import Req, Res, RpcMethod
 from services.kit.dapr.sidecar import unavailable
 from services.kit.errors import ErrorBody, ErrorCode, RpcError
 from services.kit.telemetry.tracing import current_traceparent
-
-M = TypeVar("M", bound=Message)
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=2)
 
@@ -27,15 +25,13 @@ class RpcClient:
             self._headers["dapr-api-token"] = token
         self._session: aiohttp.ClientSession | None = None
 
-    async def call(
-        self, service: RpcService, method: str, request: Message, response: type[M]
-    ) -> M:
+    async def call(self, method: RpcMethod[Req, Res], request: Req) -> Res:
         """Call a method.
 
         Raises:
             RpcError: as the method raised it; UNAVAILABLE where it could not be reached, and the outcome is unknown.
         """
-        url = f"{self._base}/{service.app_id}/method{service.path(service[method])}"
+        url = f"{self._base}/{method.service.app_id}/method{method.path}"
         trace = current_traceparent()
         headers = {**self._headers, "traceparent": trace} if trace else self._headers
         try:
@@ -44,7 +40,7 @@ class RpcClient:
         except (TimeoutError, aiohttp.ClientError) as error:
             raise unavailable(error) from error
         if reply.status == 200:
-            return response.model_validate_json(body)
+            return method.response.model_validate_json(body)
         raise _error_of(body)
 
     async def close(self) -> None:

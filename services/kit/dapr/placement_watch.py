@@ -28,7 +28,7 @@ TRIES: Final = 30
 log = structlog.get_logger()
 
 
-class Hangs:
+class PlacementWatch:
     """The calls that wait for the sidecar, and when it last passed one of their type on."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,7 +36,7 @@ class Hangs:
         self._waiting: dict[object, tuple[str, float]] = {}
         self._passed_on: dict[str, float] = {}
         self._ended = -APART
-        self.are_ending = False
+        self.is_releasing = False
 
     @contextmanager
     def calling(self, actor_type: str) -> Iterator[None]:
@@ -64,16 +64,16 @@ class Hangs:
         return None
 
     @contextmanager
-    def ending(self) -> Iterator[None]:
+    def releasing(self) -> Iterator[None]:
         """The sidecar is told that this app is unhealthy."""
-        self._ended, self.are_ending = self._clock(), True
+        self._ended, self.is_releasing = self._clock(), True
         try:
             yield
         finally:
-            self.are_ending = False
+            self.is_releasing = False
 
 
-hangs: Final = Hangs()
+placement_watch: Final = PlacementWatch()
 """Those of this process: it has one sidecar."""
 
 
@@ -82,25 +82,27 @@ async def open_sidecar() -> AsyncIterator[Sidecar]:
     """The connection to this app's sidecar, which is watched meanwhile."""
     sidecar = Sidecar()
     try:
-        async with background(every(LOOK_SECONDS, partial(end_hang, sidecar), "sidecar watch")):
+        async with background(
+            every(LOOK_SECONDS, partial(release_hung_actors, sidecar), "sidecar watch")
+        ):
             yield sidecar
     finally:
         await sidecar.close()
 
 
-async def end_hang(sidecar: Sidecar) -> None:
+async def release_hung_actors(sidecar: Sidecar) -> None:
     """Have a sidecar that hangs give up this app's actors and take them again, which brings it a new table.
 
     One that waits for placement, or is frozen itself, is left alone: that would not help it.
     """
-    actor_type = hangs.suspect()
+    actor_type = placement_watch.suspect()
     if actor_type is None or actor_type not in await _hosted(sidecar):
         return
     await asyncio.sleep(LOOK_SECONDS)  # it may have woken just now
-    if hangs.suspect() is None:
+    if placement_watch.suspect() is None:
         return
     log.error("sidecar.hangs", actor=actor_type)
-    with hangs.ending():
+    with placement_watch.releasing():
         for _ in range(TRIES):
             await asyncio.sleep(LOOK_SECONDS)
             if actor_type not in await _hosted(sidecar):

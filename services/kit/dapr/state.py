@@ -48,12 +48,15 @@ class DurableState(Generic[H]):
         self._etag_read: asyncio.Task[None] | None = None
 
     async def load(self) -> H | None:
-        """The head, or None where the actor has no state; read once and then kept."""
+        """A copy of the head, or None where the actor has no state; it is read once and then kept.
+
+        The copy is shallow: replace what is nested in it, do not change it.
+        """
         if self._etag_read is not None:
             await self._join_etag_read()
         if not self._fresh:
             self._accept(await self._store.read(self._key("head")))
-        return self._head
+        return self._head.model_copy() if self._head else None
 
     async def commit(
         self,
@@ -62,9 +65,9 @@ class DurableState(Generic[H]):
         add: Mapping[str, BaseModel] | None = None,
         put: Mapping[str, BaseModel] | None = None,
         remove: Iterable[str] = (),
-        born: Iterable[StateWrite] = (),
+        creates: Iterable[StateWrite] = (),
     ) -> None:
-        """Write all or nothing; `born` are the first heads of other actors, by `first_head`.
+        """Write all or nothing; `creates` are the first heads of other actors, by `first_head`.
 
         Raises:
             StateConflict: somebody else wrote since `load`; nothing was written.
@@ -79,7 +82,7 @@ class DurableState(Generic[H]):
         ]
         writes += [StateWrite(self._key(k), _dump(v)) for k, v in (put or {}).items()]
         writes += [StateWrite(self._key(k), None) for k in remove]
-        writes += born
+        writes += creates
         self._fresh = False
         # Alone after a change of owners: the one before may have frozen amid a transaction, and whoever waits for its
         # row locks keeps the others of a merged transaction waiting.
@@ -88,7 +91,7 @@ class DurableState(Generic[H]):
         except StateStoreError as error:
             await self._settle(commit, error)
             return
-        self._head, self._mine = head, True
+        self._head, self._mine = head.model_copy(), True
         if etag:
             self._etag, self._fresh = etag, True
         else:  # it is read while the reply travels

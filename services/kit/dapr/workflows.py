@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from dapr.ext.workflow import DaprWorkflowContext, WorkflowActivityContext, WorkflowRuntime
@@ -21,18 +20,16 @@ from pydantic import BaseModel
 
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.references import ActivityRef, AnyWorkflow, I, O, WorkflowRef
 
 __all__ = [
     "ActivityFailed",
-    "ActivityRef",
     "LocalWorkflows",
     "WorkflowContext",
     "WorkflowHost",
-    "WorkflowRef",
+    "marked_workflows",
+    "workflow",
 ]
-
-I = TypeVar("I", bound=BaseModel)  # noqa: E741 - input
-O = TypeVar("O", bound=BaseModel)  # noqa: E741 - output
 
 MAX_PAYLOAD_BYTES: Final = 16_384
 """Inputs and outputs are references; history stores every one of them, and a longer one is refused."""
@@ -40,25 +37,6 @@ MAX_CONCURRENT_ACTIVITIES: Final = 256
 START_RETRY_SECONDS: Final = 0.5
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ActivityRef(Generic[I, O]):
-    """An activity: the app that hosts it, and its messages."""
-
-    name: str
-    app_id: str
-    input: type[I]
-    output: type[O]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowRef(Generic[I]):
-    """A workflow: the app that hosts it, and its input."""
-
-    name: str
-    app_id: str
-    input: type[I]
 
 
 class WorkflowContext:
@@ -91,6 +69,26 @@ class WorkflowContext:
 
 
 Workflow = Callable[[WorkflowContext, Any], Generator[Any, Any, BaseModel]]
+W = TypeVar("W", bound=Workflow)
+
+_marked: Final[dict[AnyWorkflow, Workflow]] = {}
+
+
+def workflow(ref: AnyWorkflow) -> Callable[[W], W]:
+    """Mark the function that a contract's reference names; the app that hosts workflows finds it by this."""
+
+    def mark(function: W) -> W:
+        if ref in _marked:
+            raise TypeError(f"{ref.name} has two functions")
+        _marked[ref] = function
+        return function
+
+    return mark
+
+
+def marked_workflows() -> Mapping[AnyWorkflow, Workflow]:
+    """Every function that has been marked, by its reference."""
+    return _marked
 
 
 class WorkflowHost:

@@ -20,7 +20,7 @@ from services.kit.eventlog.log import EventLog, control_channel
 from services.kit.eventlog.records import NewEvent, NewStream, StaleAttempt, StreamHead
 from services.kit.eventlog.segment import RetryLater, Segment
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 
 TICK_SECONDS: Final = 1.0
 RECONCILE_TICKS: Final = 3
@@ -65,11 +65,11 @@ class Engine:
     """Runs durable work in this process."""
 
     def __init__(
-        self, database: Database, log: EventLog, signals: Signals, lease: HostLease
+        self, database: Database, log: EventLog, wake_ups: WakeUps, lease: HostLease
     ) -> None:
         self.log = log
         self._database = database
-        self._signals = signals
+        self._wake_ups = wake_ups
         self._lease = lease
         self._kinds: dict[str, WorkKind] = {}
         self._admitting: set[str] = set()
@@ -207,7 +207,7 @@ class Engine:
     # --- each second, one look for the whole process ---
 
     async def _tick_for_ever(self) -> None:
-        async with self._signals.listen(control_channel(self._lease.host_id)) as cancelled:
+        async with self._wake_ups.listen(control_channel(self._lease.host_id)) as cancelled:
             ticks = 0
             while True:
                 ticks += 1

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import statements as sql
-from services.kit.eventlog.hub import Hub, channel
+from services.kit.eventlog.live_tails import LiveTails, channel
 from services.kit.eventlog.records import Attempt, NewEvent, NewStream, StoredEvent, StreamHead
 from services.kit.eventlog.writer import Append, Writer, to_json
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from services.kit.waiting import wait_for
 
 READ_LIMIT: Final = 500
@@ -28,12 +28,12 @@ LOOK_SECONDS: Final = 5.0
 class EventLog:
     """Streams: open, write by attempt, read from any point, follow. `host` is this process, where it writes."""
 
-    def __init__(self, database: Database, signals: Signals, host: str = "") -> None:
+    def __init__(self, database: Database, wake_ups: WakeUps, host: str = "") -> None:
         self._database = database
-        self._signals = signals
+        self._wake_ups = wake_ups
         self._host = host
-        self._hub = Hub(signals)
-        self._writer = Writer(database, self._hub.last_seq, self._committed)
+        self._tails = LiveTails(wake_ups)
+        self._writer = Writer(database, self._tails.last_seq, self._committed)
 
     # --- opening ---
 
@@ -64,12 +64,12 @@ class EventLog:
             StoredEvent(seq, kind, 1, text, at)
             for seq, (kind, text) in enumerate(zip(types, data, strict=True), 1)
         ]
-        self._hub.begin(stream.stream_id, len(events), events)
+        self._tails.begin(stream.stream_id, len(events), events)
         return Attempt(stream, 1, len(events))
 
     async def discard(self, stream_id: str, attempt: int) -> None:
         """Delete a stream to which nothing was written but its opening."""
-        self._hub.end(stream_id)
+        self._tails.end(stream_id)
         await self._database.fetch(sql.DISCARD, stream_id, attempt)
 
     # --- writing ---
@@ -86,7 +86,7 @@ class EventLog:
             stream_id, kind, owner, subject, ends, json.loads(given) if given else None
         )
         found = await self._database.fetch(sql.CHECKPOINTS, stream_id) if number > 1 else []
-        self._hub.begin(stream_id, last_seq)
+        self._tails.begin(stream_id, last_seq)
         return Attempt(
             stream,
             number,
@@ -123,15 +123,15 @@ class EventLog:
         debt = to_json(owed) if owed is not None else None
         row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, text, at, debt)
         if row is not None:
-            self._hub.add(stream_id, [StoredEvent(row[0], kind, row[1], text, at)])
+            self._tails.add(stream_id, [StoredEvent(row[0], kind, row[1], text, at)])
             self._announce(stream_id, closed=True)
         return row is not None
 
     async def release(self, stream_id: str, attempt: int, due: timedelta = timedelta()) -> None:
         """Say that this attempt ends without ending the stream; recovery looks at it after `due`."""
-        self._hub.end(stream_id)
+        self._tails.end(stream_id)
         await self._database.fetch(sql.RELEASE, stream_id, attempt, due.total_seconds())
-        self._signals.wake(free_channel(stream_id))
+        self._wake_ups.wake(free_channel(stream_id))
 
     async def request_cancel(self, stream_id: str) -> tuple[bool, str | None]:
         """Ask the writer to stop: durable, then told at once; repeated requests keep the first time.
@@ -142,7 +142,7 @@ class EventLog:
         if row is None:
             return False, None
         if row[0] is not None:
-            self._signals.wake(control_channel(row[0]))
+            self._wake_ups.wake(control_channel(row[0]))
         return True, row[0]
 
     async def acknowledge_cancel(self, stream_id: str, attempt: int) -> None:
@@ -179,7 +179,7 @@ class EventLog:
 
         What an attempt of this process appends comes straight from it; the table is read only over a gap.
         """
-        with self._hub.following(stream_id) as (tail, news):
+        with self._tails.following(stream_id) as (tail, news):
             while True:
                 news.clear()
                 batch = tail.after(after)
@@ -194,14 +194,14 @@ class EventLog:
 
     async def poll(self) -> None:
         """One look at all streams that are followed here and written elsewhere: the net under the wake-ups."""
-        remote = self._hub.remote()
+        remote = self._tails.remote()
         if remote:
             for stream_id, last_seq in await self._database.fetch(sql.LAST_SEQS, remote):
-                self._hub.poll(stream_id, last_seq)
+                self._tails.poll(stream_id, last_seq)
 
     async def wait_until_free(self, stream_id: str, poll_seconds: float = 1.0) -> StreamHead | None:
         """Wait while a living attempt writes the stream: the head once it is closed or free; None where missing."""
-        async with self._signals.listen(free_channel(stream_id)) as news:
+        async with self._wake_ups.listen(free_channel(stream_id)) as news:
             while True:
                 news.clear()
                 found = await self.head(stream_id)
@@ -231,14 +231,14 @@ class EventLog:
 
     def _committed(self, append: Append, last_seq: int) -> None:
         if append.events:
-            self._hub.add(append.stream_id, append.stored(last_seq))
+            self._tails.add(append.stream_id, append.stored(last_seq))
             self._announce(append.stream_id, closed=append.closes)
 
     def _announce(self, stream_id: str, *, closed: bool) -> None:
-        self._signals.wake(channel(stream_id))
+        self._wake_ups.wake(channel(stream_id))
         if closed:
-            self._hub.end(stream_id)
-            self._signals.wake(free_channel(stream_id))
+            self._tails.end(stream_id)
+            self._wake_ups.wake(free_channel(stream_id))
 
 
 def control_channel(host: str) -> str:

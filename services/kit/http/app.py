@@ -2,8 +2,8 @@
 
 import gc
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import structlog
@@ -14,11 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.kit.access.identity import TRUSTED_APPS_STATE
-from services.kit.dapr.placement_watch import hangs
+from services.kit.access.identity import TrustedApps
+from services.kit.dapr.placement_watch import placement_watch
 from services.kit.dapr.sidecar import unavailable
 from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, RpcError, internal_error
+from services.kit.http.dependencies import provide, taken
 from services.kit.http.draining import Draining
 from services.kit.http.overload import Admission, Shedding
 from services.kit.http.rpc import RpcRouter, RpcRoutes
@@ -34,7 +35,7 @@ YOUNG_OBJECTS: Final = 20_000
 
 log = structlog.get_logger()
 
-Lifespan = Callable[[FastAPI, AsyncExitStack], Awaitable[None]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_service(
@@ -44,13 +45,13 @@ def create_service(
     routers: Sequence[RpcRouter],
     lifespan: Lifespan,
     document: Callable[[], dict[str, Any]],
-    identity_callers: Collection[str] = ("edge",),
+    trusted: TrustedApps,
     public_paths: Collection[str] = (),
 ) -> FastAPI:
     """An app with health, error handling, the sidecar's token on every route, limits, traces and logs.
 
-    `lifespan` opens what the app needs on the exit stack; it is closed in reverse. `identity_callers` are the
-    apps whose identity headers are believed. `public_paths` need no token.
+    `lifespan` opens what the app needs, and closes it at the end. `document` is its OpenAPI document. `public_paths`
+    need no token.
     """
     configure_logs(app_id)
     configure_telemetry(app_id)
@@ -63,8 +64,7 @@ def create_service(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = document
-    app.state.draining = Draining()
-    setattr(app.state, TRUSTED_APPS_STATE, frozenset(identity_callers))
+    provide(app, Draining(), trusted)
     app.add_api_route(HEALTH_PATH, _health, methods=["GET"], include_in_schema=False)
     app.router.routes.insert(0, RpcRoutes(each for router in routers for each in router.endpoints))
     _handle_errors(app)
@@ -139,8 +139,7 @@ class BodyLimit:
 def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await lifespan(app, stack)
+        async with lifespan(app):
             # What stands now stands until the end: a full collection would stop all calls for 150 ms to find that out.
             gc.collect()
             gc.freeze()
@@ -152,7 +151,7 @@ def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:
 
 async def _health(request: Request) -> Response:
     """Alive and willing; 503 while draining, so that the sidecar sends nothing new, and while it gives up a lock."""
-    unwilling = request.app.state.draining or hangs.are_ending
+    unwilling = taken(request.app, Draining) or placement_watch.is_releasing
     return Response(status_code=503 if unwilling else 204)
 
 

@@ -119,7 +119,7 @@ class Admission:
 _current: ContextVar[Call | None] = ContextVar("admitted_call", default=None)
 
 
-def begun() -> None:
+def now_waiting() -> None:
     """Say that the call being served has done its share of work: from here on it waits for something else."""
     call = _current.get()
     if call is not None:

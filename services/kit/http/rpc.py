@@ -24,10 +24,11 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from services.kit.access.identity import caller_of
-from services.kit.contract import Message, RpcMethod, RpcService
+from services.kit.contract import AnyMethod, Message, RpcService
 from services.kit.dapr.sidecar import unavailable
 from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error
+from services.kit.http.dependencies import taken
 from services.kit.http.event_stream import EventStream
 from services.kit.http.idempotency import (
     MAX_KEY_LENGTH,
@@ -39,7 +40,6 @@ from services.kit.http.idempotency import (
 Handler = Callable[..., Any]
 
 STREAM_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
-RECORDS_STATE: Final = "idempotency"
 PARSED_STATE: Final = "rpc_message"
 log = structlog.get_logger()
 
@@ -50,11 +50,14 @@ KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}"
 class Endpoint:
     """A method that is served: what answers a request, and what of it each parameter is made of."""
 
-    path: str
-    rpc_method: RpcMethod
+    rpc_method: AnyMethod
     answer: Callable[..., Awaitable[Response]]
     dependencies: Mapping[str, Callable[[Request], Awaitable[Any]]]
-    verbs: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The path of the method."""
+        return self.rpc_method.path
 
     async def serve(self, request: Request) -> Response:
         """Resolve the dependencies in their order, then answer."""
@@ -77,11 +80,11 @@ class RpcRouter:
 
     def method(self, handler: Handler) -> Handler:
         """Serve a unary method, by POST."""
-        return self._bind(handler, _unary, ("POST",), stream=False)
+        return self._bind(handler, _unary, stream=False)
 
     def stream(self, handler: Handler) -> Handler:
         """Serve a stream, by POST and by GET with the fields in the query."""
-        return self._bind(handler, _stream, ("POST", "GET"), stream=True)
+        return self._bind(handler, _stream, stream=True)
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -99,7 +102,7 @@ class RpcRouter:
     def sheddable_paths(self) -> list[str]:
         """The paths of what begins work: under overload they are refused."""
         return [
-            self._service.path(method)
+            method.path
             for method in self._service.methods
             if not method.internal and not method.completes
         ]
@@ -107,22 +110,15 @@ class RpcRouter:
     def _bind(
         self,
         handler: Handler,
-        answer: Callable[[RpcMethod, Handler], Callable[..., Awaitable[Response]]],
-        verbs: tuple[str, ...],
+        answer: Callable[[AnyMethod, Handler], Callable[..., Awaitable[Response]]],
         *,
         stream: bool,
     ) -> Handler:
         name = "".join(part.capitalize() for part in handler.__name__.split("_"))
         method = self._service[name]
-        if method.stream is not stream:
+        if method.is_stream is not stream:
             raise RuntimeError(f"{self._service.name}/{name} is declared otherwise")
-        self._endpoints[name] = Endpoint(
-            self._service.path(method),
-            method,
-            answer(method, handler),
-            _dependencies(handler),
-            verbs,
-        )
+        self._endpoints[name] = Endpoint(method, answer(method, handler), _dependencies(handler))
         return handler
 
 
@@ -149,7 +145,7 @@ class RpcRoutes(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request."""
         endpoint: Endpoint = scope["endpoint"]
-        if scope["method"] not in endpoint.verbs:
+        if scope["method"] not in endpoint.rpc_method.verbs:
             raise HTTPException(405)
         response = await endpoint.serve(Request(scope, receive, send))
         await response(scope, receive, send)
@@ -181,7 +177,7 @@ def _takes_request(call: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(plain) and len(inspect.signature(call).parameters) == 1
 
 
-def method_of(request: Request) -> RpcMethod:
+def method_of(request: Request) -> AnyMethod:
     """The method of the contract that a request calls."""
     endpoint: Endpoint = request.scope["endpoint"]
     return endpoint.rpc_method
@@ -256,14 +252,14 @@ async def last_event_id(request: Request) -> int | None:
 LastEventId = Annotated[int | None, Depends(last_event_id)]
 
 
-def _unary(method: RpcMethod, handler: Handler) -> Callable[..., Awaitable[Response]]:
+def _unary(method: AnyMethod, handler: Handler) -> Callable[..., Awaitable[Response]]:
     async def answer(http_request: Request, **dependencies: Any) -> Response:
         message = await message_of(http_request)
         call = functools.partial(handler, request=message, **dependencies)
         key = idempotency_key(http_request) if method.idempotent else None
         if key is None:
             return _json((await call()).to_json())
-        records: IdempotencyRecords = getattr(http_request.app.state, RECORDS_STATE)
+        records = taken(http_request.app, IdempotencyRecords)
         body = await http_request.body()
         reply, replayed = await records.run(key, body, functools.partial(_as_reply, call))
         headers = {"idempotent-replayed": "true"} if replayed else None
@@ -272,7 +268,7 @@ def _unary(method: RpcMethod, handler: Handler) -> Callable[..., Awaitable[Respo
     return answer
 
 
-def _stream(_: RpcMethod, handler: Handler) -> Callable[..., Awaitable[Response]]:
+def _stream(_: AnyMethod, handler: Handler) -> Callable[..., Awaitable[Response]]:
     async def answer(http_request: Request, **dependencies: Any) -> Response:
         message = await message_of(http_request)
         events: AsyncIterator[bytes] | None = await handler(request=message, **dependencies)

@@ -11,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
+from services.kit.http.dependencies import taken
+from services.kit.http.draining import Draining
 from services.kit.settings import AppProtocol, PlatformSettings, load_settings
 
 GRACE_SECONDS: Final = 8
@@ -27,7 +29,7 @@ class DrainingServer(uvicorn.Server):
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Flip health, then do as uvicorn does."""
-        self._app.state.draining.begin()
+        taken(self._app, Draining).begin()
         super().handle_exit(sig, frame)
 
 

@@ -17,6 +17,8 @@ from granian.http import HTTP2Settings
 from granian.server.embed import Server
 from starlette.types import Receive, Scope, Send
 
+from services.kit.http.dependencies import taken
+from services.kit.http.draining import Draining
 from services.kit.settings import PlatformSettings
 
 STREAMS_PER_CONNECTION: Final = 1000
@@ -51,7 +53,7 @@ async def _serve(app: FastAPI, settings: PlatformSettings, grace_seconds: float)
         serving = asyncio.create_task(server.serve())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            app.state.draining.begin()
+            taken(app, Draining).begin()
             server.stop()  # takes no more; calls under way go on
             await calls.ended(grace_seconds)
         finally:

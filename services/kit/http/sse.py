@@ -10,7 +10,7 @@ from typing import Annotated, Final, cast
 
 from fastapi import Depends, Request
 
-from services.kit.access.identity import calling_app
+from services.kit.access.identity import is_edge
 from services.kit.errors import RpcError
 from services.kit.eventlog import EventLog, StoredEvent
 from services.kit.http.draining import Draining
@@ -31,8 +31,7 @@ RECONNECT: Final = b"event: reconnect\ndata: {}\n\n"
 
 async def stream_seconds(request: Request) -> float:
     """After how long a stream to the calling app has to rotate."""
-    behind_edge = calling_app(request) == "edge"
-    return ROTATE_BEHIND_EDGE_SECONDS if behind_edge else ROTATE_SECONDS
+    return ROTATE_BEHIND_EDGE_SECONDS if is_edge(request) else ROTATE_SECONDS
 
 
 StreamSeconds = Annotated[float, Depends(stream_seconds)]

@@ -26,16 +26,16 @@ log = structlog.get_logger()
 class Subscription:
     """One listener of one name, until it is closed."""
 
-    _signals: "Signals"
+    _wake_ups: "WakeUps"
     name: str
     wake: Wake
 
     def close(self) -> None:
         """Listen no more."""
-        self._signals.unsubscribe(self)
+        self._wake_ups.unsubscribe(self)
 
 
-class Signals:
+class WakeUps:
     """Named wake-ups. A reader subscribes first, then reads the store, then waits.
 
     A listener is also woken once its subscription stands, since what was sent before did not reach it.
@@ -59,7 +59,7 @@ class Signals:
         self._tasks: list[asyncio.Task[None]] = []
         self._origin = uuid.uuid4().hex.encode()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to send and to listen; an absent Valkey is not an error, readers poll meanwhile."""
         for work in (self._publish, self._keep_subscribed, self._listen):
             self._tasks.append(asyncio.create_task(work(), name=f"wake-ups {work.__name__}"))
@@ -131,7 +131,7 @@ class Signals:
         try:
             await pipeline.execute()
         except (ValkeyError, OSError) as error:
-            log.warning("signals.publish_failed", error=type(error).__name__)
+            log.warning("wake_ups.publish_failed", error=type(error).__name__)
 
     async def _keep_subscribed(self) -> None:
         """Bring the connection's subscriptions in line with the listeners."""
@@ -158,7 +158,7 @@ class Signals:
             try:
                 message = await self._pubsub.get_message(timeout=None)
             except (ValkeyError, OSError, RuntimeError) as error:
-                log.warning("signals.listen_failed", error=type(error).__name__)
+                log.warning("wake_ups.listen_failed", error=type(error).__name__)
                 self._lost()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue

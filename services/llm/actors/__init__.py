@@ -1,6 +1,15 @@
 """The actors of conversations."""
 
-from services.llm.actors.conversation import ConversationActor, read_conversations
+from services.llm.actors.conversation import ConversationActor
+from services.llm.actors.interfaces import (
+    ConversationActorInterface,
+    ConversationManagerActorInterface,
+)
 from services.llm.actors.manager import ConversationManagerActor
 
-__all__ = ["ConversationActor", "ConversationManagerActor", "read_conversations"]
+__all__ = [
+    "ConversationActor",
+    "ConversationActorInterface",
+    "ConversationManagerActor",
+    "ConversationManagerActorInterface",
+]

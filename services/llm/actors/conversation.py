@@ -1,46 +1,29 @@
 """One conversation: load, decide, save."""
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 from typing_extensions import override
 
-from services.contracts.conversations import (
+from services.contracts.llm.conversations import (
     ChatMessage,
     Conversation,
     CreateConversationRequest,
     ListMessagesRequest,
     ListMessagesResponse,
     Role,
-    SortOrder,
-    Turn,
-    TurnStatus,
     UpdateConversationRequest,
 )
-from services.contracts.turns import (
-    AppendMessageCommand,
-    BeginTurnCommand,
-    BegunTurn,
-    CompletedTurn,
-    CompleteTurnCommand,
-    ConversationActorInterface,
-    CreateConversationCommand,
-    DeleteConversationCommand,
-    DeletedConversation,
-    PromptMessage,
-    TurnAnswer,
-    TurnContext,
-    TurnRef,
-)
+from services.contracts.llm.turns import Turn, TurnRef, TurnStatus
+from services.contracts.paging import SortOrder
 from services.kit.clock import Clock
-from services.kit.dapr.actors import ActorId, ActorRuntimeContext, Actors, DomainActor, Remindable
-from services.kit.dapr.state import DurableState, first_head, read_heads
-from services.kit.dapr.state_rows import StateStore, StateWrite
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.domain_actor import ActorContext, DomainActor, Remindable
 from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
 from services.kit.http.cursors import encode_cursor
+from services.llm.actors.interfaces import ConversationActorInterface
 from services.llm.actors.messages import Messages
 from services.llm.actors.pages import page_of
 from services.llm.actors.purge import Purge, message_row, turn_row
@@ -50,6 +33,19 @@ from services.llm.domain import (
     context_window,
     request_cancel,
     require_same,
+)
+from services.llm.domain.commands import (
+    AppendMessageCommand,
+    BeginTurnCommand,
+    BegunTurn,
+    CompletedTurn,
+    CompleteTurnCommand,
+    CreateConversationCommand,
+    DeleteConversationCommand,
+    DeletedConversation,
+    PromptMessage,
+    TurnAnswer,
+    TurnContext,
 )
 from services.llm.ports import Ownership, TurnStreams
 
@@ -66,38 +62,35 @@ class _MessageAt(BaseModel):
     seq: int
 
 
-class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
+class ConversationActor(DomainActor[ConversationState], ConversationActorInterface, Remindable):
     """State: the head, `message/<seq>`, `turn/<id>`, and `message-id/<id>` for ids derived from a key."""
 
     def __init__(
         self,
-        ctx: ActorRuntimeContext,
-        actor_id: ActorId,
-        store: StateStore,
+        context: ActorContext,
         actors: Actors,
         streams: TurnStreams,
         access: Ownership,
         clock: Clock,
     ) -> None:
-        super().__init__(ctx, actor_id)
-        self._state = DurableState(store, _prefix(self.entity_id), ConversationState)
-        self._messages = Messages(self.entity_id, self._state)
-        self._purge = Purge(self._state, actors, streams, access)
+        super().__init__(context)
+        self._messages = Messages(self.entity_id, self.state)
+        self._purge = Purge(self.state, actors, streams, access)
         self._clock = clock
 
     @override
     def forget(self) -> None:
         """Discard what was read."""
-        self._state.forget()
+        super().forget()
         self._messages.forget()
 
     @override
     async def create(self, command: CreateConversationCommand) -> Conversation:
         """Create it if its manager has not; repeatable."""
-        state = await self._state.load()
+        state = await self.state.load()
         if state is None:
             state = ConversationState.create(command, self._clock())
-            await self._state.commit(state)
+            await self.state.commit(state)
         elif state.deleted and state.position != command.position:
             # An old key: what it entered into the index goes as the conversation went, or goes.
             await self._purge_again(state, command.user_id, command.position)
@@ -114,24 +107,24 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         """Change it."""
         state = await self._living()
         state.update(request, self._clock())
-        await self._state.commit(state)
+        await self.state.commit(state)
         return state.view()
 
     @override
     async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
         """Mark it deleted; repeatable. The reminder comes first, so that nothing is left behind for ever."""
-        state = await self._state.load()
+        state = await self.state.load()
         if state is None and command.position is None:
             raise not_found("conversation")
         if state is not None and state.deleted:
             if command.position is not None and command.position != state.position:
                 await self._purge_again(state, command.user_id, command.position)
             return DeletedConversation(turn_ids=[])
-        state = state.model_copy() if state else self._never_created(command)
+        state = state or self._never_created(command)
         await self._remind()
         queued = [turn_row(turn_id) for turn_id in state.queue]  # nothing else leads to their rows
         stopping = state.delete(self._clock())
-        await self._state.commit(state, remove=queued)
+        await self.state.commit(state, remove=queued)
         self._messages.forget()
         return DeletedConversation(turn_ids=stopping)
 
@@ -272,11 +265,8 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         return record.turn
 
     @override
-    async def receive_reminder(
-        self, name: str, state: bytes, due_time: Any, period: Any, ttl: Any = None
-    ) -> None:
+    async def on_reminder(self, name: str) -> None:
         """Remove what a deleted conversation left behind, some at a time."""
-        del state, due_time, period, ttl
         if name == PURGE:
             self.in_background(self._purge_some)
 
@@ -295,8 +285,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             epoch=record.epoch,
             key_id=record.key_id,
             deadline=record.deadline,
-            temperature=record.temperature,
-            max_output_tokens=record.max_output_tokens,
+            options=record.options,
             messages=prompt,
         )
 
@@ -305,7 +294,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
     ) -> ChatMessage | None:
         """The message, if this call was delivered before: lately, or ever when its key is the caller's own."""
         if command.repeatable:
-            at = await self._state.row(f"message-id/{command.message_id}", _MessageAt)
+            at = await self.state.row(f"message-id/{command.message_id}", _MessageAt)
             return await self._messages.one(at.seq) if at else None
         if not await self._messages.knows(command.message_id, state.last_seq):
             return None
@@ -319,7 +308,7 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         lately = {message.turn_id for message in await self._messages.latest(state.last_seq)}
         if not command.repeatable and command.turn_id not in lately.union(state.queue):
             return None
-        return await self._state.row(turn_row(command.turn_id), TurnRecord)
+        return await self.state.row(turn_row(command.turn_id), TurnRecord)
 
     def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
         """An entry in the index with nothing behind it leaves as if there were."""
@@ -343,29 +332,28 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
             await self.exclusively(self._to_purge)
 
     async def _to_purge(self) -> ConversationState | None:
-        state = await self._state.load()
+        state = await self.state.load()
         if state is None or not state.deleted or state.is_purged:
             await self.unremind(PURGE)
             return None
-        return state.model_copy()
+        return state
 
     async def _purge_again(self, state: ConversationState, user_id: str, position: int) -> None:
         await self._remind()
-        again = state.model_copy()
-        again.owner, again.position = user_id, position
-        await self._state.commit(again)
+        state.owner, state.position = user_id, position
+        await self.state.commit(state)
 
     async def _remind(self) -> None:
         await self.remind(PURGE, timedelta(seconds=1), PURGE_PERIOD)
 
     async def _living(self) -> ConversationState:
-        state = await self._state.load()
+        state = await self.state.load()
         if state is None or state.deleted:
             raise not_found("conversation")
-        return state.model_copy()
+        return state
 
     async def _record(self, turn_id: str) -> TurnRecord:
-        record = await self._state.row(turn_row(turn_id), TurnRecord)
+        record = await self.state.row(turn_row(turn_id), TurnRecord)
         if record is None:
             raise not_found("turn")
         return record
@@ -376,24 +364,8 @@ class ConversationActor(DomainActor, ConversationActorInterface, Remindable):
         rows: dict[str, BaseModel],
         changed: dict[str, BaseModel] | None = None,
     ) -> None:
-        await self._state.commit(state, add=rows, put=changed)
+        await self.state.commit(state, add=rows, put=changed)
         self._messages.keep(rows.values())
-
-
-async def read_conversations(
-    store: StateStore, conversation_ids: Sequence[str]
-) -> list[ConversationState | None]:
-    """The committed heads of several conversations, read without waking their actors."""
-    return await read_heads(store, [_prefix(one) for one in conversation_ids], ConversationState)
-
-
-def first_state(state: ConversationState) -> StateWrite:
-    """What makes a conversation exist, in whatever transaction it is written."""
-    return first_head(_prefix(state.conversation_id), state)
-
-
-def _prefix(conversation_id: str) -> str:
-    return f"ConversationActor/{conversation_id}"
 
 
 def _message_id(turn_id: str, role: Role) -> str:

@@ -2,42 +2,42 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from pydantic import BaseModel
 from typing_extensions import override
 
-from services.contracts.conversations import SortOrder
-from services.contracts.turns import (
-    BegunCreation,
-    ConversationActorInterface,
-    ConversationManagerActorInterface,
-    CreateConversationCommand,
-    IndexEntry,
-    PageOfIds,
-    PageOfIdsRequest,
-)
+from services.contracts.paging import SortOrder
 from services.kit.clock import Clock
-from services.kit.dapr.actors import (
-    ActorId,
-    ActorRuntimeContext,
-    Actors,
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.batching import CallBatcher
+from services.kit.dapr.domain_actor import (
+    ActorContext,
     DomainActor,
     Remindable,
     takes_no_turn,
 )
-from services.kit.dapr.batching import Together
-from services.kit.dapr.state import DurableState
-from services.kit.dapr.state_rows import StateStore, StateStoreError, StateWrite
+from services.kit.dapr.state_rows import StateStoreError, StateWrite
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
-from services.llm.actors.conversation import first_state
+from services.llm.actors.conversation import ConversationActor
+from services.llm.actors.interfaces import (
+    ConversationActorInterface,
+    ConversationManagerActorInterface,
+)
 from services.llm.domain import (
     ConversationIndex,
     ConversationState,
     PendingCreation,
     conversation_object,
+)
+from services.llm.domain.commands import (
+    BegunCreation,
+    CreateConversationCommand,
+    IndexEntry,
+    PageOfIds,
+    PageOfIdsRequest,
 )
 from services.llm.ports import Ownership
 
@@ -60,7 +60,9 @@ class _Position(BaseModel):
     position: int
 
 
-class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, Remindable):
+class ConversationManagerActor(
+    DomainActor[ConversationIndex], ConversationManagerActorInterface, Remindable
+):
     """State: the head, `entry/<position>`, `position/<conversation>`, and `pending/<position>` for a begun creation.
 
     A finished creation is kept in memory until the next commit removes its mark. A mark that outlives the process is
@@ -69,17 +71,12 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
     def __init__(
         self,
-        ctx: ActorRuntimeContext,
-        actor_id: ActorId,
-        store: StateStore,
+        context: ActorContext,
         actors: Actors,
         access: Ownership,
         clock: Clock,
     ) -> None:
-        super().__init__(ctx, actor_id)
-        self._state = DurableState(
-            store, f"ConversationManagerActor/{self.entity_id}", ConversationIndex
-        )
+        super().__init__(context)
         self._actors = actors
         self._access = access
         self._clock = clock
@@ -87,12 +84,12 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self._holes: set[int] = set()
         self._unmarked: set[int] = set()
         self._reminded = False
-        self._creations = Together(self.exclusively, self._begin, MAX_CREATIONS)
+        self._creations = CallBatcher(self.exclusively, self._begin, MAX_CREATIONS)
 
     @override
     def forget(self) -> None:
         """Discard what was read."""
-        self._state.forget()
+        super().forget()
         self._holes.clear()
         self._reminded = False
 
@@ -123,21 +120,21 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         index, now = await self._load(), self._clock()
         rows: dict[str, BaseModel] = {}
         begun: list[BegunCreation] = []
-        born: list[StateWrite] = []
+        creations: list[StateWrite] = []
         for command in commands:
             index.last_position += 1
             placed = command.model_copy(update={"position": index.last_position})
             state = ConversationState.create(placed, now)
             rows |= _rows_of(placed, now)
-            born += [first_state(state)] if new else []
+            creations += [ConversationActor.creation(placed.conversation_id, state)] if new else []
             view = state.view() if new else None
             begun.append(BegunCreation(position=placed.position, conversation=view))
-        await self._commit(index, add=rows, born=born)
+        await self._commit(index, add=rows, creates=creations)
         return begun
 
     async def _enter_again(self, command: CreateConversationCommand) -> BegunCreation:
         """After a refusal: the call was delivered before, or its key is that of a conversation that was deleted."""
-        known = await self._state.row(f"position/{command.conversation_id}", _Position)
+        known = await self.state.row(f"position/{command.conversation_id}", _Position)
         if known is not None:
             return BegunCreation(position=known.position)
         try:
@@ -175,7 +172,7 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
                 for at in range(position, end, step)
                 if 1 <= at <= index.last_position and at not in self._holes
             ]
-            rows = await self._state.rows([f"entry/{at}" for at in places], IndexEntry)
+            rows = await self.state.rows([f"entry/{at}" for at in places], IndexEntry)
             found += [entry for entry in rows if entry]
             self._note_holes(at for at, entry in zip(places, rows, strict=True) if entry is None)
             position = end
@@ -192,18 +189,18 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
 
         So no tuple is written after the last one was removed.
         """
-        index = await self._state.load()
+        index = await self.state.load()
         if index is None:
             return
-        listed = await self._state.row(f"entry/{entry.position}", IndexEntry)
+        listed = await self.state.row(f"entry/{entry.position}", IndexEntry)
         if listed is None or listed.conversation_id != entry.conversation_id:
             return
         mark = _mark(entry.position)
-        pending = await self._state.row(mark, PendingCreation)
+        pending = await self.state.row(mark, PendingCreation)
         if pending is not None and entry.position not in self._finished:
             raise RpcError(ErrorCode.ABORTED, "The conversation is being created.")
         names = [f"entry/{entry.position}", f"position/{entry.conversation_id}", mark]
-        await self._state.commit(index, remove=names)
+        await self.state.commit(index, remove=names)
         self._finished.discard(entry.position)
         if entry.position > index.settled:
             self._unmarked.add(entry.position)
@@ -216,14 +213,11 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "The user still has conversations.")
         await self.unremind(RECONCILE)
         self._reminded = False
-        await self._state.erase()
+        await self.state.erase()
 
     @override
-    async def receive_reminder(
-        self, name: str, state: bytes, due_time: Any, period: Any, ttl: Any = None
-    ) -> None:
+    async def on_reminder(self, name: str) -> None:
         """Create what is in the index but may not exist: a creation that its caller did not finish."""
-        del state, due_time, period, ttl
         if name == RECONCILE:
             self.in_background(self._reconcile)
 
@@ -249,11 +243,11 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         for first in range(index.settled + 1, index.last_position + 1, READ_AHEAD):
             last = min(first + READ_AHEAD - 1, index.last_position)
             names = [_mark(at) for at in range(first, last + 1) if at not in self._unmarked]
-            left += [row for row in await self._state.rows(names, PendingCreation) if row]
+            left += [row for row in await self.state.rows(names, PendingCreation) if row]
         settled = left[0].command.position - 1 if left else index.last_position
         if settled != index.settled:
             index.settled = settled
-            await self._state.commit(index)
+            await self.state.commit(index)
             self._unmarked = {at for at in self._unmarked if at > settled}
         if not left:
             await self.unremind(RECONCILE)
@@ -276,18 +270,17 @@ class ConversationManagerActor(DomainActor, ConversationManagerActorInterface, R
         self,
         index: ConversationIndex,
         add: Mapping[str, BaseModel] | None = None,
-        born: Sequence[StateWrite] = (),
+        creates: Sequence[StateWrite] = (),
     ) -> None:
         """Write, and remove some marks of finished creations with it."""
         finished = sorted(self._finished)[:MAX_MARKS]
         marks = [_mark(at) for at in finished]
-        await self._state.commit(index, add=add, remove=marks, born=born)
+        await self.state.commit(index, add=add, remove=marks, creates=creates)
         self._finished.difference_update(finished)
         self._unmarked.update(finished)
 
     async def _load(self) -> ConversationIndex:
-        index = await self._state.load()
-        return index.model_copy() if index else ConversationIndex()
+        return await self.state.load() or ConversationIndex()
 
 
 def _rows_of(placed: CreateConversationCommand, now: datetime) -> dict[str, BaseModel]:

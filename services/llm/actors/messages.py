@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from pydantic import BaseModel
 
-from services.contracts.conversations import ChatMessage
+from services.contracts.llm.conversations import ChatMessage
 from services.kit.dapr.state import DurableState
 from services.kit.errors import ErrorCode, RpcError
 from services.llm.actors.purge import message_row

@@ -1,6 +1,7 @@
 """Pages of messages."""
 
-from services.contracts.conversations import ListMessagesRequest, SortOrder
+from services.contracts.llm.conversations import ListMessagesRequest
+from services.contracts.paging import SortOrder
 from services.kit.http.cursors import decode_cursor
 
 

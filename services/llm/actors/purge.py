@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from services.contracts.conversations import ChatMessage
-from services.contracts.turns import ConversationManagerActorInterface, IndexEntry
+from services.contracts.llm.conversations import ChatMessage
 from services.kit.dapr.actors import Actors
 from services.kit.dapr.state import DurableState
 from services.kit.failpoints import failpoint
+from services.llm.actors.interfaces import ConversationManagerActorInterface
 from services.llm.domain import ConversationState, conversation_object
+from services.llm.domain.commands import IndexEntry
 from services.llm.ports import Ownership, TurnStreams
 
 PURGE_ROWS: Final = 100
@@ -53,14 +54,13 @@ class Purge:
             await self._state.drop(turn_row(turn_id) for turn_id in turns)
         if state is None or state.last_seq == 0:
             return False
-        after = state.model_copy()
         seqs = range(max(1, state.last_seq - PURGE_ROWS + 1), state.last_seq + 1)
         names = [message_row(seq) for seq in seqs]
         found = [row for row in await self._state.rows(names, ChatMessage) if row]
         names += [f"message-id/{message.message_id}" for message in found]
         names += {turn_row(message.turn_id) for message in found if message.turn_id}
-        after.last_seq = seqs.start - 1
-        await self._state.commit(after, remove=names)
+        state.last_seq = seqs.start - 1
+        await self._state.commit(state, remove=names)
         return True
 
     async def leave(self, state: ConversationState) -> None:
@@ -76,7 +76,6 @@ class Purge:
         state = await self._state.load()
         if state is None or state.position != left.position:
             return False
-        after = state.model_copy()
-        after.owner = ""
-        await self._state.commit(after)
+        state.owner = ""
+        await self._state.commit(state)
         return True

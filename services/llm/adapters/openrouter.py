@@ -16,9 +16,10 @@ from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel, ValidationError
 
-from services.contracts.conversations import Role, Usage
-from services.contracts.turns import MAX_TURN_TIME
-from services.kit.errors import ErrorCode, RpcError
+from services.contracts.llm.conversations import Role
+from services.contracts.llm.errors import LlmErrorCode
+from services.contracts.llm.turns import MAX_TURN_TIME, Usage
+from services.kit.errors import RpcError
 from services.kit.http.sse_decoder import OversizeEvent, SseDecoder
 from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from services.llm.adapters.openrouter_errors import (
@@ -48,7 +49,7 @@ class OpenRouterLanguageModel:
     def check(self, model: str) -> None:
         """MODEL_INVALID for a model that may not be used."""
         if self._allowed is not None and model not in self._allowed:
-            raise RpcError(ErrorCode.MODEL_INVALID, "The requested model is not available.")
+            raise RpcError(LlmErrorCode.MODEL_INVALID, "The requested model is not available.")
 
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[ModelEvent]]:
@@ -134,7 +135,7 @@ class _Answer:
         if self._finish_reason is None or not (done or self._usage):
             raise incomplete(self._model, "the stream ended early")
         if self._finish_reason == "content_filter":
-            raise RpcError(ErrorCode.CONTENT_FILTERED, "The provider filtered the answer.")
+            raise RpcError(LlmErrorCode.CONTENT_FILTERED, "The provider filtered the answer.")
         if self._finish_reason not in ALLOWED_ENDS:
             ended = ErrorObject(message=f"finish reason {self._finish_reason}")
             raise from_error_object(ended, self._model)
@@ -215,10 +216,10 @@ def _request(prompt: Prompt) -> dict[str, Any]:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if prompt.temperature is not None:
-        request["temperature"] = prompt.temperature
-    if prompt.max_output_tokens is not None:
-        request["max_tokens"] = prompt.max_output_tokens
+    if prompt.options.temperature is not None:
+        request["temperature"] = prompt.options.temperature
+    if prompt.options.max_output_tokens is not None:
+        request["max_tokens"] = prompt.options.max_output_tokens
     return request
 
 

@@ -9,22 +9,23 @@ import httpx2
 import openai
 from pydantic import BaseModel
 
-from services.kit.errors import ErrorCode, ModelError, RpcError, UpstreamError
+from services.contracts.llm.errors import LlmErrorCode
+from services.kit.errors import AnyErrorCode, ErrorCode, ModelError, RpcError, UpstreamError
 
 MAX_BODY_SHOWN: Final = 2048
-CODES: Final[Mapping[int, tuple[ErrorCode, str]]] = {
+CODES: Final[Mapping[int, tuple[AnyErrorCode, str]]] = {
     400: (ErrorCode.INVALID_ARGUMENT, "The provider refused the request."),
     401: (ErrorCode.FAILED_PRECONDITION, "The provider refused the platform's credentials."),
     402: (ErrorCode.BUDGET_EXCEEDED, "The provider account is out of credit."),
-    403: (ErrorCode.CONTENT_FILTERED, "The provider's moderation refused the request."),
-    404: (ErrorCode.MODEL_INVALID, "The requested model is not available."),
+    403: (LlmErrorCode.CONTENT_FILTERED, "The provider's moderation refused the request."),
+    404: (LlmErrorCode.MODEL_INVALID, "The requested model is not available."),
     408: (ErrorCode.DEADLINE_EXCEEDED, "The provider took too long."),
-    413: (ErrorCode.CONTEXT_LENGTH_EXCEEDED, "The conversation is too long for the model."),
+    413: (LlmErrorCode.CONTEXT_LENGTH_EXCEEDED, "The conversation is too long for the model."),
     422: (ErrorCode.INVALID_ARGUMENT, "The provider refused the request."),
     429: (ErrorCode.RATE_LIMITED, "The provider limits the rate of requests."),
-    503: (ErrorCode.MODEL_UNAVAILABLE, "No provider of the model is available."),
+    503: (LlmErrorCode.MODEL_UNAVAILABLE, "No provider of the model is available."),
     504: (ErrorCode.DEADLINE_EXCEEDED, "The provider took too long."),
-    529: (ErrorCode.MODEL_UNAVAILABLE, "The provider is overloaded."),
+    529: (LlmErrorCode.MODEL_UNAVAILABLE, "The provider is overloaded."),
 }
 CONTEXT_HINTS: Final = ("context length", "context_length", "maximum context", "too many tokens")
 MODEL_HINTS: Final = (
@@ -69,13 +70,13 @@ def unreachable(error: openai.APIConnectionError, model: str) -> RpcError:
         message = "The provider did not answer in time."
     else:
         message = "The provider cannot be reached."
-    return RpcError(ErrorCode.MODEL_UNAVAILABLE, message, model=ModelError(model=model))
+    return RpcError(LlmErrorCode.MODEL_UNAVAILABLE, message, model=ModelError(model=model))
 
 
 def incomplete(model: str, reason: str) -> RpcError:
     """The answer broke off: what was shown is not the whole of it."""
     return RpcError(
-        ErrorCode.STREAM_INCOMPLETE,
+        LlmErrorCode.STREAM_INCOMPLETE,
         "The provider's stream ended before the answer was complete.",
         model=ModelError(model=model, reason=reason),
     )
@@ -102,11 +103,11 @@ def _error(
     hint = text.lower()
     if status in (400, 404, 422) and any(known in hint for known in CONTEXT_HINTS):
         code, message = (
-            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            LlmErrorCode.CONTEXT_LENGTH_EXCEEDED,
             "The conversation is too long for the model.",
         )
     elif status in (400, 404) and any(known in hint for known in MODEL_HINTS):
-        code, message = ErrorCode.MODEL_INVALID, "The requested model is not available."
+        code, message = LlmErrorCode.MODEL_INVALID, "The requested model is not available."
     return RpcError(
         code,
         message,

@@ -6,21 +6,26 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from services.contracts.conversations import (
+from services.contracts.events import EventType
+from services.contracts.llm.conversations import (
     Admission,
-    CancelReceipt,
     ChatMessage,
     Conversation,
     Role,
     SendMessageRequest,
-    Turn,
-    TurnStatus,
     UpdateConversationRequest,
 )
-from services.contracts.events import EventType
-from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand, CreateConversationCommand
+from services.contracts.llm.errors import LlmErrorCode
+from services.contracts.llm.turns import (
+    MAX_TURN_TIME,
+    CancelReceipt,
+    GenerationOptions,
+    Turn,
+    TurnStatus,
+)
 from services.kit.contract import Timestamp
 from services.kit.errors import ErrorCode, RpcError, internal_error, not_found
+from services.llm.domain.commands import CompleteTurnCommand, CreateConversationCommand
 
 CONVERSATION: Final = "conversation"
 """The type of a conversation in the facts of access."""
@@ -48,8 +53,7 @@ class TurnRecord(BaseModel):
     fingerprint: str
     text: str | None = None
     key_id: str | None = None
-    temperature: float | None = None
-    max_output_tokens: int | None = None
+    options: GenerationOptions = GenerationOptions()
     began_at: Timestamp | None = None
 
     @property
@@ -192,7 +196,7 @@ class ConversationState(BaseModel):
         busy = self.active_turn_id is not None
         if busy and request.admission is Admission.REJECT:
             raise RpcError(
-                ErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running."
+                LlmErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running."
             )
         if len(self.queue) >= MAX_QUEUE:
             raise RpcError(ErrorCode.QUOTA_EXCEEDED, f"{MAX_QUEUE} turns are waiting already.")
@@ -209,8 +213,7 @@ class ConversationState(BaseModel):
             turn=turn,
             fingerprint=fingerprint(request),
             text=request.text,
-            temperature=request.temperature,
-            max_output_tokens=request.max_output_tokens,
+            options=request.over(GenerationOptions()),
         )
 
     def begin(

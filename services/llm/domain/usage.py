@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from services.contracts.conversations import Usage
+from services.contracts.llm.turns import Usage
 
 
 def estimated_usage(prompt_tokens: int, completion_tokens: int, price: float | None) -> Usage:

@@ -1,6 +1,6 @@
-"""`yocaso.llm.v1.ConversationService`: authorize, call, return."""
+"""The routes of `ConversationService`: authorize, call, return."""
 
 from services.llm.rpc import conversations, turns
-from services.llm.rpc.resources import Resources, provide, rpc
+from services.llm.rpc.router import rpc
 
-__all__ = ["Resources", "conversations", "provide", "rpc", "turns"]
+__all__ = ["conversations", "rpc", "turns"]

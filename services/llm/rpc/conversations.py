@@ -1,6 +1,10 @@
 """Methods on conversations and messages."""
 
-from services.contracts.conversations import (
+from typing import Annotated
+
+from fastapi import Depends
+
+from services.contracts.llm.conversations import (
     AppendMessageRequest,
     AppendMessageResponse,
     Conversation,
@@ -13,121 +17,66 @@ from services.contracts.conversations import (
     ListMessagesResponse,
     UpdateConversationRequest,
 )
-from services.contracts.turns import (
-    AppendMessageCommand,
-    CreateConversationCommand,
-    DeleteConversationCommand,
-    IndexEntry,
-    PageOfIdsRequest,
-)
 from services.kit.contract import Empty
-from services.kit.errors import ErrorCode, RpcError
-from services.kit.failpoints import failpoint
-from services.kit.http.cursors import decode_cursor, encode_cursor
+from services.kit.http.dependencies import provided
 from services.kit.http.rpc import CallKey
-from services.llm.domain import conversation_object
 from services.llm.rpc.access import Caller, CanDelete, CanEdit, CanView
-from services.llm.rpc.resources import Resources, With, rpc
+from services.llm.rpc.router import rpc
+from services.llm.service import ConversationService
+
+Deps = Annotated[ConversationService, Depends(provided(ConversationService))]
 
 
 @rpc.method
 async def create_conversation(
-    request: CreateConversationRequest, caller: Caller, key: CallKey, using: With
+    request: CreateConversationRequest, caller: Caller, key: CallKey, deps: Deps
 ) -> Conversation:
-    """Create it in the caller's index, give the caller access; each may be repeated.
-
-    An old key of a conversation that was deleted since is NOT_FOUND.
-    """
-    if request.model:
-        using.model.check(request.model)
-    conversation_id = f"conv_{key.derive('conversation')}"
-    command = CreateConversationCommand(
-        user_id=caller.user_id, conversation_id=conversation_id, request=request
-    )
-    manager = using.manager(caller.user_id)
-    begun = await manager.begin_create(command)
-    entry = IndexEntry(position=begun.position, conversation_id=conversation_id)
-    conversation = begun.conversation
-    if conversation is None:
-        placed = command.model_copy(update={"position": entry.position})
-        try:
-            conversation = await using.conversation(conversation_id).create(placed)
-        except RpcError as error:
-            if error.code is ErrorCode.NOT_FOUND:  # its purge removes the entry
-                await manager.finish_create(entry)
-            raise
-    await failpoint("conversation.after_create")
-    await using.ownership.own(caller.user_id, conversation_object(conversation_id))
-    await manager.finish_create(entry)
-    return conversation
+    """Create a conversation."""
+    return await deps.create(request, caller, key)
 
 
 @rpc.method
-async def get_conversation(
-    request: GetConversationRequest, _: CanView, using: With
-) -> Conversation:
+async def get_conversation(request: GetConversationRequest, _: CanView, deps: Deps) -> Conversation:
     """Read it."""
-    return await using.conversation(request.conversation_id).read()
+    return await deps.get(request)
 
 
 @rpc.method
 async def list_conversations(
-    request: ListConversationsRequest, caller: Caller, using: With
+    request: ListConversationsRequest, caller: Caller, deps: Deps
 ) -> ListConversationsResponse:
-    """A page of the caller's index, with what each conversation is now."""
-    scope = f"conversations/{caller.user_id}/{request.order}"
-    after = decode_cursor(scope, request.cursor) if request.cursor else 0
-    page = await using.manager(caller.user_id).list_ids(
-        PageOfIdsRequest(after=after, limit=request.limit, order=request.order)
-    )
-    heads = await using.read_conversations([entry.conversation_id for entry in page.entries])
-    views = [
-        head.view() for head in heads if head and not head.deleted and head.owner == caller.user_id
-    ]
-    cursor = encode_cursor(scope, page.entries[-1].position) if page.more else None
-    return ListConversationsResponse(conversations=views, next_cursor=cursor)
+    """A page of the caller's conversations."""
+    return await deps.page(request, caller)
 
 
 @rpc.method
 async def update_conversation(
-    request: UpdateConversationRequest, _: CanEdit, using: With
+    request: UpdateConversationRequest, _: CanEdit, deps: Deps
 ) -> Conversation:
     """Change it."""
-    if request.model:
-        using.model.check(request.model)
-    return await using.conversation(request.conversation_id).update(request)
+    return await deps.update(request)
 
 
 @rpc.method
 async def delete_conversation(
-    request: DeleteConversationRequest, caller: CanDelete, using: With
+    request: DeleteConversationRequest, caller: CanDelete, deps: Deps
 ) -> Empty:
-    """Delete it, repeatable; its running turn is stopped, what is left behind is removed in the background."""
-    command = DeleteConversationCommand(user_id=caller.user_id)
-    deleted = await using.conversation(request.conversation_id).delete(command)
-    await _stop(using, deleted.turn_ids)
+    """Delete it, repeatable."""
+    await deps.delete(request, caller)
     return Empty()
 
 
 @rpc.method
 async def list_messages(
-    request: ListMessagesRequest, _: CanView, using: With
+    request: ListMessagesRequest, _: CanView, deps: Deps
 ) -> ListMessagesResponse:
     """A page of messages."""
-    return await using.conversation(request.conversation_id).list_messages(request)
+    return await deps.list_messages(request)
 
 
 @rpc.method
 async def append_message(
-    request: AppendMessageRequest, _: CanEdit, key: CallKey, using: With
+    request: AppendMessageRequest, _: CanEdit, key: CallKey, deps: Deps
 ) -> AppendMessageResponse:
     """Store a message without asking the model."""
-    message_id = f"msg_{key.derive('message')}"
-    command = AppendMessageCommand(message_id=message_id, repeatable=key.explicit, request=request)
-    message = await using.conversation(request.conversation_id).append_message(command)
-    return AppendMessageResponse(message=message)
-
-
-async def _stop(using: Resources, turn_ids: list[str]) -> None:
-    for turn_id in turn_ids:
-        await using.events.request_cancel(turn_id)
+    return await deps.append_message(request, key)

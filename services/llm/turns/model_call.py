@@ -8,15 +8,15 @@ from typing import Final
 
 from opentelemetry import metrics
 
-from services.contracts.conversations import TurnStatus
 from services.contracts.events import EventType
-from services.contracts.turns import Answer
+from services.contracts.llm.turns import TurnStatus
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, Segment
 from services.kit.failpoints import failpoint
 from services.kit.telemetry.tracing import span
 from services.kit.waiting import wait_for
+from services.llm.domain.commands import Answer
 from services.llm.ports import (
     Finished,
     LanguageModel,

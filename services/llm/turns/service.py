@@ -1,28 +1,29 @@
-"""The use cases of turns: begin, follow to the end, cancel."""
+"""The use cases of turns: begin, wait for the answer, cancel."""
 
 import asyncio
 from datetime import timedelta
 from typing import Final
 
-from services.contracts.conversations import Admission, SendMessageRequest, Turn, TurnStatus
 from services.contracts.events import EventType
-from services.contracts.turns import (
-    BeginTurnCommand,
-    BegunTurn,
-    ConversationActorInterface,
-    TurnContext,
-    TurnRef,
-)
+from services.contracts.llm.conversations import Admission, SendMessageRequest, SendMessageResponse
+from services.contracts.llm.turns import Turn, TurnRef, TurnStatus
 from services.kit.access.identity import CallerIdentity
+from services.kit.clock import Clock
 from services.kit.dapr.actors import Actors
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import EventLog, StreamHead
+from services.kit.eventlog import Engine, Segment, StreamHead
 from services.kit.failpoints import failpoint
 from services.kit.http.idempotency import IdempotencyKey
+from services.kit.telemetry.tracing import current_traceparent, span_from
+from services.llm.actors import ConversationActorInterface
 from services.llm.domain import ending
+from services.llm.domain.commands import BeginTurnCommand, BegunTurn, TurnContext
 from services.llm.ports import LanguageModel
-from services.llm.turns.runner import TurnRunner
+from services.llm.turns.events import TurnEvents
+from services.llm.turns.recovery import TurnRecovery
+from services.llm.turns.runner import TurnRunner, run_started, turn_stream
 
+SEND_TIMEOUT: Final = timedelta(seconds=130)
 RECEIPT_TIMEOUT: Final = timedelta(seconds=3)
 """How long a cancel waits for the receipt to be complete."""
 
@@ -34,16 +35,23 @@ class TurnService:
         self,
         *,
         actors: Actors,
-        events: EventLog,
+        engine: Engine,
         runner: TurnRunner,
+        recovery: TurnRecovery,
+        events: TurnEvents,
         model: LanguageModel,
         default_model: str,
+        clock: Clock,
     ) -> None:
         self._actors = actors
-        self._events = events
+        self._engine = engine
+        self._log = engine.log
         self._runner = runner
+        self._recovery = recovery
+        self._events = events
         self._model = model
         self._default_model = default_model
+        self._clock = clock
 
     async def begin(
         self, request: SendMessageRequest, caller: CallerIdentity, key: IdempotencyKey
@@ -76,8 +84,37 @@ class TurnService:
             await self._begin_now(ref, command)
         return ref
 
+    async def answer(self, ref: TurnRef, caller: CallerIdentity) -> SendMessageResponse:
+        """Wait for a turn's end; DEADLINE_EXCEEDED leaves it running. What it failed with is raised."""
+        if not await self._ended_within(ref.turn_id, SEND_TIMEOUT):
+            raise RpcError(
+                ErrorCode.DEADLINE_EXCEEDED, f"{ref.turn_id} is still running; follow its events."
+            )
+        await self._events.require_view(caller, ref.conversation_id)
+        answer = await self._conversation(ref).get_turn(ref)
+        if answer.turn.status is TurnStatus.FAILED and answer.turn.error:
+            raise RpcError.from_status(answer.turn.error)
+        return SendMessageResponse(turn=answer.turn, message=answer.message)
+
+    async def get(self, ref: TurnRef) -> Turn:
+        """Read a turn."""
+        return (await self._conversation(ref).get_turn(ref)).turn
+
+    async def cancel(self, ref: TurnRef) -> Turn:
+        """Ask a turn to stop, and wait a little for the receipt."""
+        conversation = self._conversation(ref)
+        turn = await conversation.cancel_turn(ref)
+        await failpoint("turn.after_cancel_recorded")
+        if turn.status.is_terminal:
+            await self._log.close_stream(ref.turn_id, *ending(turn))
+            return turn
+        await self._recovery.cancel(ref, turn)
+        await self._ended_within(ref.turn_id, RECEIPT_TIMEOUT)
+        return (await conversation.get_turn(ref)).turn
+
     async def _begin_now(self, ref: TurnRef, command: BeginTurnCommand) -> None:
-        segment = await self._runner.admit(ref, command.model)
+        opening = [run_started(ref, command.model)]
+        segment = await self._engine.admit(turn_stream(ref, self._clock()), opening)
         if segment is None:
             await self._begin_again(ref, command)
             return
@@ -86,12 +123,22 @@ class TurnService:
             await failpoint("turn.after_begin")
             context = begun.context or await self._context_of_repeat(ref, begun)
         except BaseException as error:
-            await asyncio.shield(self._runner.withdraw(segment, unused=_is_refusal(error)))
+            await asyncio.shield(self._engine.withdraw(segment, unused=_is_refusal(error)))
             raise
         if context is None:
-            await self._runner.withdraw(segment, unused=False)
+            await self._engine.withdraw(segment, unused=False)
         else:
-            self._runner.begin(segment, ref, context)
+            self._run(segment, ref, context)
+
+    def _run(self, segment: Segment, ref: TurnRef, context: TurnContext) -> None:
+        """Work on an admitted turn here and now."""
+        traceparent = current_traceparent()
+
+        async def work(segment: Segment) -> None:
+            with span_from(traceparent, "turn.segment", turn_id=ref.turn_id):
+                await self._runner.run(segment, ref, context)
+
+        self._engine.begin(segment, work)
 
     async def _context_of_repeat(self, ref: TurnRef, begun: BegunTurn) -> TurnContext | None:
         """The context of a turn that another delivery of the call admitted; None while it waits in the queue."""
@@ -99,47 +146,35 @@ class TurnService:
             return None
         return await self._conversation(ref).turn_context(ref)
 
-    async def _begin_again(self, ref: TurnRef, command: BeginTurnCommand) -> None:
-        """A repeat, or the first call's stream outlived its host before the turn was admitted."""
-        head = await self._events.head(ref.turn_id)
-        if head is not None:
-            _require_subject(head, ref)
-        begun = await self._conversation(ref).begin_turn(command)
-        await failpoint("turn.after_begin")
-        if begun.turn.status is TurnStatus.RUNNING:
-            await self._runner.ensure_begun(ref, begun.turn)
-
     async def _begin_or_wait(self, ref: TurnRef, command: BeginTurnCommand) -> None:
-        if not await self._runner.open(ref):
+        if not await self._log.open(turn_stream(ref, self._clock())):
             await self._begin_again(ref, command)
             return
         try:
             begun = await self._conversation(ref).begin_turn(command)
         except RpcError as error:
             if _is_refusal(error):
-                await self._events.discard(ref.turn_id, 0)
+                await self._log.discard(ref.turn_id, 0)
             raise
+        await self._ensure_begun(ref, begun)
+
+    async def _begin_again(self, ref: TurnRef, command: BeginTurnCommand) -> None:
+        """A repeat, or the first call's stream outlived its host before the turn was admitted."""
+        head = await self._log.head(ref.turn_id)
+        if head is not None:
+            _require_subject(head, ref)
+        await self._ensure_begun(ref, await self._conversation(ref).begin_turn(command))
+
+    async def _ensure_begun(self, ref: TurnRef, begun: BegunTurn) -> None:
         await failpoint("turn.after_begin")
         if begun.turn.status is TurnStatus.RUNNING:
-            await self._runner.ensure_begun(ref, begun.turn)
+            await self._recovery.ensure_begun(ref, begun.turn)
 
-    async def cancel(self, ref: TurnRef) -> Turn:
-        """Ask a turn to stop, and wait a little for the receipt."""
-        conversation = self._conversation(ref)
-        turn = await conversation.cancel_turn(ref)
-        await failpoint("turn.after_cancel_recorded")
-        if turn.status.is_terminal:
-            await self._events.close_stream(ref.turn_id, *ending(turn))
-            return turn
-        await self._runner.cancel(ref, turn)
-        await self.ended_within(ref.turn_id, RECEIPT_TIMEOUT)
-        return (await conversation.get_turn(ref)).turn
-
-    async def ended_within(self, turn_id: str, limit: timedelta) -> bool:
+    async def _ended_within(self, turn_id: str, limit: timedelta) -> bool:
         """Wait for a turn's end; whether it came."""
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                async for batch in self._events.follow(turn_id):
+                async for batch in self._log.follow(turn_id):
                     if batch and EventType(batch[-1].type).is_terminal:
                         return True
         except TimeoutError:

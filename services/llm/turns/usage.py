@@ -4,11 +4,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from services.contracts.conversations import Usage
 from services.contracts.events import EventType
-from services.contracts.turns import Answer
+from services.contracts.llm.turns import Usage
 from services.kit.eventlog import EventLog, Segment, StoredEvent
 from services.llm.domain import add_usage, estimated_usage, shown_text
+from services.llm.domain.commands import Answer
 from services.llm.ports import Prompt, TokenCounter
 
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
-from services.contracts.scopes import USER_SCOPES
+from services.contracts.apps import USER_SCOPES
 from services.kit.access.limits import AWAY_SECONDS
 from services.kit.clock import utc_now
 from tests.support.wait import wait_until

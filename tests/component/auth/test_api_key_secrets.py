@@ -14,13 +14,13 @@ from services.auth.adapters.hashing import random_base62
 from services.auth.domain.keys import CHECKSUM_LENGTH, checksum
 from services.auth.rpc.keys import Keys
 from services.cli.stack import Stack
-from services.contracts.keys import (
+from services.contracts.apps import USER_SCOPES
+from services.contracts.auth.keys import (
     CreateApiKeyRequest,
     KeyBudget,
     RotateApiKeyRequest,
     VerifyCode,
 )
-from services.contracts.scopes import USER_SCOPES
 from services.kit.access.identity import CallerIdentity
 from tests.component.auth.conftest import AuthApp, Person, by_app, verify
 from tests.component.auth.stores import MovedClock, open_stores

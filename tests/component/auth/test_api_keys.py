@@ -10,9 +10,7 @@ import pytest
 
 from services.auth.adapters.hashing import random_base62
 from services.auth.domain.keys import CHECKSUM_LENGTH, checksum, new_secret
-from services.contracts.keys import (
-    KeyMode,
-)
+from services.contracts.auth.keys import KeyMode
 from tests.component.auth.conftest import (
     AuthApp,
     AuthApps,

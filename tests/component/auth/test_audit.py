@@ -9,7 +9,7 @@ import asyncpg
 
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.cli.stack import Stack
-from services.contracts.audit import AuditAction
+from services.contracts.auth.audit import AuditAction
 from services.kit.clock import utc_now
 from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApp, Person, administer, by_app

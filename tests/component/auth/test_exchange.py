@@ -4,7 +4,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.contracts.tokens import SubjectTokenType
+from services.contracts.auth.tokens import SubjectTokenType
 from tests.component.auth.conftest import AuthApp, Person, by_app, counted_together
 from tests.component.auth.test_tokens import claims_of
 from tests.requirements import requirement

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from services.auth.domain.firebase import user_id_of
-from services.contracts.accounts import ACCOUNT_SERVICE
-from services.contracts.tokens import TOKEN_SERVICE
+from services.contracts.auth.accounts import ACCOUNT_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE
 from services.kit.contract import RpcService
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
@@ -53,7 +53,7 @@ async def call(
     client: Client, service: RpcService, method: str, **body: Any
 ) -> tuple[int, dict[str, Any]]:
     headers = client.headers() if client.token else {}
-    url = client.url + service.edge_path(service[method])
+    url = client.url + service[method].edge_path
     async with client.session.post(url, json=body, headers=headers) as reply:
         return reply.status, await reply.json()
 

@@ -40,7 +40,7 @@ async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     admin = open_service_account_admin(PROJECT, account, f"{google.url}/v1")
     directory = AdminDirectory(lambda: admin, utc_now)
     yield FirebaseLinks(directory, PostgresRevocations(database, utc_now), Actors(sidecar), utc_now)
-    directory.close()
+    await directory.close()
     await database.close()
     await sidecar.close()
 

@@ -16,7 +16,7 @@ from services.auth.app import MIGRATIONS
 from services.auth.domain.signing import LONGEST_TOKEN, PUBLISHED_AHEAD, SigningKey
 from services.auth.rpc.issuer import Issuer
 from services.auth.tables import SCHEMA
-from services.contracts.tokens import IssueLocalTokenRequest
+from services.contracts.auth.tokens import IssueLocalTokenRequest
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApps

@@ -17,7 +17,7 @@ from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA, outbox
 from services.cli.stack import Stack
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database
 from tests.component.auth.conftest import START_SECONDS, AuthApps

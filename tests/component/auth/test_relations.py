@@ -19,7 +19,7 @@ from services.auth.adapters.postgres.locks import alone
 from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.access.cache import EVERYTHING
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database

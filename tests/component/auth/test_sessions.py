@@ -26,7 +26,7 @@ from services.auth.domain.signing import LONGEST_TOKEN
 from services.auth.rpc.issuer import Issuer
 from services.auth.rpc.sessions import SignIns
 from services.cli.stack import Stack
-from services.contracts.tokens import ExchangeTokenRequest, SubjectTokenType, TokenResponse
+from services.contracts.auth.tokens import ExchangeTokenRequest, SubjectTokenType, TokenResponse
 from services.kit.clock import utc_now
 from services.kit.errors import ErrorCode, RpcError
 from tests.component.auth.conftest import AuthApp, AuthApps, Person, by_app

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from services.cli.stack import Stack
-from services.contracts.scopes import USER_SCOPES
+from services.contracts.apps import USER_SCOPES
 from tests.component.auth.conftest import AuthApp, AuthApps
 from tests.requirements import requirement
 from tests.support.wait import wait_until

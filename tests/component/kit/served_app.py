@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from services.kit.http.dependencies import provide
 from services.kit.http.draining import Draining
 
 
 def create_app() -> FastAPI:
     """The app."""
     app = FastAPI()
-    draining = app.state.draining = Draining()
+    draining = Draining()
+    provide(app, draining)
 
     async def events() -> AsyncIterator[bytes]:
         ended = asyncio.Event()

@@ -29,7 +29,7 @@ from services.kit.eventlog import (
     migrate_event_log,
 )
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from tests.requirements import requirement
 from tests.support.durable_host import KIND
 from tests.support.wait import wait_until
@@ -86,12 +86,12 @@ async def host(database: Database, database_url: str, servers: Stack) -> AsyncIt
     async with AsyncExitStack() as stack:
 
         async def make() -> Host:
-            signals, lease = Signals(servers.url("valkey")), HostLease(database_url)
-            await signals.start()
-            stack.push_async_callback(signals.close)
+            wake_ups, lease = WakeUps(servers.url("valkey")), HostLease(database_url)
+            wake_ups.start()
+            stack.push_async_callback(wake_ups.close)
             await lease.start()
             stack.push_async_callback(lease.close)
-            engine = Engine(database, EventLog(database, signals, lease.host_id), signals, lease)
+            engine = Engine(database, EventLog(database, wake_ups, lease.host_id), wake_ups, lease)
             kind = Recorded()
             engine.host(kind)
             await engine.start()

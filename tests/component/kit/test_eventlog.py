@@ -19,7 +19,7 @@ from services.kit.eventlog import (
     migrate_event_log,
 )
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -38,11 +38,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def logs(database: Database, servers: Stack) -> AsyncIterator[list[EventLog]]:
     """The event log as two processes see it."""
-    signals = [Signals(servers.url("valkey")) for _ in range(2)]
-    for each in signals:
-        await each.start()
-    yield [EventLog(database, each, f"host-{place}") for place, each in enumerate(signals)]
-    for each in signals:
+    wake_ups = [WakeUps(servers.url("valkey")) for _ in range(2)]
+    for each in wake_ups:
+        each.start()
+    yield [EventLog(database, each, f"host-{place}") for place, each in enumerate(wake_ups)]
+    for each in wake_ups:
         await each.close()
 
 

@@ -21,7 +21,7 @@ from services.kit.eventlog.retention import EVENTS_PER_STREAM, STREAMS_PER_BATCH
 from services.kit.http import idempotency
 from services.kit.http.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.storage.db import Database
-from services.kit.storage.wake_ups import Signals
+from services.kit.storage.wake_ups import WakeUps
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -39,10 +39,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def log(database: Database, servers: Stack) -> AsyncIterator[EventLog]:
-    signals = Signals(servers.url("valkey"))
-    await signals.start()
-    yield EventLog(database, signals, "retention")
-    await signals.close()
+    wake_ups = WakeUps(servers.url("valkey"))
+    wake_ups.start()
+    yield EventLog(database, wake_ups, "retention")
+    await wake_ups.close()
 
 
 async def a_stream(

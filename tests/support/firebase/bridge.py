@@ -13,7 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from services.cli.stack.stack import Stack
-from services.contracts.tokens import TOKEN_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE
 from tests.support.firebase.server import FirebaseServer
 from tests.support.wait import wait_until
 
@@ -123,7 +123,7 @@ async def until_welcome(edge_url: str, google: FirebaseServer) -> None:
     """Wait until somebody of Firebase is let in at the edge: a new process takes a while to ask its first question."""
     google.add("probe")
     asked = {"subjectToken": google.id_token("probe"), "subjectTokenType": ID_TOKEN}
-    url = edge_url + TOKEN_SERVICE.edge_path(TOKEN_SERVICE["ExchangeToken"])
+    url = edge_url + TOKEN_SERVICE["ExchangeToken"].edge_path
 
     async with aiohttp.ClientSession() as session:
 

@@ -21,7 +21,8 @@ from services.auth.domain.keys import (
     principal_of,
     start_of,
 )
-from services.contracts.keys import (
+from services.contracts.apps import USER_SCOPES
+from services.contracts.auth.keys import (
     BudgetPeriod,
     CreateApiKeyRequest,
     KeyBudget,
@@ -30,7 +31,6 @@ from services.contracts.keys import (
     UpdateApiKeyRequest,
     VerifyCode,
 )
-from services.contracts.scopes import USER_SCOPES
 from services.kit.errors import ErrorCode, RpcError
 from tests.requirements import requirement
 

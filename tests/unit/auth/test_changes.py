@@ -3,7 +3,7 @@
 import pytest
 
 from services.auth.domain.changes import taken_away
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.access.cache import EVERYTHING, AccessChange
 from tests.requirements import requirement
 

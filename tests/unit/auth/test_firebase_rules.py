@@ -13,13 +13,13 @@ from services.auth.domain.firebase import (
     is_fresh,
     user_id_of,
 )
-from services.auth.settings import FirebaseSettings
-from services.contracts.identities import (
+from services.auth.domain.firebase_users import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
     FirebaseVerdict,
 )
-from services.contracts.tokens import IssueLocalTokenRequest
+from services.auth.settings import FirebaseSettings
+from services.contracts.auth.tokens import IssueLocalTokenRequest
 from services.kit.settings import load_settings
 from tests.requirements import requirement
 from tests.support.firebase import Signer
@@ -54,7 +54,7 @@ def a_sign_in(**fields: Any) -> AdmitFirebaseUserCommand:
     ],
 )
 def test_firebases_word_decides(account: FirebaseAccount | None, verdict: FirebaseVerdict) -> None:
-    assert FirebaseIdentity(account=account).judge(SIGNED_IN, NOON, BELIEVED) is verdict
+    assert FirebaseIdentity(account=account).verdict(SIGNED_IN, NOON, BELIEVED) is verdict
 
 
 @requirement("access:firebase:fail-closed")
@@ -64,13 +64,13 @@ def test_an_old_word_decides_nothing_and_neither_does_one_of_the_future(
 ) -> None:
     identity = FirebaseIdentity(account=an_account(**fields))
     for off in (-BELIEVED, BELIEVED):
-        assert identity.judge(SIGNED_IN, NOON + off, BELIEVED) is not FirebaseVerdict.UNKNOWN
+        assert identity.verdict(SIGNED_IN, NOON + off, BELIEVED) is not FirebaseVerdict.UNKNOWN
     for off in (-BELIEVED - SECOND, BELIEVED + SECOND):
-        assert identity.judge(SIGNED_IN, NOON + off, BELIEVED) is FirebaseVerdict.UNKNOWN
+        assert identity.verdict(SIGNED_IN, NOON + off, BELIEVED) is FirebaseVerdict.UNKNOWN
 
 
 def test_where_firebase_cannot_be_asked_the_signature_is_enough() -> None:
-    assert FirebaseIdentity().judge(SIGNED_IN, NOON, None) is FirebaseVerdict.VALID
+    assert FirebaseIdentity().verdict(SIGNED_IN, NOON, None) is FirebaseVerdict.VALID
 
 
 def test_an_older_word_that_comes_late_changes_nothing() -> None:

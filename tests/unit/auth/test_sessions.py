@@ -21,7 +21,7 @@ from services.auth.domain.sessions import (
     session_of,
 )
 from services.auth.domain.signing import LONGEST_TOKEN
-from services.contracts.tokens import RefreshTokenRequest
+from services.contracts.auth.tokens import RefreshTokenRequest
 from services.kit.errors import ErrorCode, RpcError
 from tests.requirements import requirement
 

@@ -13,7 +13,7 @@ from services.auth.domain.sharing import (
     role_facts,
     share_changes,
 )
-from services.contracts.authorization import RelationTuple, Share, ShareRole
+from services.contracts.auth.authorization import RelationTuple, Share, ShareRole
 from services.kit.errors import ErrorCode, RpcError
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

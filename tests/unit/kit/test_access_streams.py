@@ -8,7 +8,7 @@ import pytest
 
 from services.kit.access import cache as access_cache
 from services.kit.access.cache import EVERYTHING, UNSURE_SECONDS, AccessChange, AccessCheck
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from tests.requirements import requirement
 from tests.support.access import BOB, EDIT, VIEW, Tuples, World
 from tests.support.wait import wait_until
@@ -19,7 +19,7 @@ class Streams:
     """Live streams: what each was told."""
 
     def __init__(self, world: World, *checks: AccessCheck) -> None:
-        self.told: list[list[ErrorCode]] = [[] for _ in checks]
+        self.told: list[list[AnyErrorCode]] = [[] for _ in checks]
         self._stack = ExitStack()
         for heard, check in zip(self.told, checks, strict=True):
             self._stack.enter_context(world.cache.watch(check, self._hear(heard)))
@@ -28,7 +28,7 @@ class Streams:
         self._stack.close()
 
     @staticmethod
-    def _hear(heard: list[ErrorCode]) -> Callable[[RpcError], None]:
+    def _hear(heard: list[AnyErrorCode]) -> Callable[[RpcError], None]:
         return lambda error: heard.append(error.code)
 
 

@@ -4,20 +4,20 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from dapr.actor.id import ActorId
 from dapr.actor.runtime._type_information import ActorTypeInformation
+from dapr.actor.runtime.context import ActorRuntimeContext
 from grpc import StatusCode
 from grpc.aio import AioRpcError, Metadata
 from pydantic import BaseModel
 
-from services.kit.dapr.actors import (
-    ActorId,
+from services.kit.dapr.actor_host import PydanticSerializer
+from services.kit.dapr.domain_actor import (
+    ActorContext,
     ActorInterface,
-    ActorRuntimeContext,
     DomainActor,
-    PydanticSerializer,
     Reply,
     _guarded,
-    actormethod,
 )
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.dapr.state import StateConflict
@@ -31,18 +31,17 @@ class Ask(BaseModel):
 
 
 class ProbeActorInterface(ActorInterface):
-    @actormethod(name="Ask")
     async def ask(self, ask: Ask) -> Ask: ...
 
 
-class ProbeActor(DomainActor, ProbeActorInterface):
+class ProbeActor(DomainActor[Ask], ProbeActorInterface):
     """Does what the test tells it."""
 
     def __init__(self, actor_id: str = "one") -> None:
         information = ActorTypeInformation.create(ProbeActor)
         serializer = PydanticSerializer()
-        context = ActorRuntimeContext(information, serializer, serializer, None)  # type: ignore[arg-type]
-        super().__init__(context, ActorId(actor_id))
+        runtime = ActorRuntimeContext(information, serializer, serializer, None)  # type: ignore[arg-type]
+        super().__init__(ActorContext(runtime, ActorId(actor_id), None))  # type: ignore[arg-type]
         self.failures: list[BaseException] = []
         self.forgotten = 0
         self.inside = self.most_inside = 0

@@ -6,9 +6,10 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from services.kit.access.identity import TRUSTED_APPS_STATE, CallerIdentity, caller_of
+from services.kit.access.identity import CallerIdentity, TrustedApps, caller_of
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.http.app import BodyLimit, SidecarToken
+from services.kit.http.dependencies import provide
 from tests.requirements import requirement
 
 Header = tuple[bytes, bytes]
@@ -18,7 +19,7 @@ ALICE = (b"x-user-id", b"alice")
 
 def caller(*headers: Header) -> CallerIdentity:
     app = FastAPI()
-    setattr(app.state, TRUSTED_APPS_STATE, frozenset({"edge"}))
+    provide(app, TrustedApps(edge="edge", callers={}))
     return caller_of(Request({"type": "http", "headers": list(headers), "app": app}))
 
 

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from services.kit.access.authorization import Guard, require
+from services.kit.access.authorization import AccessControl
 from services.kit.access.cache import AccessCache, AccessChanges, AccessCheck
 from services.kit.access.identity import CallerIdentity
 from services.kit.access.limits import RateLimiter
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from tests.requirements import requirement
 
 VIEW = AccessCheck("ada", "viewer", "conversation:c1")
@@ -42,11 +42,11 @@ class Denied:
         self.seen.append((caller.user_id, relation, target))
 
 
-def a_guard(tuples: Tuples, denials: Denied | None = None) -> Guard:
-    return Guard(AccessCache(tuples), cast(RateLimiter, None), denials or Denied())
+def a_control(tuples: Tuples, denials: Denied | None = None) -> AccessControl:
+    return AccessControl(AccessCache(tuples), cast(RateLimiter, None), denials or Denied())
 
 
-async def refusal(call: Callable[[], Any]) -> ErrorCode:
+async def refusal(call: Callable[[], Any]) -> AnyErrorCode:
     with pytest.raises(RpcError) as caught:
         await call()
     return caught.value.code
@@ -56,21 +56,21 @@ async def refusal(call: Callable[[], Any]) -> ErrorCode:
 async def test_nobody_is_let_through_while_nobody_can_tell() -> None:
     tuples = Tuples(VIEW)
     tuples.away = True
-    guard = a_guard(tuples)
-    code = await refusal(lambda: require(guard, ADA, "viewer", "conversation:c1"))
+    control = a_control(tuples)
+    code = await refusal(lambda: control.require(ADA, "viewer", "conversation:c1"))
     assert code is ErrorCode.UNAVAILABLE
 
 
 @requirement("access:foreign-as-missing")
 async def test_what_may_not_be_seen_is_not_found() -> None:
     denials = Denied()
-    guard = a_guard(Tuples(), denials)
-    code = await refusal(lambda: require(guard, ADA, "editor", "conversation:c1"))
+    control = a_control(Tuples(), denials)
+    code = await refusal(lambda: control.require(ADA, "editor", "conversation:c1"))
     assert code is ErrorCode.NOT_FOUND
     assert denials.seen == [("ada", "editor", "conversation:c1")]
 
 
 async def test_what_may_be_seen_but_not_changed_says_so() -> None:
-    guard = a_guard(Tuples(VIEW))
-    code = await refusal(lambda: require(guard, ADA, "editor", "conversation:c1"))
+    control = a_control(Tuples(VIEW))
+    code = await refusal(lambda: control.require(ADA, "editor", "conversation:c1"))
     assert code is ErrorCode.PERMISSION_DENIED

@@ -10,7 +10,6 @@ from services.kit.contract import (
     Base64Bytes,
     Int64,
     Message,
-    RpcMethod,
     RpcService,
     Timestamp,
     kebab,
@@ -73,10 +72,10 @@ def test_a_timestamp_keeps_its_instant() -> None:
 
 
 def test_a_service_names_its_paths() -> None:
-    method = RpcMethod("DoIt", Sample, Sample, "Does it", public=True)
-    service = RpcService("yocaso.app.v1.ThingService", "app", "Things", (method,))
-    assert service.path(service["DoIt"]) == "/yocaso.app.v1.ThingService/DoIt"
-    assert service.edge_path(method) == "/api/v1/app/thing/do-it"
+    service = RpcService("yocaso.app.v1.ThingService", "Things")
+    method = service.unary("DoIt", Sample, Sample, "Does it", public=True)
+    assert service["DoIt"].path == "/yocaso.app.v1.ThingService/DoIt"
+    assert method.edge_path == "/api/v1/app/thing/do-it"
     assert kebab("ListEvents") == "list-events"
     with pytest.raises(KeyError):
         service["Other"]

@@ -7,18 +7,11 @@ import pytest
 from dapr.actor import ActorRuntime
 from pydantic import BaseModel
 
-from services.kit.dapr import actors as kit_actors
+from services.kit.dapr import actor_host, actors, domain_actor
 from services.kit.dapr.active_actors import CONFIRMED_FOR, ActiveActors
-from services.kit.dapr.actors import (
-    ActorId,
-    ActorInterface,
-    ActorRuntimeContext,
-    Actors,
-    DomainActor,
-    PydanticSerializer,
-    actormethod,
-    register_actor,
-)
+from services.kit.dapr.actor_host import PydanticSerializer, register_actor
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.domain_actor import ActorContext, ActorInterface, DomainActor
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
 from tests.requirements import requirement
@@ -30,18 +23,16 @@ class Words(BaseModel):
 
 
 class EchoActorInterface(ActorInterface):
-    @actormethod(name="Say")
     async def say(self, words: Words) -> Words: ...
 
-    @actormethod(name="Hush")
     async def hush(self) -> None: ...
 
 
-class EchoActor(DomainActor, EchoActorInterface):
+class EchoActor(DomainActor[Words], EchoActorInterface):
     """Keeps what it is told, and waits where the test tells it."""
 
-    def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId) -> None:
-        super().__init__(ctx, actor_id)
+    def __init__(self, context: ActorContext) -> None:
+        super().__init__(context)
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.failure: Exception | None = None
@@ -89,7 +80,8 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A clock that the test sets, under the registry of active actors."""
     time = [0.0]
     registry: ActiveActors[Any] = ActiveActors(lambda: time[0])
-    monkeypatch.setattr(kit_actors, "_active", registry)
+    for module in (actors, actor_host, domain_actor):
+        monkeypatch.setattr(module, "active_actors", registry)
     return time
 
 
@@ -97,7 +89,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def echo(transport: Transport, now: list[float]) -> EchoActorInterface:
     """The proxy of an actor that the sidecar has called once, and so activated."""
     del now
-    await register_actor(EchoActor, transport, EchoActor)  # type: ignore[arg-type]
+    await register_actor(EchoActor, transport, None, EchoActor)  # type: ignore[arg-type]
     proxy = Actors(transport).get(EchoActorInterface, "one")  # type: ignore[arg-type]
     assert await proxy.say(Words(said=["first"])) == Words(said=["first"])
     assert transport.delivered == 1
@@ -105,7 +97,7 @@ async def echo(transport: Transport, now: list[float]) -> EchoActorInterface:
 
 
 def active() -> EchoActor:
-    found = kit_actors._active.find("EchoActor", "one")
+    found = domain_actor.active_actors.find("EchoActor", "one")
     assert isinstance(found, EchoActor)
     return found
 
@@ -167,7 +159,7 @@ async def test_calls_in_place_and_by_the_sidecar_run_one_at_a_time(
 ) -> None:
     data = PydanticSerializer().serialize(Words(said=["remote"]))
     calls = [echo.say(Words(said=["local"])) for _ in range(5)]
-    calls += [transport.invoke_actor("EchoActor", "one", "Say", data) for _ in range(5)]
+    calls += [transport.invoke_actor("EchoActor", "one", "say", data) for _ in range(5)]
     await asyncio.gather(*calls)
     assert active().most_inside == 1
     assert len(active().kept) == 11
@@ -182,7 +174,7 @@ async def test_a_deactivated_actor_is_called_by_the_sidecar_and_calls_under_way_
     under_way = asyncio.ensure_future(echo.say(Words(said=["under way"])))
     await wait_until(lambda: actor.inside == 1)
     deactivation = asyncio.ensure_future(ActorRuntime.deactivate("EchoActor", "one"))
-    await wait_until(lambda: kit_actors._active.find("EchoActor", "one") is None)
+    await wait_until(lambda: domain_actor.active_actors.find("EchoActor", "one") is None)
     assert not deactivation.done()
     actor.go_on.set()
     assert await under_way == Words(said=["under way"])

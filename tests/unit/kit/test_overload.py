@@ -9,8 +9,15 @@ from collections.abc import Callable
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from services.contracts.services import SERVICES
-from services.kit.http.overload import FEWEST, TARGET_SECONDS, Admission, Call, Shedding, begun
+from services.contracts.apps import SERVICES
+from services.kit.http.overload import (
+    FEWEST,
+    TARGET_SECONDS,
+    Admission,
+    Call,
+    Shedding,
+    now_waiting,
+)
 from tests.requirements import requirement
 from tests.support.clock import ManualClock
 
@@ -163,7 +170,7 @@ async def test_a_call_that_only_waits_or_is_answered_holds_no_place(answers: boo
         if answers:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         else:
-            begun()
+            now_waiting()
         places.append(admission._total)
 
     await served(Shedding(stream, ["/s/Stream"], admission), "/s/Stream")

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from fastapi import Request
+from fastapi import FastAPI, Request
 
+from services.kit.access.identity import TrustedApps
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.eventlog import EventLog, StoredEvent
 from services.kit.http import sse
+from services.kit.http.dependencies import provide
 from services.kit.http.draining import Draining
 from tests.requirements import requirement
 from tests.support.wait import wait_until
@@ -161,5 +163,8 @@ async def test_a_stream_without_news_has_a_heartbeat(
 async def test_only_the_edge_keeps_streams_for_longer_than_an_idle_connection_lasts(
     app: bytes, seconds: float
 ) -> None:
-    request = Request({"type": "http", "headers": [(b"dapr-caller-app-id", app)]})
+    serving = FastAPI()
+    provide(serving, TrustedApps(edge="edge", callers={}))
+    scope = {"type": "http", "headers": [(b"dapr-caller-app-id", app)], "app": serving}
+    request = Request(scope)
     assert await sse.stream_seconds(request) == seconds

@@ -10,13 +10,12 @@ from pydantic import BaseModel
 
 from services.kit.dapr.workflows import (
     MAX_PAYLOAD_BYTES,
-    ActivityRef,
     LocalWorkflows,
     WorkflowContext,
     WorkflowHost,
-    WorkflowRef,
 )
 from services.kit.errors import ErrorCode, RpcError
+from services.kit.references import ActivityRef, WorkflowRef
 
 
 class Text(BaseModel):

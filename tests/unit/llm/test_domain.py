@@ -6,20 +6,18 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from services.contracts.conversations import (
+from services.contracts.events import EventType
+from services.contracts.llm.conversations import (
     Admission,
     ChatMessage,
     CreateConversationRequest,
     Role,
     SendMessageRequest,
-    Turn,
-    TurnStatus,
     UpdateConversationRequest,
-    Usage,
 )
-from services.contracts.events import EventType
-from services.contracts.turns import MAX_TURN_TIME, CompleteTurnCommand, CreateConversationCommand
-from services.kit.errors import ErrorCode, RpcError
+from services.contracts.llm.errors import LlmErrorCode
+from services.contracts.llm.turns import MAX_TURN_TIME, Turn, TurnStatus, Usage
+from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from services.llm.domain import (
     CONTEXT_CHARS,
     MAX_QUEUE,
@@ -38,6 +36,7 @@ from services.llm.domain import (
     require_same,
     shown_text,
 )
+from services.llm.domain.commands import CompleteTurnCommand, CreateConversationCommand
 from tests.requirements import requirement
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,7 +66,7 @@ def a_completion(record: TurnRecord, status: TurnStatus, text: str = "hi") -> Co
     )
 
 
-def code_of(call: object, *args: object) -> ErrorCode:
+def code_of(call: object, *args: object) -> AnyErrorCode:
     with pytest.raises(RpcError) as caught:
         call(*args)  # type: ignore[operator]
     return caught.value.code
@@ -111,7 +110,7 @@ def test_a_deleted_conversation_is_found_by_nobody_and_stops_its_turns() -> None
 def test_a_second_turn_is_refused_unless_it_may_wait() -> None:
     state = a_conversation()
     a_running_turn(state)
-    assert code_of(state.admit, "turn_2", "model", a_request(), AT) is ErrorCode.TURN_IN_PROGRESS
+    assert code_of(state.admit, "turn_2", "model", a_request(), AT) is LlmErrorCode.TURN_IN_PROGRESS
     waiting = state.admit("turn_2", "model", a_request(admission=Admission.ENQUEUE), AT)
     assert waiting.turn.status is TurnStatus.QUEUED
     assert state.queue == ["turn_2"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from services.contracts.conversations import TurnStatus, Usage
 from services.contracts.events import EventType
-from services.contracts.turns import Answer
-from services.kit.errors import ErrorCode, RpcError
+from services.contracts.llm.errors import LlmErrorCode
+from services.contracts.llm.turns import GenerationOptions, TurnStatus, Usage
+from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from services.kit.eventlog import NewEvent, StaleAttempt
+from services.llm.domain.commands import Answer
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
 from services.llm.turns.model_call import MAX_ANSWER_BYTES, ModelCall
 from tests.requirements import requirement
@@ -81,7 +82,7 @@ def generation(
         return datetime.now(UTC)
 
     deadline = now() + timedelta(seconds=seconds)
-    prompt = Prompt("m", [], None, None, "u")
+    prompt = Prompt("m", [], GenerationOptions(), "u")
     segment: Any = log
     return ModelCall(segment, model, prompt, deadline, now, opening=opening)
 
@@ -183,10 +184,10 @@ async def test_an_answer_without_end_is_ended_where_it_still_can_be_stored() -> 
 
 
 async def test_a_failure_of_the_model_keeps_its_partial_text() -> None:
-    failure = RpcError(ErrorCode.STREAM_INCOMPLETE, "cut")
+    failure = RpcError(LlmErrorCode.STREAM_INCOMPLETE, "cut")
     log = Log()
     answer, rest = await generation(log, Model(TextDelta("a"), failure)).run()
-    assert failed_with(answer) == ("a", ErrorCode.STREAM_INCOMPLETE)
+    assert failed_with(answer) == ("a", LlmErrorCode.STREAM_INCOMPLETE)
     assert shown(log, rest) == "a"
 
 
@@ -203,7 +204,7 @@ async def test_a_bug_in_an_adapter_is_not_swallowed() -> None:
         await generation(Log(), Model(ZeroDivisionError())).run()
 
 
-def failed_with(answer: Answer) -> tuple[str, ErrorCode]:
+def failed_with(answer: Answer) -> tuple[str, AnyErrorCode]:
     assert answer.status is TurnStatus.FAILED
     assert answer.error is not None
-    return answer.text, ErrorCode(answer.error.code)
+    return answer.text, answer.error.code

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from services.contracts.conversations import ChatMessage, Role
+from services.contracts.llm.conversations import ChatMessage, Role
 from services.llm.actors.messages import OBJECT_BYTES, RecentMessages
 from services.llm.domain import CONTEXT_MESSAGES
 from tests.requirements import requirement

@@ -13,15 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
 
-from services.contracts.conversations import Role
-from services.contracts.turns import PromptMessage
+from services.contracts.llm.conversations import Role
+from services.contracts.llm.errors import LlmErrorCode
+from services.contracts.llm.turns import GenerationOptions
 from services.kit.errors import ErrorCode, RpcError
 from services.llm.adapters.openrouter import OpenRouterLanguageModel
 from services.llm.adapters.openrouter_errors import retry_after
+from services.llm.domain.commands import PromptMessage
 from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, TextDelta
 from tests.requirements import requirement
 
-PROMPT = Prompt("m/one", [PromptMessage(role=Role.USER, text="hi")], 0.5, 64, "alice")
+PROMPT = Prompt(
+    "m/one",
+    [PromptMessage(role=Role.USER, text="hi")],
+    GenerationOptions(temperature=0.5, max_output_tokens=64),
+    "alice",
+)
 STREAM = {"content-type": "text/event-stream"}
 
 
@@ -125,18 +132,18 @@ async def test_an_answer_with_its_reason_and_its_end_is_complete(
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
-        ([], ErrorCode.STREAM_INCOMPLETE),
-        ([END], ErrorCode.STREAM_INCOMPLETE),
-        ([USAGE], ErrorCode.STREAM_INCOMPLETE),
-        ([DONE], ErrorCode.STREAM_INCOMPLETE),
-        ([USAGE, DONE], ErrorCode.STREAM_INCOMPLETE),
-        ([END, DONE[:-1]], ErrorCode.STREAM_INCOMPLETE),
-        ([b'data: {"choices": [\n\n', DONE], ErrorCode.STREAM_INCOMPLETE),
-        ([b"data: " + b"x" * 10_000_000], ErrorCode.STREAM_INCOMPLETE),
-        ([said("", finish_reason="content_filter"), DONE], ErrorCode.CONTENT_FILTERED),
+        ([], LlmErrorCode.STREAM_INCOMPLETE),
+        ([END], LlmErrorCode.STREAM_INCOMPLETE),
+        ([USAGE], LlmErrorCode.STREAM_INCOMPLETE),
+        ([DONE], LlmErrorCode.STREAM_INCOMPLETE),
+        ([USAGE, DONE], LlmErrorCode.STREAM_INCOMPLETE),
+        ([END, DONE[:-1]], LlmErrorCode.STREAM_INCOMPLETE),
+        ([b'data: {"choices": [\n\n', DONE], LlmErrorCode.STREAM_INCOMPLETE),
+        ([b"data: " + b"x" * 10_000_000], LlmErrorCode.STREAM_INCOMPLETE),
+        ([said("", finish_reason="content_filter"), DONE], LlmErrorCode.CONTENT_FILTERED),
         ([said("", finish_reason="error"), DONE], ErrorCode.UPSTREAM_ERROR),
         ([said("", error={"code": 429, "message": "slow"})], ErrorCode.RATE_LIMITED),
-        ([chunk(error={"code": 503, "message": "none"})], ErrorCode.MODEL_UNAVAILABLE),
+        ([chunk(error={"code": 503, "message": "none"})], LlmErrorCode.MODEL_UNAVAILABLE),
         ([chunk(error={"code": "server_error", "message": "x"})], ErrorCode.UPSTREAM_ERROR),
     ],
 )
@@ -149,7 +156,7 @@ async def test_an_answer_without_a_proper_end_is_a_failure(
 @requirement("model:cuts")
 async def test_a_connection_that_breaks_is_a_failure_even_after_the_reason() -> None:
     broken = await failure(Wire(said("Hel"), END, broken=True))
-    assert broken.code is ErrorCode.STREAM_INCOMPLETE
+    assert broken.code is LlmErrorCode.STREAM_INCOMPLETE
     whole = await events(Wire(said("Hel"), END, DONE, broken=True))
     assert isinstance(whole[-1], Finished)
 
@@ -179,20 +186,20 @@ async def test_a_200_that_is_no_stream_is_a_failure(
     ("status", "message", "code"),
     [
         (400, "bad", ErrorCode.INVALID_ARGUMENT),
-        (400, "maximum context length is 8192", ErrorCode.CONTEXT_LENGTH_EXCEEDED),
-        (400, "x is not a valid model ID", ErrorCode.MODEL_INVALID),
+        (400, "maximum context length is 8192", LlmErrorCode.CONTEXT_LENGTH_EXCEEDED),
+        (400, "x is not a valid model ID", LlmErrorCode.MODEL_INVALID),
         (401, "key", ErrorCode.FAILED_PRECONDITION),
         (402, "credit", ErrorCode.BUDGET_EXCEEDED),
-        (403, "flagged", ErrorCode.CONTENT_FILTERED),
-        (404, "none", ErrorCode.MODEL_INVALID),
+        (403, "flagged", LlmErrorCode.CONTENT_FILTERED),
+        (404, "none", LlmErrorCode.MODEL_INVALID),
         (408, "late", ErrorCode.DEADLINE_EXCEEDED),
-        (413, "long", ErrorCode.CONTEXT_LENGTH_EXCEEDED),
+        (413, "long", LlmErrorCode.CONTEXT_LENGTH_EXCEEDED),
         (422, "bad", ErrorCode.INVALID_ARGUMENT),
         (429, "slow", ErrorCode.RATE_LIMITED),
         (500, "oops", ErrorCode.UPSTREAM_ERROR),
         (502, "down", ErrorCode.UPSTREAM_ERROR),
-        (503, "none", ErrorCode.MODEL_UNAVAILABLE),
-        (529, "busy", ErrorCode.MODEL_UNAVAILABLE),
+        (503, "none", LlmErrorCode.MODEL_UNAVAILABLE),
+        (529, "busy", LlmErrorCode.MODEL_UNAVAILABLE),
     ],
 )
 async def test_each_status_has_its_code(status: int, message: str, code: ErrorCode) -> None:
@@ -260,4 +267,4 @@ def test_only_models_of_the_list_may_be_used() -> None:
     model.check("m/one")
     with pytest.raises(RpcError) as refused:
         model.check("m/two")
-    assert refused.value.code is ErrorCode.MODEL_INVALID
+    assert refused.value.code is LlmErrorCode.MODEL_INVALID

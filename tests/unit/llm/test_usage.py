@@ -5,14 +5,17 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-from services.contracts.conversations import Role, TurnStatus, Usage
-from services.contracts.turns import Answer, PromptMessage
+from services.contracts.llm.conversations import Role
+from services.contracts.llm.turns import GenerationOptions, TurnStatus, Usage
 from services.kit.eventlog import StoredEvent
+from services.llm.domain.commands import Answer, PromptMessage
 from services.llm.ports import Prompt
 from services.llm.turns import UsageMeter
 from tests.requirements import requirement
 
-PROMPT = Prompt("m", [PromptMessage(role=Role.USER, text="one two three")], None, None, "u")
+PROMPT = Prompt(
+    "m", [PromptMessage(role=Role.USER, text="one two three")], GenerationOptions(), "u"
+)
 COUNTED = Usage(prompt_tokens=3, completion_tokens=1, total_tokens=4, cost=0.4)
 
 

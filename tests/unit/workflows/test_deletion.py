@@ -7,17 +7,17 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from services.contracts.accounts import (
-    ERASERS,
+from services.contracts.apps import ERASERS
+from services.contracts.auth.accounts import (
     AccountDeletion,
     DeleteAccountInput,
     DeletionStatus,
-    ErasedUser,
-    EraseUserInput,
     RecordErasureInput,
 )
+from services.contracts.erasure import ErasedUser, EraseUserInput
 from services.kit.clock import utc_now
-from services.kit.dapr.workflows import ActivityFailed, ActivityRef
+from services.kit.dapr.workflows import ActivityFailed
+from services.kit.references import ActivityRef
 from tests.requirements import requirement
 from workflows.deletion.policy import after_failure, before_next_look
 from workflows.deletion.workflow import delete_account
@@ -57,7 +57,7 @@ class Apps:
             return AccountDeletion(
                 deletion_id="deletion_1", status=DeletionStatus.COMPLETED, requested_at=utc_now()
             )
-        if value.survey:
+        if value.count_only:
             self.log.append(f"survey {app}")
             return ErasedUser(done=True, found={"things": 3})
         self.log.append(f"erase {app}")

@@ -7,8 +7,7 @@ from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from services.contracts.conversations import TurnStatus
-from services.contracts.turns import GenerationInput, RunTurnInput, TurnOutcome
+from services.contracts.llm.turns import GenerationInput, RunTurnInput, TurnOutcome, TurnStatus
 from services.kit.dapr.workflows import MAX_PAYLOAD_BYTES, ActivityFailed
 from workflows.generation.policy import (
     HOST_TRIES,

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from services.contracts.identities import FirebaseAccount
+from services.auth.domain.firebase_users import FirebaseAccount
 from services.kit.clock import Clock
 from services.kit.errors import ErrorCode, RpcError
 
@@ -57,7 +57,7 @@ class AdminDirectory:
         self._admin: Admin | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="firebase")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.auth.adapters.openfga.names import decoded
-from services.contracts.authorization import ExpandNode
+from services.contracts.auth.authorization import ExpandNode
 
 
 def node_of(node: Any) -> ExpandNode:

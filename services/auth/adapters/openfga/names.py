@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import quote, unquote
 
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 
 
 def encoded(reference: str) -> str:

@@ -30,7 +30,7 @@ from services.auth.adapters.openfga.store import STORE, Alone, PinnedStore
 from services.auth.domain.changes import taken_away
 from services.auth.ports.feed import AccessFeed
 from services.auth.ports.relations import MAX_CHANGES
-from services.contracts.authorization import (
+from services.contracts.auth.authorization import (
     ExpandNode,
     ReadChangesResponse,
     RelationTuple,

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.tables import audit_events
-from services.contracts.audit import AuditAction, AuditEvent
+from services.contracts.auth.audit import AuditAction, AuditEvent
 from services.kit.clock import Clock
 from services.kit.storage.db import Database
 

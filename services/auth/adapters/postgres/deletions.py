@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from services.contracts.accounts import AccountDeletion, DeleteAccountInput, ErasedPart
+from services.contracts.auth.accounts import AccountDeletion, DeleteAccountInput, ErasedPart
 from services.kit.errors import not_found
 from services.kit.storage.db import Database
 

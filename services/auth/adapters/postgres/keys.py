@@ -14,9 +14,9 @@ from services.auth.domain.keys import LAST_USED_EVERY, Key, KeyChange, log_of, p
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.sessions import Revocations
 from services.auth.tables import api_key_charges, api_key_days, api_keys
-from services.contracts.audit import AuditAction
-from services.contracts.authorization import MEMBER, OWNER, RelationTuple
-from services.contracts.keys import BudgetPeriod
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.authorization import MEMBER, OWNER, RelationTuple
+from services.contracts.auth.keys import BudgetPeriod
 from services.kit.failpoints import failpoint
 from services.kit.storage.db import Database
 

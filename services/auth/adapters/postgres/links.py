@@ -11,8 +11,8 @@ from services.auth.domain.sharing import StoredLink
 from services.auth.ports.audit import AuditLog
 from services.auth.ports.sharing import SharingEvent
 from services.auth.tables import share_links
-from services.contracts.audit import AuditAction
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.storage.db import Database
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.auth.adapters.postgres.locks import alone
 from services.auth.ports.relations import Relations
 from services.auth.tables import outbox
-from services.contracts.authorization import RelationTuple
+from services.contracts.auth.authorization import RelationTuple
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.storage.db import Database

@@ -11,8 +11,8 @@ from services.auth.domain.keys import log_of
 from services.auth.domain.sessions import Session, TokenUse, life_of
 from services.auth.ports.audit import AuditLog
 from services.auth.tables import revocations, sessions
-from services.contracts.audit import AuditAction
-from services.contracts.tokens import Revocation
+from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.tokens import Revocation
 from services.kit.clock import Clock
 from services.kit.storage.db import Database
 

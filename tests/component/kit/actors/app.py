@@ -1,29 +1,21 @@
 """Hosts `LedgerActor`, and calls it for whoever asks by HTTP, as a service calls its own actors."""
 
-from contextlib import AsyncExitStack
+from typing import Final
 
 from dapr.actor import ActorRuntime
+from dapr.actor.id import ActorId
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
-from services.kit.dapr import actors as kit_actors
-from services.kit.dapr.actors import (
-    ActorId,
-    ActorInterface,
-    ActorRuntimeContext,
-    Actors,
-    DomainActor,
-    actormethod,
-    host_actors,
-    register_actor,
-)
-from services.kit.dapr.sidecar import Sidecar
-from services.kit.dapr.state import DurableState
-from services.kit.dapr.state_component import ComponentStateStore
-from services.kit.dapr.state_rows import StateStore
+from services.kit.dapr.actors import Actors
+from services.kit.dapr.domain_actor import ActorInterface, DomainActor, active_actors
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.http.app import create_service
+from services.kit.http.dependencies import taken
+from services.kit.manifest import App
 from services.kit.settings import PlatformSettings, load_settings
+from services.platform import Platform, platform_app
+
+APP: Final = App(id="workflows", purpose="keeps a ledger", number=13, actors=("LedgerActor",))
 
 
 class Entry(BaseModel):
@@ -41,59 +33,37 @@ class Ledger(BaseModel):
 class LedgerActorInterface(ActorInterface):
     """Entries in order."""
 
-    @actormethod(name="Append")
     async def append(self, entry: Entry) -> Ledger:
         """Append one."""
         ...
 
-    @actormethod(name="Entries")
     async def entries(self) -> list[str]:
         """All of them."""
         ...
 
 
-class LedgerActor(DomainActor, LedgerActorInterface):
+class LedgerActor(DomainActor[Ledger], LedgerActorInterface):
     """State: the head, `entry/<number>`."""
-
-    def __init__(self, ctx: ActorRuntimeContext, actor_id: ActorId, store: StateStore) -> None:
-        super().__init__(ctx, actor_id)
-        self._state = DurableState(store, f"LedgerActor/{self.entity_id}", Ledger)
-
-    def forget(self) -> None:
-        """Discard what was read."""
-        self._state.forget()
 
     async def append(self, entry: Entry) -> Ledger:
         """Append one; `no` is refused."""
         if entry.text == "no":
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "no")
-        ledger = await self._state.load() or Ledger()
+        ledger = await self.state.load() or Ledger()
         after = Ledger(count=ledger.count + 1)
-        await self._state.commit(after, add={f"entry/{after.count}": entry})
+        await self.state.commit(after, add={f"entry/{after.count}": entry})
         return after
 
     async def entries(self) -> list[str]:
         """All of them."""
-        ledger = await self._state.load() or Ledger()
+        ledger = await self.state.load() or Ledger()
         names = [f"entry/{number + 1}" for number in range(ledger.count)]
-        return [row.text for row in await self._state.rows(names, Entry) if row]
+        return [row.text for row in await self.state.rows(names, Entry) if row]
 
 
 def create_app() -> FastAPI:
     """The app."""
-    settings = load_settings(PlatformSettings)
-
-    async def lifespan(app: FastAPI, stack: AsyncExitStack) -> None:
-        sidecar = Sidecar()
-        stack.push_async_callback(sidecar.close)
-        app.state.actors = Actors(sidecar)
-        store = ComponentStateStore(sidecar)
-        await register_actor(
-            LedgerActor, sidecar, lambda ctx, actor_id: LedgerActor(ctx, actor_id, store)
-        )
-
-    app = create_service("workflows", settings, routers=[], lifespan=lifespan, document=dict)
-    host_actors(app)
+    app = platform_app(APP, load_settings(PlatformSettings), routers=[], compose=_compose)
     app.add_api_route("/append/{ledger}", _append, methods=["POST"])
     app.add_api_route("/entries/{ledger}", _entries, methods=["POST"])
     app.add_api_route("/host/{ledger}", _host, methods=["POST"])
@@ -101,8 +71,13 @@ def create_app() -> FastAPI:
     return app
 
 
+async def _compose(platform: Platform) -> None:
+    platform.provide(await platform.open_actors())
+    await platform.host_actor(LedgerActor, LedgerActor)
+
+
 def _ledger(request: Request) -> LedgerActorInterface:
-    return request.app.state.actors.get(LedgerActorInterface, request.path_params["ledger"])
+    return taken(request.app, Actors).get(LedgerActorInterface, request.path_params["ledger"])
 
 
 async def _append(request: Request) -> dict[str, int]:
@@ -116,7 +91,7 @@ async def _entries(request: Request) -> list[str]:
 
 async def _host(request: Request) -> dict[str, bool]:
     """Whether a call from here goes to an actor in this process."""
-    found = kit_actors._active.find("LedgerActor", request.path_params["ledger"])
+    found = active_actors.find("LedgerActor", request.path_params["ledger"])
     return {"active": found is not None}
 
 

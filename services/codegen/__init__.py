@@ -1,0 +1,1 @@
+"""What follows from the contracts: written by `python -m services.codegen`, compared by `--check`."""

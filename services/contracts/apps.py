@@ -1,0 +1,54 @@
+"""Every app of the platform: the manifests in the folders beside this file."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Final
+
+from services.contracts.auth.accounts import RECORD_ERASURE
+from services.contracts.erasure import ERASE_USER
+from services.kit.contract import AnyMethod, RpcService
+from services.kit.manifest import App
+from services.kit.references import AnyActivity, AnyWorkflow
+
+
+def _manifests() -> list[App]:
+    folders = [
+        each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if each.ispkg
+    ]
+    apps = [importlib.import_module(f"{__package__}.{name}.app").APP for name in folders]
+    return sorted(apps, key=lambda app: app.number)
+
+
+APPS: Final[tuple[App, ...]] = tuple(_manifests())
+"""In the order of their numbers."""
+EDGE: Final = next(app for app in APPS if app.faces_clients)
+SERVICES: Final[tuple[RpcService, ...]] = tuple(each for app in APPS for each in app.services)
+METHODS: Final[tuple[AnyMethod, ...]] = tuple(each for app in APPS for each in app.methods)
+WORKFLOWS: Final[tuple[AnyWorkflow, ...]] = tuple(each for app in APPS for each in app.workflows)
+ACTIVITIES: Final[tuple[AnyActivity, ...]] = tuple(each for app in APPS for each in app.activities)
+USER_SCOPES: Final = tuple(dict.fromkeys(scope for app in APPS for scope in app.scopes))
+"""What a person who signs in may do."""
+KEY_SCOPES: Final = tuple(
+    scope for scope in USER_SCOPES if all(scope not in app.person_scopes for app in APPS)
+)
+"""What an API key may be given."""
+ERASERS: Final = tuple(
+    sorted(
+        (each for each in ACTIVITIES if each.name == ERASE_USER),
+        key=lambda each: each.app_id == RECORD_ERASURE.app_id,
+    )
+)
+"""By which each app erases a user, in the order of erasing: the app of the receipt is last, as the others ask it."""
+
+
+def app_of(app_id: str) -> App:
+    """The app of that id."""
+    return next(app for app in APPS if app.id == app_id)
+
+
+def callers_of(method: AnyMethod) -> tuple[str, ...]:
+    """The ids of the apps that may call a method: the edge where clients may, else those that name it."""
+    if not method.internal:
+        return (EDGE.id,)
+    return tuple(app.id for app in APPS if any(method is each for each in app.calls))

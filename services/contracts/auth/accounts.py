@@ -1,0 +1,91 @@
+"""Erasure of an account: `yocaso.auth.v1.AccountService`, its workflow, and the receipt."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from services.kit.contract import Empty, Int64, Message, RpcService, Timestamp
+from services.kit.errors import ErrorCode
+from services.kit.references import ActivityRef, WorkflowRef
+
+ACCOUNT_WRITE: Final = "account:write"
+
+DeletionId = Annotated[str, StringConstraints(pattern=r"^deletion_[0-9a-z]{26,32}$")]
+
+
+class DeletionStatus(StrEnum):
+    """RUNNING until every part is done."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+
+
+class ErasedPart(Message):
+    """What one app removed: the number of objects by kind."""
+
+    app: str
+    removed: dict[str, Int64] = Field(default_factory=dict)
+    erased_at: Timestamp
+
+
+class AccountDeletion(Message):
+    """The receipt of a deletion. It names nobody; whoever has its id may read it."""
+
+    deletion_id: str
+    status: DeletionStatus
+    parts: list[ErasedPart] = Field(default_factory=list[ErasedPart])
+    requested_at: Timestamp
+    completed_at: Timestamp | None = None
+
+
+class GetAccountDeletionRequest(Message):
+    """Names a deletion."""
+
+    deletion_id: DeletionId
+
+
+class DeleteAccountInput(BaseModel):
+    """Whose account, and under which receipt."""
+
+    user_id: str
+    deletion_id: str
+
+
+class RecordErasureInput(BaseModel):
+    """Adds a part to the receipt; `app` absent completes it."""
+
+    deletion_id: str
+    app: str | None = None
+    removed: dict[str, int] = Field(default_factory=dict[str, int])
+
+
+DELETE_ACCOUNT_WORKFLOW: Final = WorkflowRef(
+    "DeleteAccountWorkflow", app_id="workflows", input=DeleteAccountInput
+)
+RECORD_ERASURE: Final = ActivityRef(
+    "RecordErasure", app_id="auth", input=RecordErasureInput, output=AccountDeletion
+)
+
+
+ACCOUNT_SERVICE: Final = RpcService("yocaso.auth.v1.AccountService", "Ending an account.")
+DELETE_ACCOUNT: Final = ACCOUNT_SERVICE.unary(
+    "DeleteAccount",
+    Empty,
+    AccountDeletion,
+    "Erase the caller's account and all that belongs to it; cannot be undone",
+    raises=(
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.UNAVAILABLE,
+    ),
+    scope=ACCOUNT_WRITE,
+)
+GET_ACCOUNT_DELETION: Final = ACCOUNT_SERVICE.unary(
+    "GetAccountDeletion",
+    GetAccountDeletionRequest,
+    AccountDeletion,
+    "Read the receipt of a deletion",
+    raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.NOT_FOUND, ErrorCode.UNAVAILABLE),
+    public=True,
+)

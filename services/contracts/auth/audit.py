@@ -1,0 +1,110 @@
+"""Security events: `yocaso.auth.v1.AuditService`."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field, StringConstraints
+
+from services.contracts.auth.keys import OrganizationId
+from services.contracts.paging import Cursor, PageSize
+from services.kit.contract import Empty, Message, RpcService, Timestamp
+from services.kit.errors import ErrorCode
+
+AUDIT_READ: Final = "audit:read"
+
+
+class AuditAction(StrEnum):
+    """What happened."""
+
+    KEY_CREATED = "KEY_CREATED"
+    KEY_UPDATED = "KEY_UPDATED"
+    KEY_ROTATED = "KEY_ROTATED"
+    KEY_REVOKED = "KEY_REVOKED"
+    TOKEN_EXCHANGED = "TOKEN_EXCHANGED"  # noqa: S105 - an action, not a secret
+    TOKEN_REVOKED = "TOKEN_REVOKED"  # noqa: S105
+    TOKEN_REUSED = "TOKEN_REUSED"  # noqa: S105
+    ACCESS_DENIED = "ACCESS_DENIED"
+    SHARING_CHANGED = "SHARING_CHANGED"
+    ACCOUNT_DELETED = "ACCOUNT_DELETED"
+
+
+Details = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=64)],
+        Annotated[str, StringConstraints(max_length=256)],
+    ],
+    Field(max_length=8),
+]
+
+
+class AuditEvent(Message):
+    """One event. `actor`, a user id, did it; `object`, such as `api_key:key_…`, is what it was done to. Never a secret.
+
+    `owner` is whose log it is in: `user:<user id>` or `organization:<id>`. `keyId` is the API key that spoke or was
+    traded.
+    """
+
+    event_id: str
+    action: AuditAction
+    actor: str
+    owner: str
+    object: str | None = None
+    key_id: str | None = None
+    details: dict[str, str] = Field(default_factory=dict)
+    at: Timestamp
+
+
+class ListAuditEventsRequest(Message):
+    """A page of the caller's events, or of an organization's that the caller administers, newest first."""
+
+    organization_id: OrganizationId | None = None
+    action: AuditAction | None = None
+    limit: PageSize = 50
+    cursor: Cursor | None = None
+
+
+class ListAuditEventsResponse(Message):
+    """`nextCursor` is absent on the last page."""
+
+    events: list[AuditEvent]
+    next_cursor: str | None = None
+
+
+class RecordAuditEventRequest(Message):
+    """Adds an event of another app, such as a denied access; a repeated `reference` is recorded once.
+
+    `owner`, `user:<user id>` or `organization:<id>`, absent: whoever owns the object, or the actor where nobody does.
+    """
+
+    reference: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    action: AuditAction
+    actor: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    owner: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    object: Annotated[str, StringConstraints(max_length=200)] | None = None
+    key_id: Annotated[str, StringConstraints(max_length=64)] | None = None
+    details: Details = Field(default_factory=dict)
+
+
+AUDIT_SERVICE: Final = RpcService("yocaso.auth.v1.AuditService", "The log of security events.")
+LIST_AUDIT_EVENTS: Final = AUDIT_SERVICE.unary(
+    "ListAuditEvents",
+    ListAuditEventsRequest,
+    ListAuditEventsResponse,
+    "List security events",
+    raises=(
+        ErrorCode.INVALID_ARGUMENT,
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.UNAVAILABLE,
+    ),
+    scope=AUDIT_READ,
+)
+RECORD_AUDIT_EVENT: Final = AUDIT_SERVICE.unary(
+    "RecordAuditEvent",
+    RecordAuditEventRequest,
+    Empty,
+    "Record a security event",
+    raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
+    internal=True,
+)

@@ -1,0 +1,33 @@
+"""The manifest of `llm`."""
+
+from typing import Final
+
+from services.contracts.auth.access import ACCESS_CALLS
+from services.contracts.auth.keys import CHARGE_API_KEY
+from services.contracts.erasure import eraser_of
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
+from services.contracts.llm.turns import GENERATION_WORKFLOW, RUN_TURN
+from services.contracts.workflows.service import PURGE_WORKFLOWS, START_WORKFLOW
+from services.kit.manifest import App, Server
+
+LOCAL_MODEL: Final = "smollm2-135m-instruct"
+"""What the local stack runs where no key for a better one is set; it does not know when to end."""
+
+APP: Final = App(
+    id="llm",
+    purpose="conversations, turns, their events",
+    number=12,
+    services=(CONVERSATION_SERVICE,),
+    actors=("ConversationManagerActor", "ConversationActor"),
+    workflows=(GENERATION_WORKFLOW,),
+    activities=(RUN_TURN, eraser_of("llm")),
+    calls=(*ACCESS_CALLS, CHARGE_API_KEY, START_WORKFLOW, PURGE_WORKFLOWS),
+    components=("statestore", "pubsub", "secrets"),
+    owns=("schema `events` (kit's, shared)",),
+    variables={
+        "LLM_BASE_URL": Server("model", "{url}/v1"),
+        "LLM_DEFAULT_MODEL": Server("model", LOCAL_MODEL),
+        "LLM_MODELS": Server("model", LOCAL_MODEL),
+        "LLM_MAX_OUTPUT_TOKENS": Server("model", "512", replaceable=True),
+    },
+)

@@ -1,0 +1,8 @@
+"""Kit and the contracts put together: what every app is made with."""
+
+from services.platform.app import platform_app
+from services.platform.auth_client import AuthClient
+from services.platform.platform import Platform
+from services.platform.workflow_client import WorkflowClient
+
+__all__ = ["AuthClient", "Platform", "WorkflowClient", "platform_app"]

@@ -1,0 +1,205 @@
+"""What an app works with: opened at its start, closed in reverse at its end."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fastapi import FastAPI
+
+from services.kit.background import background, every
+from services.kit.dapr.client import RpcClient
+from services.kit.dapr.workflows import WorkflowHost
+from services.kit.http.dependencies import provide, taken
+from services.kit.http.draining import Draining
+from services.kit.manifest import App
+from services.kit.settings import PlatformSettings
+from services.platform.auth_client import AuthClient
+from services.platform.workflow_client import WorkflowClient
+
+if TYPE_CHECKING:  # loaded where an app uses them: together they take 40 MB
+    from services.kit.access.authorization import AccessControl, DenialAudit
+    from services.kit.access.cache import AccessSource
+    from services.kit.access.limits import SlidingWindows
+    from services.kit.dapr.actor_host import ActorFactory
+    from services.kit.dapr.actors import Actors
+    from services.kit.dapr.domain_actor import DomainActor
+    from services.kit.dapr.sidecar import Sidecar
+    from services.kit.dapr.state_rows import StateStore
+    from services.kit.eventlog import Engine
+    from services.kit.storage.db import Database
+    from services.kit.storage.wake_ups import WakeUps
+
+T = TypeVar("T")
+
+
+class Platform:
+    """The building blocks, as the manifest and the settings of one app have them. A block that is not used is not opened."""
+
+    def __init__(
+        self, manifest: App, settings: PlatformSettings, app: FastAPI, stack: AsyncExitStack
+    ) -> None:
+        self._manifest = manifest
+        self._settings = settings
+        self._app = app
+        self._stack = stack
+        self._grace = timedelta(seconds=settings.drain_seconds)
+        self._engine: Engine | None = None
+        self._sidecar: Sidecar
+        self.workflow_host = WorkflowHost()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, manifest: App, settings: PlatformSettings, app: FastAPI
+    ) -> AsyncIterator[Self]:
+        """The platform of an app that starts."""
+        async with AsyncExitStack() as stack:
+            yield cls(manifest, settings, app, stack)
+
+    # --- for the composition root ---
+
+    async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Open something that is closed with the platform."""
+        return await self._stack.enter_async_context(context)
+
+    def on_close(self, close: Callable[[], Awaitable[Any]]) -> None:
+        """Call this at the end, after what was opened later has been closed."""
+        self._stack.push_async_callback(close)
+
+    async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
+        """Do some work again and again beside the calls; a failure is logged."""
+        await self.enter(background(every(seconds, work, name)))
+
+    @property
+    def draining(self) -> Draining:
+        """Says once that the process stops."""
+        return taken(self._app, Draining)
+
+    def provide(self, *values: object) -> None:
+        """Let the routes take these values, each by its own type."""
+        provide(self._app, *values)
+
+    async def begin(self) -> None:
+        """Begin to take workflow activities and durable work: everything is hosted."""
+        await self.workflow_host.start()
+        if self._engine is not None:
+            await self._engine.start()
+        self.on_close(self._drain)
+
+    # --- stores ---
+
+    @functools.cached_property
+    def database(self) -> "Database":
+        """Postgres."""
+        from services.kit.storage.db import Database
+
+        database = Database(self._settings.database_url.get_secret_value())
+        self.on_close(database.close)
+        return database
+
+    @functools.cached_property
+    def wake_ups(self) -> "WakeUps":
+        """Wake-ups of readers in all processes."""
+        from services.kit.storage.wake_ups import WakeUps
+
+        wake_ups = WakeUps(self._settings.valkey_url.get_secret_value())
+        wake_ups.start()
+        self.on_close(wake_ups.close)
+        return wake_ups
+
+    @functools.cached_property
+    def windows(self) -> "SlidingWindows":
+        """What is counted for all replicas together."""
+        from services.kit.access.limits import SlidingWindows
+
+        windows = SlidingWindows(self._settings.valkey_url.get_secret_value())
+        self.on_close(windows.close)
+        return windows
+
+    async def open_engine(self) -> "Engine":
+        """The engine of durable work, over the event log."""
+        from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
+
+        await migrate_event_log(self.database)
+        lease = HostLease(self._settings.database_url.get_secret_value())
+        await lease.start()
+        self.on_close(lease.close)
+        events = EventLog(self.database, self.wake_ups, lease.host_id)
+        self._engine = Engine(self.database, events, self.wake_ups, lease)
+        return self._engine
+
+    # --- other apps ---
+
+    @functools.cached_property
+    def client(self) -> RpcClient:
+        """Calls other apps."""
+        client = RpcClient()
+        self.on_close(client.close)
+        return client
+
+    @functools.cached_property
+    def auth(self) -> AuthClient:
+        """Calls auth: access, audit, charges."""
+        return AuthClient(self.client)
+
+    @functools.cached_property
+    def workflows(self) -> WorkflowClient:
+        """Starts workflows."""
+        return WorkflowClient(self.client)
+
+    # --- access ---
+
+    async def control_access(
+        self, source: "AccessSource | None" = None, denials: "DenialAudit | None" = None
+    ) -> "AccessControl":
+        """Let the routes check access, by auth unless said otherwise."""
+        from services.kit.access.authorization import AccessControl
+        from services.kit.access.cache import AccessCache
+        from services.kit.access.limits import RateLimiter
+
+        denials = denials or self.auth
+        self.on_close(denials.close)
+        cache = AccessCache(source or self.auth)
+        limiter = RateLimiter(
+            self.windows,
+            name=self._manifest.id,
+            limit=self._settings.user_rate,
+            window=timedelta(minutes=1),
+        )
+        control = AccessControl(cache, limiter, denials)
+        self.provide(control)
+        following = asyncio.create_task(cache.follow_feed(self.wake_ups), name="access feed")
+        await self.enter(background(following))
+        return control
+
+    # --- actors ---
+
+    async def open_actors(self) -> "Actors":
+        """The one way to call actors; the connection to the sidecar is watched meanwhile."""
+        from services.kit.dapr.actors import Actors
+        from services.kit.dapr.placement_watch import open_sidecar
+
+        self._sidecar = await self.enter(open_sidecar())
+        return Actors(self._sidecar)
+
+    @functools.cached_property
+    def state(self) -> "StateStore":
+        """The rows of this app's actors; the actors have been opened."""
+        from services.kit.dapr.state_store import state_store
+
+        return state_store(self._settings, self._manifest.id, self._sidecar, self.database)
+
+    async def host_actor(self, actor: "type[DomainActor[Any]]", factory: "ActorFactory") -> None:
+        """Host an actor type; the actors have been opened."""
+        from services.kit.dapr.actor_host import register_actor
+
+        await register_actor(actor, self._sidecar, self.state, factory)
+
+    async def _drain(self) -> None:
+        """Both at once: in turn they would take twice as long, and the second would recover what the first gave up."""
+        engine = self._engine
+        closing = [engine.close(self._grace)] if engine else []
+        await asyncio.gather(self.workflow_host.stop(self._grace), *closing)
