@@ -1,4 +1,4 @@
-"""What every test gets by its folder: a marker, a bound in seconds, and sockets or none."""
+"""Each test gets a marker, a timeout and socket access according to its folder."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ BOUNDS: Final = {
     "chaos": 300,
     "bench": 1800,
 }
-"""Seconds after which a test hangs. A small one has more than it may take: a busy machine may stand still for one."""
+"""Timeouts in seconds, generous because a busy machine can stall."""
 PROPERTY_BOUND: Final = 60
-"""A property runs its body a hundred times; the bound of its folder is meant for one."""
+"""Timeout of a hypothesis test, which runs its body a hundred times."""
 LOOPBACK: Final = ["127.0.0.1", "::1", "localhost"]
 
-os.environ.setdefault("APP_API_TOKEN", "token-of-the-tests")  # no app is built without one
+os.environ.setdefault("APP_API_TOKEN", "token-of-the-tests")  # required to build an app
 
-# The folder's bound guards against hanging; a deadline per example only reports a busy machine.
+# The timeout detects hangs; a deadline per example fails on a busy machine.
 settings.register_profile(
     "yocaso", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -31,7 +31,7 @@ settings.load_profile("yocaso")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by the folder it lies in."""
+    """Mark each test by its folder."""
     for item in items:
         folder = item.path.relative_to(ROOT).parts[0]
         if folder not in BOUNDS:

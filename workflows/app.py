@@ -1,4 +1,4 @@
-"""Hosts every Dapr workflow: the functions that are marked `@workflow` in the folders beside this file."""
+"""Composition root of the workflows app: hosts every `@workflow` function of the folders beside this file."""
 
 import importlib
 import pkgutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from services.contracts.workflows.app import APP
-from services.kit.dapr.workflows import LocalWorkflows, marked_workflows
+from services.kit.dapr.workflows import LocalWorkflows, registered_workflows
 from services.kit.settings import PlatformSettings, load_settings
 from services.platform import Platform, platform_app
 from workflows.rpc import HostedWorkflows, rpc
@@ -22,7 +22,7 @@ async def _compose(platform: Platform) -> None:
     for folder in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if folder.ispkg:
             importlib.import_module(f"{__package__}.{folder.name}.workflow")
-    hosted = marked_workflows()
+    hosted = registered_workflows()
     for ref, workflow in hosted.items():
         platform.workflow_host.add_workflow(ref, workflow)
     platform.provide(LocalWorkflows(), HostedWorkflows(frozenset(ref.name for ref in hosted)))

@@ -35,7 +35,7 @@ Hosted = Annotated[HostedWorkflows, Depends(provided(HostedWorkflows))]
 async def start_workflow(
     request: StartWorkflowRequest, _: CallingApp, deps: Deps, hosted: Hosted
 ) -> Empty:
-    """Start it, if it is one of ours."""
+    """Start a hosted workflow; INVALID_ARGUMENT for any other."""
     if request.workflow not in hosted.names:
         raise RpcError.invalid("workflow", "is not a workflow of this platform")
     await deps.start(request.workflow, request.instance_id, request.input)
@@ -44,7 +44,7 @@ async def start_workflow(
 
 @rpc.method
 async def purge_workflows(request: PurgeWorkflowsRequest, _: CallingApp, deps: Deps) -> Empty:
-    """Remove their history."""
+    """Delete the history of ended workflows."""
     for instance_id in request.instance_ids:
         await deps.purge(instance_id)
     return Empty()

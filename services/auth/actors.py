@@ -1,15 +1,15 @@
-"""The user who comes from Firebase: load, decide, save. Whoever calls has asked Firebase."""
+"""`FirebaseBridgeActor`: load, decide, save."""
 
 from datetime import timedelta
 from typing import Final
 
 from typing_extensions import override
 
-from services.auth.domain.firebase import FirebaseIdentity
-from services.auth.domain.firebase_users import (
+from services.auth.domain.firebase import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
     FirebaseAdmission,
+    FirebaseIdentity,
     FirebaseLinkResponse,
     FirebaseVerdict,
 )
@@ -21,57 +21,53 @@ NOTHING: Final = FirebaseIdentity()
 
 
 class FirebaseBridgeActorInterface(ActorInterface):
-    """One user who comes from Firebase; the id is ours. It never calls Firebase: whoever calls the actor does."""
+    """One user who signs in by Firebase; the id is our user id. Its callers call Firebase."""
 
     async def admit(self, command: AdmitFirebaseUserCommand) -> FirebaseAdmission:
-        """Decide by what is known, and link the user where the sign-in is VALID; repeatable."""
+        """Decide on a sign-in by the last look-up, and link the user if it is VALID; repeatable."""
         ...
 
     async def record(self, account: FirebaseAccount) -> Empty:
-        """Keep what Firebase said; an older word changes nothing."""
+        """Store a look-up, unless a later one is stored."""
         ...
 
     async def read_link(self) -> FirebaseLinkResponse:
-        """Read the link."""
+        """The Firebase user, if linked."""
         ...
 
     async def unlink(self) -> Empty:
-        """Forget the person: the link and all that came with it; repeatable."""
+        """Erase the state; repeatable."""
         ...
 
 
 class FirebaseBridgeActor(DomainActor[FirebaseIdentity], FirebaseBridgeActorInterface):
-    """State: the head alone."""
+    """State: one `FirebaseIdentity`. `max_age` bounds the age of a look-up; None without a directory."""
 
-    def __init__(self, context: ActorContext, clock: Clock, believed: timedelta | None) -> None:
+    def __init__(self, context: ActorContext, clock: Clock, max_age: timedelta | None) -> None:
         super().__init__(context)
         self._clock = clock
-        self._believed = believed
+        self._max_age = max_age
 
     @override
     async def admit(self, command: AdmitFirebaseUserCommand) -> FirebaseAdmission:
-        """Decide by what is known, and link the user where the sign-in counts."""
         identity = await self._load()
-        verdict = identity.verdict(command.authenticated_at, self._clock(), self._believed)
+        verdict = identity.verdict(command.authenticated_at, self._clock(), self._max_age)
         if verdict is FirebaseVerdict.VALID:
             await self._save(identity, identity.linked(command))
         return FirebaseAdmission(verdict=verdict)
 
     @override
     async def record(self, account: FirebaseAccount) -> Empty:
-        """Keep what Firebase said."""
         identity = await self._load()
-        await self._save(identity, identity.told(account))
+        await self._save(identity, identity.updated(account))
         return Empty()
 
     @override
     async def read_link(self) -> FirebaseLinkResponse:
-        """Read the link."""
         return FirebaseLinkResponse(link=(await self._load()).link)
 
     @override
     async def unlink(self) -> Empty:
-        """Forget the person."""
         await self.state.erase()
         return Empty()
 

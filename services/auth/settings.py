@@ -16,7 +16,7 @@ SERVICE_ACCOUNT: Final = ("type", "project_id", "private_key", "client_email", "
 
 
 class AuthSettings(PlatformSettings):
-    """Who issues tokens to whom, and how keys are kept."""
+    """Settings of tokens, signing keys, the audit log and OpenFGA."""
 
     model_config = SettingsConfigDict(env_prefix="AUTH_", extra="ignore", hide_input_in_errors=True)
 
@@ -32,22 +32,21 @@ class AuthSettings(PlatformSettings):
 
     @model_validator(mode="after")
     def _require_secret(self) -> Self:
-        if len(self.key_secret.get_secret_value()) < MIN_SECRET_LENGTH:
-            raise ValueError(
-                f"AUTH_KEY_SECRET must have at least {MIN_SECRET_LENGTH} characters; `yocaso up` makes one"
-            )
-        if len(self.openfga_token.get_secret_value()) < MIN_SECRET_LENGTH:
-            raise ValueError(
-                f"AUTH_OPENFGA_TOKEN must have at least {MIN_SECRET_LENGTH} characters; `yocaso up` makes one"
-            )
+        for name, secret in (
+            ("KEY_SECRET", self.key_secret),
+            ("OPENFGA_TOKEN", self.openfga_token),
+        ):
+            if len(secret.get_secret_value()) < MIN_SECRET_LENGTH:
+                raise ValueError(
+                    f"AUTH_{name} must have at least {MIN_SECRET_LENGTH} characters; `yocaso up` makes one"
+                )
         return self
 
 
 class FirebaseSettings(PlatformSettings):
     """Sign-in by Firebase: off without a project.
 
-    Without credentials nobody can be asked whether a user was disabled or a sign-in revoked, and there are no
-    custom tokens and session cookies.
+    Without credentials revoked sign-ins are not detected, and there are no custom tokens and session cookies.
     """
 
     model_config = SettingsConfigDict(
@@ -77,7 +76,7 @@ class FirebaseSettings(PlatformSettings):
     )
 
     def service_account(self) -> dict[str, Any] | None:
-        """The service account, given as JSON or as the path of a file."""
+        """The service account: JSON, or the path of its file."""
         given = self.credentials.get_secret_value().strip()
         return _service_account(given) if given else None
 
@@ -92,11 +91,11 @@ class FirebaseSettings(PlatformSettings):
     def _refuse_emulator(self) -> Self:
         if self.emulator_host and self.environment is Environment.PRODUCTION:
             raise ValueError(
-                "FIREBASE_AUTH_EMULATOR_HOST: the emulator's tokens are unsigned and never taken in production"
+                "FIREBASE_AUTH_EMULATOR_HOST: the emulator's tokens are unsigned, so they are refused in production"
             )
         if self.emulator_host and not self.allow_emulator:
             raise ValueError(
-                "FIREBASE_AUTH_EMULATOR_HOST needs AUTH_FIREBASE_ALLOW_EMULATOR=true: anybody can forge its tokens"
+                "FIREBASE_AUTH_EMULATOR_HOST needs AUTH_FIREBASE_ALLOW_EMULATOR=true: its tokens are unsigned"
             )
         return self
 

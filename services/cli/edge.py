@@ -1,57 +1,53 @@
-"""Unary calls over plain HTTP, and where a running stack is found."""
+"""Unary JSON calls over HTTP, and the endpoints of a running stack."""
 
 import http.client
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.state import StateFolder, write_private
 
-CONVERSATION: Final = "/api/v1/llm/conversation"
-"""Where the edge has `ConversationService`."""
-
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What a started stack leaves for the other commands."""
+class StackEndpoints:
+    """Endpoints of a stack, saved by `up` and `infra` for the other commands."""
 
     edge_url: str
     auth_sidecar_url: str
     api_token_name: str
 
     def save(self, state: StateFolder) -> None:
-        """Write it into the state folder."""
+        """Write the endpoints to the state folder."""
         write_private(state.run / "stack.json", json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, state_dir: Path) -> "Running":
-        """Read what the last start left.
+    def load(cls, state_dir: Path) -> Self:
+        """Read the endpoints that the last start saved.
 
         Raises:
-            StackError: nothing was started on this folder.
+            StackError: no stack was started in this folder.
         """
         file = StateFolder(state_dir).run / "stack.json"
         try:
             return cls(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             raise StackError(
-                f"nothing runs on {state_dir}: start it by `yocaso up`, or name its folder by --state"
+                f"no stack was started in {state_dir}: run `yocaso up`, or set --state to its folder"
             ) from None
 
 
 class CallError(Exception):
-    """A call that was answered by an error, or not at all (status 0)."""
+    """A call failed; `status` is 0 if there was no response."""
 
     def __init__(self, status: int, body: str) -> None:
-        super().__init__(explain(status, body))
+        super().__init__(_error_line(status, body))
         self.status = status
 
 
-def explain(status: int, body: str) -> str:
-    """An error body in one line."""
+def _error_line(status: int, body: str) -> str:
     try:
         error = json.loads(body)["error"]
         return f"{error['code']}: {error['message']}"
@@ -62,10 +58,10 @@ def explain(status: int, body: str) -> str:
 def post(
     url: str, body: dict[str, Any], headers: dict[str, str] | None = None, timeout: float = 30
 ) -> dict[str, Any]:
-    """POST JSON and return the JSON of the answer.
+    """POST JSON and return the JSON response.
 
     Raises:
-        CallError: any status but 2xx, or no answer.
+        CallError: a status other than 2xx, or no response.
     """
     parts = urlsplit(url)
     secure = parts.scheme == "https"
@@ -77,7 +73,9 @@ def post(
         response = connection.getresponse()
         text = response.read().decode("utf-8", errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        raise CallError(0, f"{parts.netloc} does not answer ({error})") from None
+        raise CallError(
+            0, f"{parts.netloc} does not answer ({error}): check that the stack runs"
+        ) from None
     finally:
         connection.close()
     if not 200 <= response.status < 300:

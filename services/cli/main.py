@@ -1,4 +1,4 @@
-"""`yocaso`: the local platform in one command. Heavy imports wait until a command needs them."""
+"""Commands and options of `yocaso`; a command imports its code when it runs, so that `--help` is fast."""
 
 import os
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Run Yocaso on this machine and talk to it.",
+    help="Run Yocaso on this machine and use it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # rich alone doubles the time of --help
+    rich_markup_mode=None,  # rich doubles the time of --help
 )
 
 StateOption = Annotated[
     Path, typer.Option("--state", envvar="YOCASO_STATE", help="Folder for data, logs and secrets.")
 ]
 FileOption = Annotated[
-    Path, typer.Option("--file", envvar="YOCASO_DAPR_YAML", help="The multi-app run template.")
+    Path, typer.Option("--file", envvar="YOCASO_DAPR_YAML", help="The Dapr multi-app run template.")
 ]
 OffsetOption = Annotated[
     int, typer.Option("--port-offset", envvar="YOCASO_PORT_OFFSET", help="Added to every port.")
@@ -32,21 +32,25 @@ def up(
     port_offset: OffsetOption = 0,
     port: Annotated[
         int | None,
-        typer.Option("--port", envvar="EDGE_PORT", help="The edge's port; 8080 unless set."),
+        typer.Option(
+            "--port",
+            envvar="EDGE_PORT",
+            help="Port of the edge; default: its port in the template.",
+        ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No log lines; they are in files.")
+        bool, typer.Option("--quiet", "-q", help="Do not print log lines; they are also in files.")
     ] = False,
     secure: Annotated[
         bool,
         typer.Option(
             "--secure",
             envvar="YOCASO_SECURE",
-            help="Sidecars speak mTLS and hold to the access policies, as on Kubernetes.",
+            help="Enable mTLS between sidecars and the access policies, as on Kubernetes.",
         ),
     ] = False,
 ) -> None:
-    """Start everything, wait until a turn is answered, and stay until Ctrl-C."""
+    """Start the platform and run it until Ctrl-C. It is ready once a turn is answered."""
     from services.cli.up import Options, run_stack
 
     options = Options(
@@ -61,10 +65,21 @@ def infra(
     file: FileOption = Path("dapr.yaml"),
     port_offset: OffsetOption = 0,
 ) -> None:
-    """Start only the servers, for `dapr run -f dapr.yaml`, and stay until Ctrl-C."""
+    """Start only the servers, for `dapr run`. Ctrl-C stops them."""
     from services.cli.up import Options, run_stack
 
     raise typer.Exit(run_stack(Options(state, file, port_offset, apps=False)))
+
+
+@app.command()
+def dev(
+    name: Annotated[str, typer.Argument(metavar="APP", help="App-id of a Python app.")],
+    state: StateOption = Path(".yocaso"),
+) -> None:
+    """Run one app of a running stack here. It restarts when its code changes."""
+    from services.cli.dev import run_dev
+
+    raise typer.Exit(run_dev(name, state))
 
 
 @app.command()
@@ -73,23 +88,28 @@ def doctor(
     file: FileOption = Path("dapr.yaml"),
     port_offset: OffsetOption = 0,
 ) -> None:
-    """Say what is missing on this machine and how to get it."""
-    from services.cli.doctor import examine
+    """Check this machine's requirements and how to meet missing ones."""
+    from services.cli.doctor import run_doctor
 
-    raise typer.Exit(examine(state, file, port_offset))
+    raise typer.Exit(run_doctor(state, file, port_offset))
 
 
 @app.command()
 def token(
     user: Annotated[str, typer.Option("--user", help="The user's id.")],
-    email: Annotated[str, typer.Option("--email", help="The user's address.")],
-    scope: Annotated[list[str] | None, typer.Option("--scope", help="May be repeated.")] = None,
+    email: Annotated[str, typer.Option("--email", help="The user's email address.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope", help="A scope of the token; repeatable; default: all scopes of a user."
+        ),
+    ] = None,
     hours: Annotated[
-        float, typer.Option("--hours", min=0.02, max=168, help="How long it is valid.")
+        float, typer.Option("--hours", min=0.02, max=168, help="Hours until the token expires.")
     ] = 24.0,
     state: StateOption = Path(".yocaso"),
 ) -> None:
-    """Print a bearer token for a local user."""
+    """Print a bearer token of a local user."""
     from services.cli.tokens import print_token
 
     raise typer.Exit(print_token(state, user, email, scope or [], round(hours * 3600)))
@@ -98,27 +118,32 @@ def token(
 @app.command()
 def chat(
     conversation: Annotated[
-        str | None, typer.Option("--conversation", "-c", help="Go on with this conversation.")
+        str | None,
+        typer.Option(
+            "--conversation", "-c", help="Continue this conversation; default: a new one."
+        ),
     ] = None,
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", envvar="YOCASO_URL", help="The edge; the running stack's unless set."
+            "--url", envvar="YOCASO_URL", help="URL of the edge; default: the running stack's."
         ),
     ] = None,
     bearer: Annotated[
         str | None,
         typer.Option(
-            "--token", envvar="YOCASO_TOKEN", help="A bearer token; a local one unless set."
+            "--token", envvar="YOCASO_TOKEN", help="A bearer token; default: a new one of --user."
         ),
     ] = None,
-    user: Annotated[str, typer.Option("--user", help="Whose token to issue.")] = os.environ.get(
-        "USER", "me"
-    ),
-    model: Annotated[str | None, typer.Option("--model", help="The model to ask.")] = None,
+    user: Annotated[
+        str, typer.Option("--user", help="The user of the issued token.")
+    ] = os.environ.get("USER", "me"),
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model of the turns; default: the platform's.")
+    ] = None,
     state: StateOption = Path(".yocaso"),
 ) -> None:
-    """Chat in the terminal. /help lists what can be typed."""
+    """Chat in the terminal; /help lists the commands."""
     from services.cli.chat.main import ChatOptions, run_chat
 
     raise typer.Exit(run_chat(ChatOptions(state, conversation, url, bearer, user, model)))

@@ -1,1 +1,1 @@
-"""What follows from the contracts: written by `python -m services.codegen`, compared by `--check`."""
+"""Generates files from the contracts: `python -m services.codegen` writes them, `--check` only compares."""

@@ -1,20 +1,20 @@
-"""`python -m services.codegen` writes every file that follows from the contracts; with `--check` it only compares."""
+"""`python -m services.codegen` writes every generated file; with `--check` it only compares."""
 
 import sys
 from pathlib import Path
 
 from services.codegen import chart, dapr, edge, imports, openapi, overview
-from services.codegen.files import different, report, write
+from services.codegen.files import find_differences, report, write
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: 1 where `--check` finds a file that differs."""
+    """Exit code: 1 if a file differs."""
     wanted: dict[Path, str] = {}
     for part in (openapi, edge, dapr, chart, imports, overview):
         wanted |= part.files()
     if "--check" not in arguments:
         write(wanted)
-    return report(different(wanted, [*openapi.owned(), *dapr.owned()]))
+    return report(find_differences(wanted, [*openapi.existing_files(), *dapr.existing_files()]))
 
 
 if __name__ == "__main__":

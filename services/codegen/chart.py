@@ -1,6 +1,6 @@
-"""What the Helm chart tells Dapr of trust: the data of `charts/yocaso`, from the same sources as the local files.
+"""Generates the chart's Dapr configuration and policies from the same sources as the local files.
 
-Trust domain and namespace are the release's, so the chart's templates add them. Name resolution is Kubernetes' own.
+The chart's templates add trust domain and namespace of the release. Name resolution is Kubernetes' own.
 """
 
 from pathlib import Path
@@ -23,16 +23,16 @@ from services.kit.manifest import App
 FILE: Final = ROOT / "charts" / "yocaso" / "files" / "trust.yaml"
 PRODUCTION: Final = COMPONENTS / "production"
 BUILT_IN_SECRETS: Final = {"storeName": "kubernetes", "defaultAccess": "deny"}
-"""The store that Dapr gives every sidecar on Kubernetes, asked or not."""
+"""The secret store that Dapr adds to every sidecar on Kubernetes."""
 
 
 def files() -> dict[Path, str]:
-    """The file with its content."""
+    """The generated file and its content."""
     return {FILE: HEADER + yaml.safe_dump(trust(), sort_keys=False)}
 
 
 def trust() -> dict[str, Any]:
-    """Each app's configuration by its name, and the other resources whole."""
+    """Configurations by app-id, and the other resources."""
     written = sorted(dapr.files().items())
     components = [yaml.safe_load(text) for path, text in written if path.parent == PRODUCTION]
     return {

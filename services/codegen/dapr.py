@@ -1,9 +1,8 @@
-"""What Dapr is told of the apps, as it follows from their manifests.
+"""Generates Dapr's files from the manifests.
 
-`dapr.yaml`: each app with its ports. `components/…`: which apps have a component. `components/configuration/apps`: what
-a sidecar is configured with, and which of Dapr's APIs its app may use. `components/configuration/access`: which app may
-call which methods and schedule which activities; the caller is proven by mTLS, and without it Dapr would refuse every
-call.
+`dapr.yaml`: apps and ports. `components/…`: scopes. `components/configuration/apps`: sidecar configuration and API
+allow-lists. `components/configuration/access`: which app may call which methods and schedule which activities; these
+need mTLS to authenticate the caller, without it Dapr denies every call.
 """
 
 import re
@@ -16,10 +15,10 @@ import yaml
 from services.codegen.files import HEADER, ROOT
 from services.contracts.apps import ACTIVITIES, APPS, WORKFLOWS, app_of, callers_of
 from services.kit.manifest import (
-    METRICS_PORTS,
-    SIDECAR_GRPC_PORTS,
-    SIDECAR_HTTP_PORTS,
-    SIDECAR_INTERNAL_PORTS,
+    METRICS_PORT_BASE,
+    SIDECAR_GRPC_PORT_BASE,
+    SIDECAR_HTTP_PORT_BASE,
+    SIDECAR_INTERNAL_PORT_BASE,
     App,
     Language,
 )
@@ -33,10 +32,10 @@ COMPONENTS: Final = ROOT / "components"
 CONFIGURATION: Final = COMPONENTS / "configuration"
 SHARED: Final = COMPONENTS / "common" / "config.yaml"
 HEALTH_PATH: Final = "/healthz"
-HISTORY_KEPT: Final = "24h"
-"""How long after its end the history of a workflow can be looked at."""
+HISTORY_RETENTION: Final = "24h"
+"""How long the history of an ended workflow is kept."""
 TRUST_DOMAIN: Final = "public"
-"""What sentry puts into the certificate of a workload that names no other, here and on Kubernetes."""
+"""Sentry's default trust domain, locally and on Kubernetes."""
 NAMESPACE: Final = "default"
 
 INVOKE: Final[tuple[Api, ...]] = (("http", "invoke", "v1"),)
@@ -45,44 +44,41 @@ ACTORS: Final[tuple[Api, ...]] = (
     ("grpc", "state", "v1"),
     ("grpc", "metadata", "v1"),
 )
-"""What an app with actors needs; by the metadata it sees whether the sidecar has them."""
+"""For apps with actors; metadata shows whether the sidecar has registered the actor types."""
 NO_HTTP: Final[tuple[Api, ...]] = (("http", "healthz", "v1"),)
 NO_GRPC: Final[tuple[Api, ...]] = (("grpc", "unlock", "v1alpha1"),)
-"""Does nothing where no lock store is: an empty list of one protocol would allow all of it."""
+"""Placeholder, harmless without a lock store: an empty list for a protocol would allow all its APIs."""
 
 ORCHESTRATORS: Final = frozenset(workflow.app_id for workflow in WORKFLOWS)
-"""The apps that host workflows."""
+"""App-ids that host workflows."""
 
 
 def files() -> dict[Path, str]:
-    """Every file with its content."""
+    """The generated files and their content."""
     access = CONFIGURATION / "access"
-    written = {access / "workflows.policies.yaml": _text(*workflow_policies())}
+    written = {access / "workflows.policies.yaml": _to_yaml(*workflow_policies())}
     for app in APPS:
-        written[CONFIGURATION / "apps" / f"{app.id}.yaml"] = _text(configuration(app))
-        written[access / f"{app.id}.yaml"] = _text(access_policy(app))
+        written[CONFIGURATION / "apps" / f"{app.id}.yaml"] = _to_yaml(configuration(app))
+        written[access / f"{app.id}.yaml"] = _to_yaml(access_policy(app))
     for path in component_files():
-        written[path] = _with_scopes(path.read_text())
+        written[path] = _set_scopes(path.read_text())
     written[TEMPLATE] = _template()
     return written
 
 
-def owned() -> Iterable[Path]:
-    """Every file in the folders that have emitted files only."""
+def existing_files() -> Iterable[Path]:
+    """Files present in the folders that hold only generated files."""
     return CONFIGURATION.rglob("*.yaml")
 
 
 def component_files() -> list[Path]:
-    """The components of every environment."""
+    """Component files of every environment."""
     found = [path for name in ("local", "production") for path in (COMPONENTS / name).glob("*")]
     return sorted(found)
 
 
-# --- what a sidecar is configured with ---
-
-
 def configuration(app: App) -> Resource:
-    """What all sidecars share, and the APIs that this one's app may use."""
+    """Settings that all sidecars share, and the APIs that this app may call."""
     shared: Resource = yaml.safe_load(SHARED.read_text())
     allowed = [
         {"name": name, "version": version, "protocol": protocol}
@@ -90,22 +86,19 @@ def configuration(app: App) -> Resource:
     ]
     spec: Resource = {**shared["spec"], "api": {"allowed": allowed}}
     if app.id in ORCHESTRATORS:
-        spec["workflow"] = {"stateRetentionPolicy": {"anyTerminal": HISTORY_KEPT}}
+        spec["workflow"] = {"stateRetentionPolicy": {"anyTerminal": HISTORY_RETENTION}}
     return _resource("Configuration", app.id, spec)
 
 
 def _apis(app: App) -> tuple[Api, ...]:
-    """The workflow SDK's own protocol is not among them: it cannot be taken away."""
-    http = INVOKE if app.calls or app.faces_clients else NO_HTTP
+    """The APIs an app may call. Dapr always allows that of the workflow SDK."""
+    http = INVOKE if app.calls or app.is_edge else NO_HTTP
     return (*http, *(ACTORS if app.actors else NO_GRPC))
 
 
-# --- who may call ---
-
-
 def access_policy(app: App) -> Resource:
-    """Who may call which methods of an app; nobody may call anything else."""
-    callers = {caller.id: calls for caller in APPS if (calls := _calls(app, caller))}
+    """Which apps may call which methods of an app; other calls are denied."""
+    callers = {caller.id: calls for caller in APPS if (calls := _allowed_methods(app, caller))}
     control = {
         "defaultAction": "deny",
         "trustDomain": TRUST_DOMAIN,
@@ -127,7 +120,7 @@ def access_policy(app: App) -> Resource:
 
 
 def workflow_policies() -> list[Resource]:
-    """Who may schedule an app's activities: the apps that host workflows, and nobody else."""
+    """Only apps that host workflows may schedule an app's activities."""
     hosts = sorted({activity.app_id for activity in ACTIVITIES})
     return [
         {
@@ -138,12 +131,12 @@ def workflow_policies() -> list[Resource]:
     ]
 
 
-def _calls(app: App, caller: App) -> dict[str, tuple[str, ...]]:
+def _allowed_methods(app: App, caller: App) -> dict[str, tuple[str, ...]]:
     calls = {method.path: method.verbs for method in app.methods if caller.id in callers_of(method)}
-    if caller.faces_clients:
+    if caller.is_edge:
         calls |= dict.fromkeys(app.public_paths, ("GET",))
         if app.streams:
-            calls[HEALTH_PATH] = ("GET",)  # what the edge says to keep streams connected
+            calls[HEALTH_PATH] = ("GET",)  # the edge's keep-alive of connections with streams
     return calls
 
 
@@ -155,10 +148,7 @@ def _rule(host: str) -> Resource:
     }
 
 
-# --- components and the template of `dapr run` ---
-
-
-def _with_scopes(component: str) -> str:
+def _set_scopes(component: str) -> str:
     name = yaml.safe_load(component)["metadata"]["name"]
     apps = ", ".join(app.id for app in APPS if name in app.components)
     return re.sub(r"(?m)^scopes: .*$", f"scopes: [{apps}]", component)
@@ -166,7 +156,7 @@ def _with_scopes(component: str) -> str:
 
 def _template() -> str:
     head, _, _ = TEMPLATE.read_text().partition("\napps:")
-    apps = "".join(_entry(app) for app in sorted(APPS, key=lambda app: app.faces_clients))
+    apps = "".join(_entry(app) for app in sorted(APPS, key=lambda app: app.is_edge))
     return f"{head}\napps: # written by `poe emit` from the manifests in services/contracts\n{apps}"
 
 
@@ -177,16 +167,16 @@ def _entry(app: App) -> str:
         f"configFilePath: components/configuration/apps/{app.id}.yaml",
         f"appDirPath: {'.' if is_python else app.folder}",
         f"appPort: {app.port}",
-        f"daprHTTPPort: {SIDECAR_HTTP_PORTS + app.number}",
-        f"daprGRPCPort: {SIDECAR_GRPC_PORTS + app.number}",
-        f"daprInternalGRPCPort: {SIDECAR_INTERNAL_PORTS + app.number}",
-        f"metricsPort: {METRICS_PORTS + app.number}",
+        f"daprHTTPPort: {SIDECAR_HTTP_PORT_BASE + app.number}",
+        f"daprGRPCPort: {SIDECAR_GRPC_PORT_BASE + app.number}",
+        f"daprInternalGRPCPort: {SIDECAR_INTERNAL_PORT_BASE + app.number}",
+        f"metricsPort: {METRICS_PORT_BASE + app.number}",
         f"command: [{', '.join(app.command or serve)}]",
     ]
     if app.streams:
-        lines.insert(0, "appProtocol: h2c # HTTP/1.1 would bound its open streams to 1,024")
-    if app.faces_clients:
-        lines.insert(-1, "readBufferSize: 64Ki # room for large tokens and queries")
+        lines.insert(0, "appProtocol: h2c # HTTP/1.1 would limit it to 1,024 open streams")
+    if app.is_edge:
+        lines.insert(-1, "readBufferSize: 64Ki # fits large tokens and query strings")
     return f"  - appID: {app.id}\n" + "".join(f"    {line}\n" for line in lines)
 
 
@@ -199,5 +189,5 @@ def _resource(kind: str, name: str, spec: Resource) -> Resource:
     }
 
 
-def _text(*resources: Resource) -> str:
+def _to_yaml(*resources: Resource) -> str:
     return HEADER + "---\n".join(yaml.safe_dump(one, sort_keys=False) for one in resources)

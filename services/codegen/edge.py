@@ -1,7 +1,6 @@
-"""The edge's configuration in KrakenD's format: one route for every method that clients may call.
+"""Generates the edge's configuration in KrakenD's format.
 
-What depends on the machine stays a flexible-configuration template ({{ env `NAME` }}), which the edge fills in at
-start.
+Machine-dependent values stay templates ({{ env `NAME` }}) that the edge fills in at start.
 """
 
 import json
@@ -20,7 +19,7 @@ Json = dict[str, Any]
 FILE: Final = ROOT / "services" / "edge" / "krakend.json"
 NAMESPACE: Final = "yocaso/edge"
 RENDERER: Final = "flush"
-"""The renderer that the edge registers with Lura: it passes every chunk on at once."""
+"""The edge's own Lura renderer: flushes every chunk."""
 LEEWAY: Final = "30s"
 PUBLIC_HEADERS: Final = (
     "Accept",
@@ -35,7 +34,7 @@ PUBLIC_HEADERS: Final = (
     "X-Request-Id",
 )
 IDENTITY_HEADERS: Final = ("X-Key-Id", "X-Scopes", "X-User-Email", "X-User-Id")
-"""Set by the edge, from a credential that it has verified; a route without a validator passes none on."""
+"""Set by the edge from a verified credential; a public endpoint forwards none."""
 VALIDATOR: Final[Json] = {
     "alg": "RS256",
     "jwk_url": "{{ env `EDGE_JWKS_URL` }}",
@@ -53,12 +52,12 @@ VALIDATOR: Final[Json] = {
 
 
 def files() -> dict[Path, str]:
-    """The file with its content."""
+    """The generated file and its content."""
     return {FILE: json.dumps(configuration(), indent=2) + "\n"}
 
 
 def configuration(apps: Sequence[App] = APPS) -> Json:
-    """The whole file: settings of the service, then one endpoint per route that clients may call."""
+    """Service settings, and one endpoint per method that clients may call."""
     return {
         "$schema": "https://www.krakend.io/schema/v2.11/krakend.json",
         "version": 3,

@@ -1,4 +1,4 @@
-"""Files that follow from the contracts: written, or only compared."""
+"""Writes generated files, or compares them with those on disk."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,8 @@ def write(wanted: Mapping[Path, str]) -> None:
         path.write_text(text)
 
 
-def different(wanted: Mapping[Path, str], among: Iterable[Path] = ()) -> list[Path]:
-    """The files that are not as wanted, and those `among` that are not wanted at all."""
+def find_differences(wanted: Mapping[Path, str], among: Iterable[Path] = ()) -> list[Path]:
+    """Files whose content differs from `wanted`, and those in `among` that `wanted` lacks."""
     return [
         path
         for path in sorted({*wanted, *among})
@@ -26,7 +26,7 @@ def different(wanted: Mapping[Path, str], among: Iterable[Path] = ()) -> list[Pa
 
 
 def report(paths: Iterable[Path]) -> int:
-    """Name the files that differ, on stderr; the exit code, 1 when one does."""
+    """Print the files that differ to stderr; the exit code is 1 if there are any."""
     found = list(paths)
     for path in found:
         sys.stderr.write(f"{path.relative_to(ROOT)} differs from the contracts: run `poe emit`\n")

@@ -1,4 +1,4 @@
-"""The import rules of the architecture, for import-linter."""
+"""Generates import-linter's rules."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,7 @@ LAYERS: Final = (
     "(ports)",
     "(domain)",
 )
-"""Inside an app, from the top; a part that an app does not have is left out."""
+"""Layers inside an app from the top, each optional."""
 FRAMEWORKS: Final = (
     *("aiohttp", "alembic", "asyncpg", "dapr", "fastapi", "grpc", "httpx", "openai"),
     *("sqlalchemy", "starlette", "uvicorn", "valkey"),
@@ -27,7 +27,7 @@ FRAMEWORKS: Final = (
 
 
 def files() -> dict[Path, str]:
-    """The file with its content."""
+    """The generated file and its content."""
     modules = [app.module for app in APPS if app.language is Language.PYTHON]
     sections = [
         _section(
@@ -38,9 +38,7 @@ def files() -> dict[Path, str]:
         ),
         _section(
             "importlinter:contract:platform",
-            name=[
-                "Apps stand on platform, contracts and kit, in this order; apps do not import each other"
-            ],
+            name=["Layers: apps, platform, contracts, kit; apps do not import each other"],
             type=["layers"],
             layers=[
                 " | ".join(sorted([*modules, "services.cli", "services.codegen"])),
@@ -60,7 +58,7 @@ def files() -> dict[Path, str]:
         ),
         _section(
             "importlinter:contract:composition",
-            name=["Only app.py plugs in adapters"],
+            name=["Only app.py imports adapters"],
             type=["protected"],
             protected_modules=["services.*.adapters"],
             allowed_importers=["services.*.app"],
@@ -68,7 +66,7 @@ def files() -> dict[Path, str]:
         _section(
             "importlinter:contract:purity",
             name=[
-                "Contracts, domains and policies know no framework and no vendor, directly or not"
+                "Contracts, domains, ports and policies import no framework or vendor, even indirectly"
             ],
             type=["forbidden"],
             source_modules=[

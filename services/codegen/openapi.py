@@ -1,4 +1,4 @@
-"""OpenAPI 3.1: one document per app, and one for the edge."""
+"""Generates OpenAPI 3.1: one document per app, and one for the edge."""
 
 import functools
 import json
@@ -20,11 +20,11 @@ from typing_extensions import override
 from services.codegen.files import ROOT
 from services.codegen.openapi_parts import (
     EVENT_STREAM_EXAMPLE,
-    EXAMPLES,
     IDEMPOTENCY_KEY,
     LAST_EVENT_ID,
     RATE_HEADERS,
     SECURITY_SCHEMES,
+    URL_TOO_LONG,
 )
 from services.contracts.apps import APPS, KEY_SCOPES, SERVICES
 from services.kit.contract import AnyMethod, RpcService
@@ -65,11 +65,11 @@ EVERY_IDEMPOTENT_CALL: Final = (ErrorCode.ABORTED, ErrorCode.IDEMPOTENCY_KEY_REU
 
 
 class WireSchema(GenerateJsonSchema):
-    """The schema of the wire: no titles, and a field that has no value is left out of a reply, never null."""
+    """JSON Schema of the wire: no titles; a response omits absent fields, it never has null."""
 
     @override
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Names are clear as they are."""
+        """A title would repeat the field's name."""
         return False
 
     @override
@@ -81,7 +81,7 @@ class WireSchema(GenerateJsonSchema):
 
     @override
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """A default as the wire shows it."""
+        """Omit a null default; write an Int64 default as a string."""
         result = super().default_schema(schema)
         if "default" in result and result["default"] is None:
             del result["default"]
@@ -91,27 +91,27 @@ class WireSchema(GenerateJsonSchema):
 
 
 def files() -> dict[Path, str]:
-    """Every file with its content."""
+    """The generated files and their content."""
     return {FOLDER / f"{name}.json": _render(document) for name, document in documents().items()}
 
 
-def owned() -> Iterable[Path]:
-    """Every file in the folder, which has emitted files only."""
+def existing_files() -> Iterable[Path]:
+    """Files present in the folder, which holds only generated files."""
     return FOLDER.glob("*.json")
 
 
 @functools.cache
 def app_document(app: App) -> Json:
-    """The document of one app, with its internal methods, as it answers inside."""
-    paths = {method.path: _path_item(method, inside=True) for method in app.methods}
+    """The document of one app as other apps call it, with its internal methods."""
+    paths = {method.path: _path_item(method, internal=True) for method in app.methods}
     return _document(f"Yocaso {app.id}", app.services, paths, schemes=("sidecar", "identity"))
 
 
 @functools.cache
 def edge_document() -> Json:
-    """The document of the edge: what clients may call."""
+    """The document of the edge: methods that clients may call."""
     paths = {
-        method.edge_path: _path_item(method, inside=False)
+        method.edge_path: _path_item(method, internal=False)
         for app in APPS
         for method in app.methods
         if not method.internal
@@ -123,7 +123,7 @@ def edge_document() -> Json:
 
 
 def documents() -> dict[str, Json]:
-    """Every document by the name of its file."""
+    """Documents by file name."""
     return {**{app.id: app_document(app) for app in APPS if app.services}, EDGE: edge_document()}
 
 
@@ -164,20 +164,20 @@ def _schemas(services: Iterable[RpcService]) -> Json:
     return {name: found[name] for name in sorted(found)}
 
 
-def _path_item(method: AnyMethod, *, inside: bool) -> Json:
-    item: Json = {"post": _operation(method, inside=inside)}
+def _path_item(method: AnyMethod, *, internal: bool) -> Json:
+    item: Json = {"post": _operation(method, internal=internal)}
     if method.is_stream:
-        item["get"] = _get_operation(method, inside=inside)
+        item["get"] = _get_operation(method, internal=internal)
     return item
 
 
-def _operation(method: AnyMethod, *, inside: bool) -> Json:
+def _operation(method: AnyMethod, *, internal: bool) -> Json:
     operation: Json = {
         "operationId": f"{method.service.short_name}.{method.name}",
         "tags": [method.service.short_name],
         "summary": method.summary,
-        "description": _described(method),
-        "security": _security(method, inside=inside),
+        "description": _describe(method),
+        "security": _security(method, internal=internal),
     }
     if headers := _headers(method):
         operation["parameters"] = headers
@@ -185,13 +185,13 @@ def _operation(method: AnyMethod, *, inside: bool) -> Json:
         "required": bool(_request_schema(method).get("required")),
         "content": {"application/json": _body(method)},
     }
-    operation["responses"] = _responses(method, inside=inside)
+    operation["responses"] = _responses(method, internal=internal)
     return operation
 
 
-def _security(method: AnyMethod, *, inside: bool) -> list[Json]:
-    """By which credentials it can be called, each with the scope that it needs (a role, in OpenAPI's words)."""
-    if inside:
+def _security(method: AnyMethod, *, internal: bool) -> list[Json]:
+    """Accepted credentials, each with the required scope (OpenAPI calls it a role)."""
+    if internal:
         return [{"sidecar": []} if method.scope is None else {"sidecar": [], "identity": []}]
     if method.scope is None:
         return []
@@ -199,12 +199,14 @@ def _security(method: AnyMethod, *, inside: bool) -> list[Json]:
     return [{scheme: [method.scope]} for scheme in schemes]
 
 
-def _get_operation(method: AnyMethod, *, inside: bool) -> Json:
-    """The same stream for a browser's EventSource, which can only GET."""
-    operation = _operation(method, inside=inside)
+def _get_operation(method: AnyMethod, *, internal: bool) -> Json:
+    """The stream for a browser's EventSource, which can only GET."""
+    operation = _operation(method, internal=internal)
     operation["operationId"] += ".Get"
     del operation["requestBody"]
     operation["parameters"] = [*_query(method), *operation.get("parameters", [])]
+    if not internal:
+        operation["responses"]["431"] = URL_TOO_LONG
     return operation
 
 
@@ -227,7 +229,7 @@ def _query(method: AnyMethod) -> list[Json]:
 
 
 def _without_null(schema: Json) -> Json:
-    """A query has no way to say null."""
+    """A query string cannot express null."""
     options = [option for option in schema.get("anyOf", []) if option != {"type": "null"}]
     if len(options) != 1:
         return schema
@@ -236,26 +238,25 @@ def _without_null(schema: Json) -> Json:
 
 def _body(method: AnyMethod) -> Json:
     schema = _request_schema(method)
-    required = set(schema.get("required", []))
-    named = ((name, f"{method.request.__name__}.{name}") for name in schema.get("properties", {}))
+    fields = schema.get("properties", {})
     example = {
-        name: EXAMPLES.get(full, EXAMPLES.get(name))
-        for name, full in named
-        if name in required and (full in EXAMPLES or name in EXAMPLES)
+        name: fields[name]["examples"][0]
+        for name in schema.get("required", [])
+        if "examples" in fields[name]
     }
     return {"schema": _ref(method.request), "example": example}
 
 
-def _responses(method: AnyMethod, *, inside: bool) -> Json:
+def _responses(method: AnyMethod, *, internal: bool) -> Json:
     by_status: dict[int, list[AnyErrorCode]] = {}
-    for code in sorted(_codes(method, inside=inside), key=catalogue().index):
+    for code in sorted(_error_codes(method, internal=internal), key=catalogue().index):
         by_status.setdefault(code.status, []).append(code)
     responses: Json = {"200": _success(method)}
     if method.is_stream:
-        responses["204"] = {"description": "The reader has seen the terminal event already."}
+        responses["204"] = {"description": "The client has already received the terminal event."}
     for status in sorted(by_status):
         responses[str(status)] = _failure(status, by_status[status])
-    if not inside:
+    if not internal:
         for status in ("200", str(int(HTTPStatus.TOO_MANY_REQUESTS))):
             responses[status].setdefault("headers", {}).update(
                 {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_HEADERS}
@@ -263,15 +264,15 @@ def _responses(method: AnyMethod, *, inside: bool) -> Json:
     return responses
 
 
-def _codes(method: AnyMethod, *, inside: bool) -> set[AnyErrorCode]:
+def _error_codes(method: AnyMethod, *, internal: bool) -> set[AnyErrorCode]:
     codes: set[AnyErrorCode] = {*method.raises, *EVERY_CALL}
     if method.scope is not None:
         codes.update(EVERY_SIGNED_IN_CALL)
-    elif inside:
+    elif internal:
         codes.update(EVERY_INTERNAL_CALL)
     if method.idempotent:
         codes.update(EVERY_IDEMPOTENT_CALL)
-    if not inside:
+    if not internal:
         codes.update(EVERY_EDGE_CALL)
         if method.scope in KEY_SCOPES:
             codes.add(ErrorCode.BUDGET_EXCEEDED)
@@ -281,16 +282,16 @@ def _codes(method: AnyMethod, *, inside: bool) -> set[AnyErrorCode]:
 def _success(method: AnyMethod) -> Json:
     if not method.is_stream:
         return {
-            "description": _first_line(method.response),
+            "description": _first_paragraph(method.response),
             "content": {"application/json": {"schema": _ref(method.response)}},
         }
     return {
         "description": (
             "Server-sent events: `id` is the seq, `event` the type, `data` one event as JSON. The terminal event is "
-            "last. `reconnect` asks the client to come back with Last-Event-ID; `error` ends a stream that may no longer be "
-            "read, with an RpcError as its data. Comments keep the connection open."
+            "last. `reconnect` asks the client to reconnect with Last-Event-ID; `error`, with an ErrorBody as its data, "
+            "ends a stream that the caller may no longer read. Comments keep the connection open."
         ),
-        # An event's data, by which the text of the stream is made; `schema` describes one frame's JSON.
+        # `x-event-schema` describes the JSON in `data` of one event.
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},
@@ -314,7 +315,7 @@ def _failure(status: int, codes: list[AnyErrorCode]) -> Json:
     if any(code.retryable for code in codes):
         response["headers"] = {
             "Retry-After": {
-                "description": "Seconds, where the server knows when to come back.",
+                "description": "Seconds to wait before a retry, if known.",
                 "schema": {"type": "integer"},
             }
         }
@@ -329,17 +330,17 @@ def _phrase(status: int) -> str:
     return "Client closed request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
 
 
-def _described(method: AnyMethod) -> str:
+def _describe(method: AnyMethod) -> str:
     if method.internal:
         note = "Not reachable through the edge."
     elif method.public:
         note = "Needs no sign-in."
     else:
         note = f"Needs the scope `{method.scope}`."
-    return " ".join(part for part in (_first_line(method.request), note) if part)
+    return " ".join(part for part in (_first_paragraph(method.request), note) if part)
 
 
-def _first_line(model: type[BaseModel]) -> str:
+def _first_paragraph(model: type[BaseModel]) -> str:
     return (model.__doc__ or model.__name__).strip().split("\n\n", 1)[0].replace("\n", " ")
 
 

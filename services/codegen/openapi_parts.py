@@ -1,4 +1,4 @@
-"""What the OpenAPI documents say in the same words again and again: headers, security schemes, examples."""
+"""Parts that several OpenAPI operations share."""
 
 from typing import Any, Final
 
@@ -8,8 +8,8 @@ IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": (
-        "Makes the call safe to repeat for 24 hours: the same key and body give the stored reply, the same key "
-        "with another body gives 422, and 409 with Retry-After while the first call is in progress."
+        "Makes the call safe to repeat for 24 hours: the same key and body return the stored response, the same key "
+        "with another body returns 422, and 409 with Retry-After while the first call is in progress."
     ),
     "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
     "example": "6f1c2c1e-5d0f-4a7b-9a55-0d7c1f0b7f11",
@@ -17,9 +17,13 @@ IDEMPOTENCY_KEY: Final[Json] = {
 LAST_EVENT_ID: Final[Json] = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "The `id` of the last event that was seen; the stream goes on after it.",
+    "description": "The `id` of the last event received; the stream continues after it.",
     "schema": {"type": "string", "pattern": r"^\d{1,18}$"},
     "example": "17",
+}
+URL_TOO_LONG: Final[Json] = {
+    "description": "The URL and the headers are longer than 64 KiB together. POST carries the same fields in its body.",
+    "content": {"text/plain": {"schema": {"type": "string"}}},
 }
 SECURITY_SCHEMES: Final[Json] = {
     "bearer": {
@@ -39,52 +43,28 @@ SECURITY_SCHEMES: Final[Json] = {
         "type": "apiKey",
         "in": "header",
         "name": "dapr-api-token",
-        "description": "Added by the app's own sidecar; reach the app by Dapr service invocation.",
+        "description": "Added by the app's own sidecar; call the app by Dapr service invocation.",
     },
     "identity": {
         "type": "apiKey",
         "in": "header",
         "name": "x-user-id",
-        "description": "Whom the call is for; believed only from the apps that the access policy names.",
+        "description": "The user the call is made for; accepted only from apps that the access policy names.",
     },
 }
 RATE_HEADERS: Final[Json] = {
     "RateLimit-Policy": {
-        "description": "The limits that count this call: calls (`q`) in so many seconds (`w`), by name. Absent where "
-        "none is set.",
+        "description": "The limits that apply to this call: at most `q` calls in `w` seconds, by name. Absent if no "
+        "limit is set.",
         "schema": {"type": "string"},
         "example": '"address";q=600;w=60, "user";q=1200;w=60',
     },
     "RateLimit": {
-        "description": "What is left of each (`r`), and in how many seconds calls begin to be given back (`t`).",
+        "description": "Calls left per limit (`r`), and seconds until used calls are returned (`t`).",
         "schema": {"type": "string"},
         "example": '"address";r=598;t=60, "user";r=1199;t=60',
     },
 }
-EXAMPLES: Final[Json] = {
-    "conversationId": "conv_01k9x2m4q7r8s5t6v0w1y2z3a4",
-    "turnId": "turn_01k9x2m4q7r8s5t6v0w1y2z3b5",
-    "title": "Trip to Lisbon",
-    "text": "Which museums are open on Monday?",
-    "userId": "ada",
-    "email": "ada@example.com",
-    "limit": 20,
-    "after": "0",
-    "name": "nightly import",
-    "scopes": ["conversations:read"],
-    "keyId": "key_01k9x2m4q7r8s5t6v0w1y2z3c6",
-    "object": "conversation:conv_01k9x2m4q7r8s5t6v0w1y2z3a4",
-    "subject": "user:grace",
-    "linkId": "link_01k9x2m4q7r8s5t6v0w1y2z3d7",
-    "OpenShareLinkRequest.token": "yl_anExampleThatOpensNothing",
-    "RevokeTokenRequest.token": "yr_anExampleThatIsNobodysSession",
-    "refreshToken": "yr_anExampleThatIsNobodysSession",
-    "subjectToken": "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl",
-    "subjectTokenType": "urn:ietf:params:oauth:token-type:id_token",
-    "idToken": "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl",
-    "deletionId": "deletion_01k9x2m4q7r8s5t6v0w1y2z3e8",
-}
-"""By the field's name, or by its message and name where messages differ."""
 EVENT_STREAM_EXAMPLE: Final = (
     'id: 1\nevent: run.started\ndata: {"seq":"1","type":"run.started","attempt":1,"data":{},'
     '"createdAt":"2026-11-21T08:00:00Z"}\n\n'

@@ -1,4 +1,4 @@
-"""The table of apps in `services/README.md`."""
+"""Generates the table of apps in `services/README.md`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +18,7 @@ HEAD: Final = (
 
 
 def files() -> dict[Path, str]:
-    """The file with its content: only the table is written."""
+    """The README with its table replaced."""
     before, _, rest = FILE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     return {FILE: before + BEGIN + HEAD + "".join(_row(app) for app in APPS) + END + after}

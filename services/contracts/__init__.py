@@ -1,1 +1,1 @@
-"""All that one app may know of another."""
+"""Public interfaces of the apps: manifests, RPC services, messages, workflow and activity references."""

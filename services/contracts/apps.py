@@ -1,4 +1,4 @@
-"""Every app of the platform: the manifests in the folders beside this file."""
+"""All app manifests, and the lists derived from them."""
 
 import importlib
 import pkgutil
@@ -21,34 +21,34 @@ def _manifests() -> list[App]:
 
 
 APPS: Final[tuple[App, ...]] = tuple(_manifests())
-"""In the order of their numbers."""
-EDGE: Final = next(app for app in APPS if app.faces_clients)
+"""Ordered by `number`."""
+EDGE: Final = next(app for app in APPS if app.is_edge)
 SERVICES: Final[tuple[RpcService, ...]] = tuple(each for app in APPS for each in app.services)
 METHODS: Final[tuple[AnyMethod, ...]] = tuple(each for app in APPS for each in app.methods)
 WORKFLOWS: Final[tuple[AnyWorkflow, ...]] = tuple(each for app in APPS for each in app.workflows)
 ACTIVITIES: Final[tuple[AnyActivity, ...]] = tuple(each for app in APPS for each in app.activities)
 USER_SCOPES: Final = tuple(dict.fromkeys(scope for app in APPS for scope in app.scopes))
-"""What a person who signs in may do."""
+"""Scopes of a signed-in user."""
 KEY_SCOPES: Final = tuple(
     scope for scope in USER_SCOPES if all(scope not in app.person_scopes for app in APPS)
 )
-"""What an API key may be given."""
+"""Scopes that an API key may have."""
 ERASERS: Final = tuple(
     sorted(
         (each for each in ACTIVITIES if each.name == ERASE_USER),
         key=lambda each: each.app_id == RECORD_ERASURE.app_id,
     )
 )
-"""By which each app erases a user, in the order of erasing: the app of the receipt is last, as the others ask it."""
+"""`EraseUser` activities in execution order. `auth` is last: the others call it while they erase."""
 
 
 def app_of(app_id: str) -> App:
-    """The app of that id."""
+    """The app with this app-id."""
     return next(app for app in APPS if app.id == app_id)
 
 
 def callers_of(method: AnyMethod) -> tuple[str, ...]:
-    """The ids of the apps that may call a method: the edge where clients may, else those that name it."""
+    """App-ids that may call a method: the edge, or for an internal method the apps with it in `calls`."""
     if not method.internal:
         return (EDGE.id,)
     return tuple(app.id for app in APPS if any(method is each for each in app.calls))

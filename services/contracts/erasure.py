@@ -1,4 +1,4 @@
-"""Erasure of a user: the activity that every app hosts which keeps something of a user."""
+"""User erasure: the activity hosted by every app that stores user data."""
 
 from typing import Final
 
@@ -10,9 +10,9 @@ ERASE_USER: Final = "EraseUser"
 
 
 class EraseUserInput(BaseModel):
-    """Erase all that an app has of a user, or with `count_only` only count it; repeatable.
+    """Erases a user's data in one app, or counts it if `count_only`; repeatable.
 
-    The workflow counts first and keeps the result, so the receipt is right whatever dies in between.
+    The workflow stores the counts before it erases, so a retry after a crash does not lower them.
     """
 
     user_id: str
@@ -21,12 +21,12 @@ class EraseUserInput(BaseModel):
 
 
 class ErasedUser(BaseModel):
-    """`done` is false while something is left: the workflow asks again. `found` is what was counted, by kind."""
+    """`done` is false while data is left: the workflow calls again. `found` is the count by kind."""
 
     done: bool
     found: dict[str, int] = Field(default_factory=dict[str, int])
 
 
 def eraser_of(app_id: str) -> ActivityRef[EraseUserInput, ErasedUser]:
-    """The activity by which an app erases a user."""
+    """The `EraseUser` activity of an app."""
     return ActivityRef(ERASE_USER, app_id=app_id, input=EraseUserInput, output=ErasedUser)

@@ -1,4 +1,4 @@
-"""The one vocabulary of events, for turns and runs alike."""
+"""Events of turns and runs."""
 
 from enum import StrEnum
 from typing import Any
@@ -7,7 +7,7 @@ from services.kit.contract import Int64, Message, Timestamp
 
 
 class EventType(StrEnum):
-    """What happened. Exactly one of the last three ends a stream."""
+    """Kinds of event. Exactly one of the last three ends a stream."""
 
     RUN_STARTED = "run.started"
     TEXT_DELTA = "text.delta"
@@ -28,15 +28,16 @@ class EventType(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing may follow."""
+        """Whether the event ends its stream."""
         return self in (EventType.RUN_COMPLETED, EventType.RUN_FAILED, EventType.RUN_CANCELLED)
 
 
 class Event(Message):
     """One entry of a stream. `seq` counts from 1 without a gap; `data` depends on `type`:
 
-    `text.delta` {text}; `attempt.restarted` {fromSeq}: drop the text shown since that seq; `usage` the tokens;
-    `run.failed` {error}; `run.completed` {finishReason, messageSeq}; `run.cancelled` {messageSeq?}.
+    `run.started` {turnId, conversationId, model}; `text.delta` and `reasoning.delta` {text}; `attempt.restarted`
+    {fromSeq}: discard events from that seq on; `usage`: a `Usage`; `run.completed` {finishReason, messageSeq?};
+    `run.failed` {error, messageSeq?}; `run.cancelled` {messageSeq?}.
     """
 
     seq: Int64

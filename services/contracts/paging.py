@@ -1,4 +1,4 @@
-"""Pages of lists: how long one is, and where the next begins."""
+"""Pagination of lists."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -8,11 +8,11 @@ from pydantic import Field, StringConstraints
 MAX_PAGE: Final = 100
 PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str, StringConstraints(max_length=512)]
-"""Opaque; taken from `nextCursor` of the page before."""
+"""Opaque: `nextCursor` of the previous page."""
 
 
 class SortOrder(StrEnum):
-    """The direction of a list, by creation."""
+    """Sort direction, by creation."""
 
     ASCENDING = "ASCENDING"
     DESCENDING = "DESCENDING"

@@ -16,11 +16,20 @@ import (
 //go:embed krakend.json
 var embeddedConfig []byte
 
-// namespace holds our own settings in the extra_config of the service and of an endpoint.
+// namespace is the key of the edge's own settings in the extra_config of the service and of an endpoint.
 const namespace = "yocaso/edge"
 
-// readConfig parses krakend.json as KrakenD's flexible configuration does: it is a template whose env function
-// gives the values that the environment decides.
+// endpointOptions are the flags that a method's contract sets on its endpoint.
+type endpointOptions struct {
+	Stream bool `json:"stream"`
+	Public bool `json:"public"`
+	// Completes marks a method that finishes begun work: admission control never sheds it.
+	Completes bool `json:"completes"`
+	// Waits marks a method that waits for an event: its latency is no measure of load.
+	Waits bool `json:"waits"`
+}
+
+// readConfig parses krakend.json like KrakenD's flexible configuration: a template whose env function inserts settings.
 func readConfig(s settings) (config.ServiceConfig, error) {
 	config.ExtraConfigAlias = map[string]string{
 		"auth/validator": krakendjose.ValidatorNamespace,
@@ -35,7 +44,7 @@ func readConfig(s settings) (config.ServiceConfig, error) {
 			}
 			source = content
 		}
-		return expand(source, map[string]string{
+		return expandTemplate(source, map[string]string{
 			"EDGE_SIDECAR_URL": s.SidecarURL,
 			"EDGE_JWKS_URL":    s.JWKSURL,
 			"EDGE_ISSUER":      s.Issuer,
@@ -50,11 +59,11 @@ func readConfig(s settings) (config.ServiceConfig, error) {
 	return parsed, nil
 }
 
-func expand(source []byte, values map[string]string) ([]byte, error) {
+func expandTemplate(source []byte, values map[string]string) ([]byte, error) {
 	env := func(name string) (string, error) {
 		value, known := values[name]
 		if !known {
-			return "", fmt.Errorf("the configuration asks for %s, which is not set", name)
+			return "", fmt.Errorf("the configuration uses the unknown variable %s", name)
 		}
 		quoted, err := json.Marshal(value)
 		return string(bytes.Trim(quoted, `"`)), err
@@ -68,21 +77,12 @@ func expand(source []byte, values map[string]string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// ownConfig decodes our part of an extra_config; what is absent stays zero.
-func ownConfig[T any](extra config.ExtraConfig) (T, error) {
-	var own T
+// decodeExtra decodes the edge's part of an extra_config; absent fields stay zero.
+func decodeExtra[T any](extra config.ExtraConfig) (T, error) {
+	var decoded T
 	raw, err := json.Marshal(extra[namespace])
 	if err == nil {
-		err = json.Unmarshal(raw, &own)
+		err = json.Unmarshal(raw, &decoded)
 	}
-	return own, err
-}
-
-type endpointOptions struct {
-	Stream bool `json:"stream"`
-	Public bool `json:"public"`
-	// Completes begun work: it is passed on whatever the load.
-	Completes bool `json:"completes"`
-	// Waits for something else before it answers: how long that takes says nothing of the load.
-	Waits bool `json:"waits"`
+	return decoded, err
 }

@@ -20,29 +20,27 @@ import (
 	"github.com/rs/cors"
 )
 
-// drainLimit bounds a stop: what has not ended by then is cut.
-const drainLimit = 8 * time.Second
+// drainTimeout bounds the shutdown: requests still in flight after it are cut.
+const drainTimeout = 8 * time.Second
 
-// maxURIBytes bounds a path with its query; longer requests belong in a body.
-const maxURIBytes = 32 << 10
+// healthPath is probed every second, so it is neither logged nor rate limited.
+const healthPath = "/healthz"
 
 //go:embed docs.html
 var docsPage []byte
 
 // edge is the assembled gateway.
 type edge struct {
-	settings  settings
-	log       *slog.Logger
-	catalogue catalogue
-	keys      *keySet
-	tokens    *verifiedTokens
-	apiKeys   *apiKeys
+	settings    settings
+	log         *slog.Logger
+	errors      errorCatalogue
+	tokens      *tokenVerifier
+	apiKeys     *apiKeyVerifier
+	revocations *revocationList
+	streams     openStreams
+	admissions  map[string]*admission // by app
 
-	revocations *revocations
-	streams     liveStreams
-	loads       map[string]*overload
-
-	addressCalls, publicCalls, userCalls, keyCalls *limiter
+	addressLimiter, publicLimiter, userLimiter, keyLimiter *rateLimiter
 
 	sidecar *http.Client
 	handler http.Handler
@@ -50,10 +48,10 @@ type edge struct {
 
 	draining     context.Context
 	drain        context.CancelFunc
-	configFaults []error
+	configErrors []error
 }
 
-var registerRenderer = sync.OnceFunc(func() { luragin.RegisterRender(renderer, flushRender) })
+var registerRenderer = sync.OnceFunc(func() { luragin.RegisterRender(rendererName, renderResponse) })
 
 func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	registerRenderer()
@@ -61,26 +59,26 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &edge{settings: s, log: log, loads: map[string]*overload{}, addressCalls: newLimiter("address"), publicCalls: newLimiter("public"),
-		userCalls: newLimiter("user"), keyCalls: newLimiter("key")}
-	if e.catalogue, err = ownConfig[catalogue](cfg.ExtraConfig); err != nil {
+	e := &edge{settings: s, log: log, admissions: map[string]*admission{},
+		addressLimiter: newRateLimiter("address"), publicLimiter: newRateLimiter("public"),
+		userLimiter: newRateLimiter("user"), keyLimiter: newRateLimiter("key")}
+	if e.errors, err = decodeExtra[errorCatalogue](cfg.ExtraConfig); err != nil {
 		return nil, err
 	}
-	if err := e.catalogue.check(); err != nil {
+	if err := e.errors.validate(); err != nil {
 		return nil, err
 	}
 	e.draining, e.drain = context.WithCancel(context.Background())
-	e.keys = newKeySet(s, &http.Client{Timeout: 5 * time.Second})
-	e.tokens = newVerifiedTokens(e.keys)
+	e.tokens = newTokenVerifier(newJWKSCache(s, &http.Client{Timeout: 5 * time.Second}))
 	e.sidecar = newSidecarClient(cfg)
-	auth := newIssuer(s, e.sidecar)
-	e.revocations = newRevocations(s, auth, log, e.streams.endRevoked)
-	e.apiKeys = newAPIKeys(s, auth, e.revocations)
+	auth := newAuthClient(s, e.sidecar)
+	e.revocations = newRevocationList(s, auth, log, e.streams.closeRevoked)
+	e.apiKeys = newAPIKeyVerifier(s, auth, e.revocations)
 	engine := e.routes(cfg)
-	if len(e.configFaults) > 0 {
-		return nil, fmt.Errorf("EDGE_CONFIG: %w", errors.Join(e.configFaults...))
+	if len(e.configErrors) > 0 {
+		return nil, fmt.Errorf("EDGE_CONFIG: %w", errors.Join(e.configErrors...))
 	}
-	e.handler = crossOrigin(s.CORSOrigins, engine)
+	e.handler = withCORS(s.CORSOrigins, engine)
 	e.server = &http.Server{
 		Handler:           e,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
@@ -91,37 +89,37 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	return e, nil
 }
 
-// routes lets Lura register the endpoints of the configuration; the few pages beside them are ours.
+// routes registers Lura's endpoints from the configuration, and the edge's own pages.
 func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 	logger := luraLog{Logger: logging.NoOp, log: e.log}
 	engine := luragin.NewEngine(cfg, luragin.EngineOptions{Logger: logger})
-	engine.Use(e.observed, e.recovered, e.perAddress, e.sized)
-	engine.NoRoute(func(c *gin.Context) { e.abort(c, e.catalogue.fail(codeNotFound, "No such path.")) })
-	engine.NoMethod(e.wrongMethod)
+	engine.Use(e.recordRoute, e.recoverPanic, e.limitAddress, e.limitSize)
+	engine.NoRoute(func(c *gin.Context) { e.abort(c, e.errors.failure(codeNotFound, "No such path.")) })
+	engine.NoMethod(e.methodNotAllowed)
 	engine.GET(healthPath, e.health)
-	engine.GET("/openapi.json", page("application/json", e.settings.OpenAPI, ""))
-	engine.GET("/docs", page("text/html; charset=utf-8", docsPage,
+	engine.GET("/openapi.json", staticPage("application/json", e.settings.OpenAPI, ""))
+	engine.GET("/docs", staticPage("text/html; charset=utf-8", docsPage,
 		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
 	calls := proxy.NewDefaultFactory(e.sidecarBackend(e.sidecar), logging.NoOp)
 	streams := proxy.NewDefaultFactory(e.sidecarBackend(newStreamClient(cfg)), logging.NoOp)
 	luragin.NewFactory(luragin.Config{
 		Engine:         engine,
-		ProxyFactory:   e.translated(calls, streams),
-		HandlerFactory: e.authenticated(luragin.EndpointHandler),
+		ProxyFactory:   e.proxyFactory(calls, streams),
+		HandlerFactory: e.authenticate(luragin.EndpointHandler),
 		Logger:         logger,
-		// Lura's own server stops without a limit and hides the connection's deadlines from the handlers.
+		// Lura's own server has no shutdown timeout and hides the connection's deadlines from handlers.
 		RunServer: func(context.Context, config.ServiceConfig, http.Handler) error { return nil },
 	}).New().Run(cfg)
 	return engine
 }
 
-// serve answers until ctx ends, then drains: health flips, streams end, calls under way finish.
+// serve runs until ctx ends, then drains: health fails, streams end, in-flight calls finish.
 func (e *edge) serve(ctx context.Context, listener net.Listener) error {
 	failed := make(chan error, 1)
 	go func() { failed <- e.server.Serve(listener) }()
-	go e.revocations.follow(e.draining, e.streams.any)
-	go e.keepConnected(e.draining, e.sidecar)
+	go e.revocations.poll(e.draining, e.streams.any)
+	go e.keepStreamsAlive(e.draining)
 	select {
 	case err := <-failed:
 		return err
@@ -129,56 +127,44 @@ func (e *edge) serve(ctx context.Context, listener net.Listener) error {
 	}
 	e.drain()
 	time.Sleep(e.settings.DrainDelay)
-	bounded, cancel := context.WithTimeout(context.Background(), drainLimit)
+	bounded, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	if err := e.server.Shutdown(bounded); err != nil {
-		e.log.Warn("calls were cut at the end of the drain", "app", "edge")
+		e.log.Warn("drain timed out, in-flight requests were cut", "app", "edge")
 		return e.server.Close()
 	}
 	return nil
 }
 
-func (e *edge) observed(c *gin.Context) {
+func (e *edge) recordRoute(c *gin.Context) {
 	c.Next()
-	call := callOf(c.Request.Context())
+	call := callFrom(c.Request.Context())
 	call.route, call.status = c.FullPath(), c.Writer.Status()
 	if call.route == "" {
 		call.route = "unmatched"
 	}
 }
 
-// recovered turns a bug into INTERNAL; the text of a panic is for the log only.
-func (e *edge) recovered(c *gin.Context) {
+// recoverPanic answers INTERNAL; the panic's text goes to the log only.
+func (e *edge) recoverPanic(c *gin.Context) {
 	defer func() {
-		if found := recover(); found != nil {
-			e.log.Error("panic", "app", "edge", "detail", fmt.Sprint(found), "stack", string(debug.Stack()))
+		if cause := recover(); cause != nil {
+			e.log.Error("panic", "app", "edge", "detail", fmt.Sprint(cause), "stack", string(debug.Stack()))
 			if c.Writer.Written() {
-				callOf(c.Request.Context()).truncated = true
+				callFrom(c.Request.Context()).truncated = true
 			} else {
-				e.abort(c, e.catalogue.fail(codeInternal, "The server failed; the failure has been logged."))
+				e.abort(c, e.errors.failure(codeInternal, "Internal error; it has been logged."))
 			}
 		}
 	}()
 	c.Next()
 }
 
-// sized refuses a body that says itself that it is too large, before anything of it is read, and a query that the
-// apps' HTTP parser would not take.
-func (e *edge) sized(c *gin.Context) {
-	if len(c.Request.RequestURI) > maxURIBytes {
-		e.abort(c, e.catalogue.fail(codePayloadTooLarge, "The query is larger than this server takes; use POST."))
-	} else if c.Request.ContentLength > e.settings.MaxBodyBytes {
-		answer := e.catalogue.fail(codePayloadTooLarge, "The body is larger than this server takes.")
-		answer.header.Set("Connection", "close")
-		e.abort(c, answer)
-	}
-}
-
-// wrongMethod keeps HTTP's own status, which says more to clients and tools than 501.
-func (e *edge) wrongMethod(c *gin.Context) {
-	answer := e.catalogue.fail(codeUnimplemented, "The path does not take this method.")
-	answer.status = http.StatusMethodNotAllowed
-	e.abort(c, answer)
+// methodNotAllowed overrides UNIMPLEMENTED's 501: HTTP clients and tools expect 405.
+func (e *edge) methodNotAllowed(c *gin.Context) {
+	f := e.errors.failure(codeUnimplemented, "The path does not support this method.")
+	f.status = http.StatusMethodNotAllowed
+	e.abort(c, f)
 }
 
 func (e *edge) abort(c *gin.Context, f failure) {
@@ -188,24 +174,24 @@ func (e *edge) abort(c *gin.Context, f failure) {
 
 func (e *edge) health(c *gin.Context) {
 	if e.draining.Err() != nil {
-		e.abort(c, e.catalogue.fail(codeUnavailable, "The server is stopping."))
+		e.abort(c, e.errors.failure(codeUnavailable, "The server is shutting down."))
 		return
 	}
 	c.JSON(http.StatusOK, gin.H{"status": "ok"})
 }
 
-func page(contentType string, content []byte, policy string) gin.HandlerFunc {
+func staticPage(contentType string, content []byte, securityPolicy string) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if policy != "" {
-			c.Header("Content-Security-Policy", policy)
+		if securityPolicy != "" {
+			c.Header("Content-Security-Policy", securityPolicy)
 		}
 		c.Header("Cache-Control", "no-cache")
 		c.Data(http.StatusOK, contentType, content)
 	}
 }
 
-// crossOrigin answers browsers of the named origins; tokens travel in a header, so credentials are never allowed.
-func crossOrigin(origins []string, next http.Handler) http.Handler {
+// withCORS never allows credentials: tokens are sent in a header, not in cookies.
+func withCORS(origins []string, next http.Handler) http.Handler {
 	if len(origins) == 0 {
 		return next
 	}

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
+
+	"github.com/luraproject/lura/v2/proxy"
 )
 
-// Codes of the platform's errors that the edge itself gives.
+// Error codes that the edge itself returns.
 const (
 	codeInvalidArgument  = "INVALID_ARGUMENT"
 	codeUnauthenticated  = "UNAUTHENTICATED"
@@ -22,8 +26,8 @@ const (
 	codeInternal         = "INTERNAL"
 )
 
-// catalogue is the platform's list of errors, rendered into the configuration from services/kit/errors.py.
-type catalogue struct {
+// errorCatalogue is the platform's error table, rendered into krakend.json from the Python catalogue.
+type errorCatalogue struct {
 	HelpURL string `json:"help_url"`
 	Errors  map[string]struct {
 		Status    int  `json:"status"`
@@ -31,18 +35,19 @@ type catalogue struct {
 	} `json:"errors"`
 }
 
-// failure is an error of the edge itself, ready to be written.
+// failure is an RpcError response.
 type failure struct {
-	code   string
 	status int
 	header http.Header
 	body   []byte
 }
 
-// fail makes the RpcError of a code; what a client may simply try again says when.
-func (c catalogue) fail(code, message string) failure { return c.failAfter(code, message, 1) }
+func (c errorCatalogue) failure(code, message string) failure {
+	return c.failureWithRetry(code, message, 1)
+}
 
-func (c catalogue) failAfter(code, message string, seconds int64) failure {
+// failureWithRetry sets Retry-After where the code allows a plain retry.
+func (c errorCatalogue) failureWithRetry(code, message string, seconds int64) failure {
 	row := c.Errors[code]
 	details := map[string]any{
 		"helpLink": map[string]string{"url": c.HelpURL + "/" + strings.ReplaceAll(strings.ToLower(code), "_", "-")},
@@ -59,19 +64,31 @@ func (c catalogue) failAfter(code, message string, seconds int64) failure {
 		"code": code, "message": message, "isTerminal": !row.Retryable, "details": details,
 	}})
 	header.Set("Content-Length", fmt.Sprint(len(body)))
-	return failure{code: code, status: row.Status, header: header, body: body}
+	return failure{status: row.Status, header: header, body: body}
+}
+
+// closingConnection is for a request whose body is left unread.
+func (f failure) closingConnection() failure {
+	f.header.Set("Connection", "close")
+	return f
 }
 
 func (f failure) write(w http.ResponseWriter) {
-	for name, values := range f.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), f.header)
 	w.WriteHeader(f.status)
 	w.Write(f.body)
 }
 
-// check refuses a configuration in which a code of ours has no row.
-func (c catalogue) check() error {
+func (f failure) response() *proxy.Response {
+	return &proxy.Response{
+		IsComplete: true,
+		Metadata:   proxy.Metadata{StatusCode: f.status, Headers: f.header},
+		Io:         bytes.NewReader(f.body),
+	}
+}
+
+// validate rejects a configuration that lacks one of the edge's own codes: its status would be 0.
+func (c errorCatalogue) validate() error {
 	for _, code := range []string{codeInvalidArgument, codeUnauthenticated, codeNotFound, codePayloadTooLarge,
 		codeRateLimited, codeBudgetExceeded, codeCancelled, codeDeadlineExceeded, codeUnavailable, codeUnimplemented, codeInternal} {
 		if c.Errors[code].Status == 0 {

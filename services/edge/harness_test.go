@@ -31,12 +31,12 @@ const (
 	quickPath    = "/api/v1/llm/conversation/get-turn"
 	publicPath   = "/api/v1/auth/token/refresh-token"
 	sidecarToken = "sidecar-secret-canary"
-	invokeKeys   = "/v1.0/invoke/auth/method/.well-known/jwks.json"
+	invokeJWKS   = "/v1.0/invoke/auth/method/.well-known/jwks.json"
 	invokeVerify = "/v1.0/invoke/auth/method/yocaso.auth.v1.ApiKeyService/VerifyApiKey"
 	invokeList   = "/v1.0/invoke/auth/method/yocaso.auth.v1.TokenService/ListRevocations"
 )
 
-// Keys are made once: each costs a second on a slow machine.
+// Generated once: an RSA key takes up to a second.
 var testKeys = sync.OnceValue(func() []*rsa.PrivateKey {
 	keys := make([]*rsa.PrivateKey, 3)
 	for i := range keys {
@@ -45,30 +45,30 @@ var testKeys = sync.OnceValue(func() []*rsa.PrivateKey {
 	return keys
 })
 
-// fakeSidecar stands where daprd stands: it shows the keys of app auth and hands calls to a test's function.
+// fakeSidecar replaces daprd: it serves the RPCs and the JWKS of app auth, and passes other calls to a handler.
 type fakeSidecar struct {
 	*httptest.Server
-	handle  atomic.Pointer[http.HandlerFunc]
-	keys    atomic.Pointer[jose.JSONWebKeySet]
-	fetches atomic.Int64
-	keysOut atomic.Bool
+	handle      atomic.Pointer[http.HandlerFunc]
+	keys        atomic.Pointer[jose.JSONWebKeySet]
+	jwksFetches atomic.Int64
+	jwksDown    atomic.Bool
 
-	authOut     atomic.Bool
+	authDown    atomic.Bool
 	verify      atomic.Pointer[func(secret string) any]
-	verifies    atomic.Int64
+	verifyCalls atomic.Int64
 	revocations atomic.Pointer[[]map[string]any]
-	lists       atomic.Int64
+	listCalls   atomic.Int64
 }
 
 func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
 	t.Helper()
 	s := &fakeSidecar{}
 	s.handle.Store(&handle)
-	s.show("k1", 0)
+	s.setJWKS("k1", 0)
 	s.Server = httptest.NewUnstartedServer(s)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true) // as daprd
+	s.Config.Protocols.SetUnencryptedHTTP2(true) // like daprd
 	s.Start()
 	t.Cleanup(s.Close)
 	return s
@@ -76,8 +76,8 @@ func newFakeSidecar(t testing.TB, handle http.HandlerFunc) *fakeSidecar {
 
 func (s *fakeSidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
-	case invokeKeys:
-		s.serveKeys(w, r)
+	case invokeJWKS:
+		s.serveJWKS(w, r)
 	case invokeVerify:
 		s.serveVerify(w, r)
 	case invokeList:
@@ -85,32 +85,32 @@ func (s *fakeSidecar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if listed := s.revocations.Load(); listed != nil {
 			revocations = *listed
 		}
-		s.answer(w, r, map[string]any{"revocations": revocations})
-		s.lists.Add(1)
+		s.respond(w, r, map[string]any{"revocations": revocations})
+		s.listCalls.Add(1)
 	default:
 		(*s.handle.Load())(w, r)
 	}
 }
 
 func (s *fakeSidecar) serveVerify(w http.ResponseWriter, r *http.Request) {
-	s.verifies.Add(1)
-	var question struct {
+	s.verifyCalls.Add(1)
+	var body struct {
 		Secret string
 		Cost   *int
 	}
-	if json.NewDecoder(r.Body).Decode(&question) != nil || question.Cost == nil || *question.Cost != 0 {
+	if json.NewDecoder(r.Body).Decode(&body) != nil || body.Cost == nil || *body.Cost != 0 {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	var answer any = map[string]any{"valid": false, "code": "NOT_FOUND"}
+	var verification any = map[string]any{"valid": false, "code": "NOT_FOUND"}
 	if verify := s.verify.Load(); verify != nil {
-		answer = (*verify)(question.Secret)
+		verification = (*verify)(body.Secret)
 	}
-	s.answer(w, r, answer)
+	s.respond(w, r, verification)
 }
 
-func (s *fakeSidecar) answer(w http.ResponseWriter, r *http.Request, body any) {
-	if s.authOut.Load() || r.Method != http.MethodPost || r.Header.Get("dapr-api-token") != sidecarToken {
+func (s *fakeSidecar) respond(w http.ResponseWriter, r *http.Request, body any) {
+	if s.authDown.Load() || r.Method != http.MethodPost || r.Header.Get("dapr-api-token") != sidecarToken {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
@@ -118,9 +118,9 @@ func (s *fakeSidecar) answer(w http.ResponseWriter, r *http.Request, body any) {
 	json.NewEncoder(w).Encode(body)
 }
 
-func (s *fakeSidecar) serveKeys(w http.ResponseWriter, r *http.Request) {
-	s.fetches.Add(1)
-	if s.keysOut.Load() || r.Header.Get("dapr-api-token") != sidecarToken {
+func (s *fakeSidecar) serveJWKS(w http.ResponseWriter, r *http.Request) {
+	s.jwksFetches.Add(1)
+	if s.jwksDown.Load() || r.Header.Get("dapr-api-token") != sidecarToken {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
@@ -128,8 +128,8 @@ func (s *fakeSidecar) serveKeys(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(s.keys.Load())
 }
 
-// show makes one key, under an id, the whole set.
-func (s *fakeSidecar) show(id string, key int) {
+// setJWKS serves a JWKS of one usable key.
+func (s *fakeSidecar) setJWKS(id string, key int) {
 	s.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
 		{Key: &testKeys()[key].PublicKey, KeyID: id, Algorithm: "RS256", Use: "sig"},
 		{Key: []byte("a symmetric key that must never verify"), KeyID: "oct", Algorithm: "HS256"},
@@ -184,14 +184,22 @@ func startEdge(t testing.TB, sidecarURL string, environment map[string]string) *
 	running := &runningEdge{url: "http://" + listener.Addr().String(), log: log, stop: stop, done: make(chan error, 1)}
 	go func() { running.done <- e.serve(ctx, listener); close(running.done) }()
 	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections() // one that never carried a call holds a stop up for 5 s
+		http.DefaultClient.CloseIdleConnections() // a connection without a call delays Shutdown by 5 s
 		stop()
 		<-running.done
 	})
 	return running
 }
 
-// configWith writes a copy of the configuration in which old is replaced.
+// startRecordingEdge starts an edge in front of a sidecar with a recordingHandler.
+func startRecordingEdge(t testing.TB, environment map[string]string) (*runningEdge, *fakeSidecar, chan *http.Request) {
+	t.Helper()
+	handle, seen := recordingHandler()
+	sidecar := newFakeSidecar(t, handle)
+	return startEdge(t, sidecar.URL, environment), sidecar, seen
+}
+
+// configWith writes a copy of krakend.json with a replacement and returns its path.
 func configWith(t testing.TB, old, replacement string) string {
 	t.Helper()
 	changed := strings.ReplaceAll(string(embeddedConfig), old, replacement)
@@ -205,14 +213,14 @@ func configWith(t testing.TB, old, replacement string) string {
 	return file
 }
 
-func goodClaims() map[string]any {
+func validClaims() map[string]any {
 	now := time.Now().Unix()
 	return map[string]any{"iss": "yocaso", "aud": "yocaso", "sub": "user-1", "email": "one@example.org",
 		"scope": "chat read", "iat": now, "nbf": now, "exp": now + 300}
 }
 
 func claimsWith(change map[string]any) map[string]any {
-	claims := goodClaims()
+	claims := validClaims()
 	for name, value := range change {
 		if value == nil {
 			delete(claims, name)
@@ -243,22 +251,22 @@ func signWith(t testing.TB, key jose.SigningKey, headers map[jose.HeaderKey]any,
 
 const keyID = "key_01k9x2m4q7r8s5t6v0w1y2z3c6"
 
-// newKey makes a key as auth writes them.
-func newKey() string {
+// newAPIKey returns a well-formed random key.
+func newAPIKey() string {
 	body := "yk_test_"
 	for range 38 {
 		body += string(base62[mrand.IntN(len(base62))])
 	}
-	return body + checksum(body)
+	return body + keyChecksum(body)
 }
 
-func validKey() map[string]any {
+func validVerification() map[string]any {
 	return map[string]any{"valid": true, "code": "VALID", "keyId": keyID, "userId": "user-1", "email": "one@example.org",
 		"scopes": []string{"chat", "read"}}
 }
 
-// knows makes auth answer about one key; it knows no other.
-func (s *fakeSidecar) knows(key string, answer map[string]any) {
+// setVerification sets the response for one key; every other key is NOT_FOUND.
+func (s *fakeSidecar) setVerification(key string, answer map[string]any) {
 	verify := func(secret string) any {
 		if secret == key {
 			return answer
@@ -268,14 +276,13 @@ func (s *fakeSidecar) knows(key string, answer map[string]any) {
 	s.verify.Store(&verify)
 }
 
-// revoke lists a claim's value, for what was issued until now.
+// revoke replaces the revocation list by one entry.
 func (s *fakeSidecar) revoke(claim, value string, until time.Time) {
 	listed := []map[string]any{{"claim": claim, "value": value,
 		"issuedUntil": until.UTC().Format(time.RFC3339Nano), "expiresAt": until.Add(time.Hour).UTC().Format(time.RFC3339Nano)}}
 	s.revocations.Store(&listed)
 }
 
-// eventually waits for a condition with a bound.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
@@ -287,7 +294,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 
 func kid(id string) map[jose.HeaderKey]any { return map[jose.HeaderKey]any{"kid": id} }
 
-func goodToken(t testing.TB) string { return sign(t, 0, kid("k1"), goodClaims()) }
+func validToken(t testing.TB) string { return sign(t, 0, kid("k1"), validClaims()) }
 
 type reply struct {
 	status int
@@ -311,7 +318,7 @@ func (r reply) errorCode(t testing.TB) string {
 	return body.Error.Code
 }
 
-func (r reply) wants(t testing.TB, status int, code string) {
+func (r reply) wantError(t testing.TB, status int, code string) {
 	t.Helper()
 	if got := r.errorCode(t); r.status != status || got != code {
 		t.Errorf("want %d %s, got %d %s", status, code, r.status, r.body)
@@ -353,7 +360,7 @@ func post(t testing.TB, e *runningEdge, path, token string, headers ...string) r
 	return do(t, request(t, http.MethodPost, e.url+path, token, strings.NewReader(`{"text":"hello"}`), headers...))
 }
 
-// receive waits for a value with a bound, so that a broken promise fails the test instead of hanging it.
+// receive bounds the wait, so that a missing value fails the test instead of hanging it.
 func receive[T any](t testing.TB, from <-chan T, what string) T {
 	t.Helper()
 	select {
@@ -365,15 +372,15 @@ func receive[T any](t testing.TB, from <-chan T, what string) T {
 	}
 }
 
-// recorded answers 200 with {} and keeps what arrived.
-func recorded() (http.HandlerFunc, chan *http.Request) {
+// recordingHandler answers 200 with {} and sends each request to the channel.
+func recordingHandler() (http.HandlerFunc, chan *http.Request) {
 	seen := make(chan *http.Request, 1000)
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		select {
 		case seen <- r:
-		default: // a test that waits for a change may call more often than anybody looks
+		default: // a polling test sends more requests than it reads
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Write([]byte(`{}`))

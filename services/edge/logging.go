@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"sync"
@@ -10,88 +9,53 @@ import (
 	"github.com/luraproject/lura/v2/logging"
 )
 
-func levelOf(status int) slog.Level {
-	if status >= 500 {
-		return slog.LevelWarn
-	}
-	return slog.LevelInfo
-}
-
-// logFields never holds a header, a query or a body: a route's pattern says enough.
-func logFields(method string, c *call, traceID string) []slog.Attr {
-	fields := []slog.Attr{
-		slog.String("app", "edge"),
-		slog.String("method", method),
-		slog.String("route", c.route),
-		slog.Int("status", c.status),
-		slog.Float64("durationMs", float64(time.Since(c.began).Microseconds())/1000),
-		slog.String("requestId", c.requestID),
-		slog.String("traceId", traceID),
-	}
-	if c.truncated {
-		fields = append(fields, slog.Bool("cut", true))
-	}
-	if c.who.user != "" {
-		fields = append(fields, slog.String("user", userHash(c.who.user)))
-	}
-	if c.who.keyID != "" {
-		fields = append(fields, slog.String("keyId", c.who.keyID))
-	}
-	return fields
-}
-
-// luraLog passes on only what Lura finds wrong; its errors of single calls are in the access log already.
+// luraLog forwards Lura's errors and drops its lower levels: the access log already has one entry per call.
 type luraLog struct {
 	logging.Logger
 	log *slog.Logger
 }
 
-func (l luraLog) Error(v ...any) { l.write(slog.LevelError, v) }
+func (l luraLog) Error(v ...any) { l.log.Error("lura", "app", "edge", "detail", v) }
 
-func (l luraLog) Critical(v ...any) { l.write(slog.LevelError, v) }
-
-func (l luraLog) write(level slog.Level, v []any) {
-	l.log.Log(context.Background(), level, "lura", "app", "edge", "detail", v)
-}
+func (l luraLog) Critical(v ...any) { l.Error(v...) }
 
 const (
-	logDelay   = 100 * time.Millisecond
-	logPending = 32 << 10
+	logFlushDelay = 100 * time.Millisecond
+	logFlushBytes = 32 << 10
 )
 
-// lineBuffer writes lines together: whoever reads them is woken ten times a second, not by every call.
-type lineBuffer struct {
+// batchWriter batches log lines: one write per call would cost a system call and wake the reader of stdout each time.
+type batchWriter struct {
 	out io.Writer
 
-	mu      sync.Mutex
-	pending []byte
-	waiting bool
+	mu        sync.Mutex
+	buffer    []byte
+	scheduled bool
 }
 
-func (l *lineBuffer) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.pending = append(l.pending, line...)
-	if len(l.pending) >= logPending {
-		return len(line), l.flush()
+func (b *batchWriter) Write(line []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.buffer = append(b.buffer, line...)
+	if len(b.buffer) >= logFlushBytes {
+		return len(line), b.flush()
 	}
-	if !l.waiting {
-		l.waiting = true
-		time.AfterFunc(logDelay, l.Flush)
+	if !b.scheduled {
+		b.scheduled = true
+		time.AfterFunc(logFlushDelay, b.Flush)
 	}
 	return len(line), nil
 }
 
-// Flush writes what waits.
-func (l *lineBuffer) Flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting = false
-	l.flush()
+func (b *batchWriter) Flush() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.scheduled = false
+	b.flush()
 }
 
-func (l *lineBuffer) flush() error {
-	_, err := l.out.Write(l.pending)
-	l.pending = l.pending[:0]
+func (b *batchWriter) flush() error {
+	_, err := b.out.Write(b.buffer)
+	b.buffer = b.buffer[:0]
 	return err
 }

@@ -6,28 +6,28 @@ import (
 	"testing"
 )
 
-type countedWrites struct {
+type countingWriter struct {
 	mu     sync.Mutex
 	writes int
 	text   strings.Builder
 }
 
-func (c *countedWrites) Write(text []byte) (int, error) {
+func (c *countingWriter) Write(text []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes++
 	return c.text.Write(text)
 }
 
-func (c *countedWrites) state() (int, string) {
+func (c *countingWriter) state() (int, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.writes, c.text.String()
 }
 
-func TestLinesAreWrittenTogetherAndSoon(t *testing.T) {
-	out := &countedWrites{}
-	lines := &lineBuffer{out: out}
+func TestLogLinesAreBatchedAndFlushed(t *testing.T) {
+	out := &countingWriter{}
+	lines := &batchWriter{out: out}
 	for _, line := range []string{"one\n", "two\n", "three\n"} {
 		lines.Write([]byte(line))
 	}
@@ -45,11 +45,11 @@ func TestLinesAreWrittenTogetherAndSoon(t *testing.T) {
 	}
 }
 
-func TestManyLinesDoNotWait(t *testing.T) {
-	out := &countedWrites{}
-	lines := &lineBuffer{out: out}
-	lines.Write([]byte(strings.Repeat("x", logPending)))
+func TestAFullLogBufferIsFlushedAtOnce(t *testing.T) {
+	out := &countingWriter{}
+	lines := &batchWriter{out: out}
+	lines.Write([]byte(strings.Repeat("x", logFlushBytes)))
 	if writes, _ := out.state(); writes != 1 {
-		t.Error("a full buffer waits")
+		t.Error("a full buffer was not flushed")
 	}
 }

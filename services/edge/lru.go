@@ -2,10 +2,10 @@ package main
 
 import "container/list"
 
-// lru keeps the entries that were used last, up to a number of them. Its owner locks.
+// lru is a least-recently-used cache of bounded size. It is not safe for concurrent use: the caller locks.
 type lru[K comparable, V any] struct {
 	size  int
-	order *list.List
+	order *list.List // most recently used first
 	items map[K]*list.Element
 }
 
@@ -36,16 +36,14 @@ func (l *lru[K, V]) put(key K, value V) {
 	}
 	l.items[key] = l.order.PushFront(&lruEntry[K, V]{key, value})
 	for len(l.items) > l.size {
-		l.dropOldest(func(V) bool { return true })
+		l.evictOldest(func(V) bool { return true })
 	}
 }
 
-// dropOldest removes the entry that was unused for longest, if it may go.
-func (l *lru[K, V]) dropOldest(may func(V) bool) bool {
+// evictOldest removes the least recently used entry if the predicate holds for it.
+func (l *lru[K, V]) evictOldest(isEvictable func(V) bool) {
 	element := l.order.Back()
-	if element == nil || !may(element.Value.(*lruEntry[K, V]).value) {
-		return false
+	if element != nil && isEvictable(element.Value.(*lruEntry[K, V]).value) {
+		delete(l.items, l.order.Remove(element).(*lruEntry[K, V]).key)
 	}
-	delete(l.items, l.order.Remove(element).(*lruEntry[K, V]).key)
-	return true
 }

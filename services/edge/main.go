@@ -1,5 +1,5 @@
-// Command edge is the only door to the platform: it verifies tokens, sets the caller's identity and passes
-// calls and streams on to the apps through its sidecar.
+// Command edge is the platform's API gateway: it authenticates callers, sets identity headers and proxies RPC calls
+// and event streams to the apps through its Dapr sidecar.
 package main
 
 import (
@@ -16,12 +16,12 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if os.Getenv("GOGC") == "" { // streams that stand open are memory; collecting sooner costs little
+	if os.Getenv("GOGC") == "" { // thousands of open streams make heap size matter more than GC time
 		debug.SetGCPercent(50)
 	}
-	lines := &lineBuffer{out: os.Stdout}
-	err := run(ctx, os.Getenv, slog.New(slog.NewJSONHandler(lines, nil)))
-	lines.Flush()
+	logs := &batchWriter{out: os.Stdout}
+	err := run(ctx, os.Getenv, slog.New(slog.NewJSONHandler(logs, nil)))
+	logs.Flush()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "edge:", err)
 		os.Exit(1)

@@ -9,146 +9,141 @@ import (
 	"time"
 )
 
-// revocationsIdle is how long after the last use the list is still read; then the next use reads it first.
-const revocationsIdle = 30 * time.Second
+// revocationIdleTimeout is how long after its last use the list is still polled; the next use then fetches it first.
+const revocationIdleTimeout = 30 * time.Second
 
-// revocations is the list of what no longer counts, read from auth again and again. While it cannot be read the
-// last one stays in force; before the first one nobody is let in.
-type revocations struct {
-	issuer   *issuer
+// revocationList is polled from app auth. During an outage the last list stays in force; before the first fetch every
+// credential is refused.
+type revocationList struct {
+	auth     *authClient
 	log      *slog.Logger
 	interval time.Duration
-	ended    func(*revoked)
+	onUpdate func(revocationSet)
 
-	current atomic.Pointer[revoked]
-	used    atomic.Int64
-	paused  atomic.Bool
-	mu      sync.Mutex
-	attempt time.Time
-	failing bool
+	current     atomic.Pointer[revocationSet]
+	lastUsed    atomic.Int64 // Unix nanoseconds
+	paused      atomic.Bool
+	mu          sync.Mutex
+	lastAttempt time.Time
+	failing     bool
 }
 
-type revoked map[revokedClaim]revocation
+type revocationSet map[revokedClaim]revocation
 
 type revokedClaim struct{ claim, value string }
 
-// revocation holds for what was issued up to a second of auth's clock; `seen` is when this process learned of it.
 type revocation struct {
-	issuedUntil int64
-	seen        time.Time
+	issuedUntil int64     // tokens issued up to this Unix second of auth's clock are revoked
+	learnedAt   time.Time // keys verified up to this time of the edge's clock must be verified again
 }
 
-func newRevocations(s settings, auth *issuer, log *slog.Logger, ended func(*revoked)) *revocations {
-	return &revocations{issuer: auth, log: log, interval: s.RevocationInterval, ended: ended}
+func newRevocationList(s settings, auth *authClient, log *slog.Logger, onUpdate func(revocationSet)) *revocationList {
+	return &revocationList{auth: auth, log: log, interval: s.RevocationInterval, onUpdate: onUpdate}
 }
 
-// refuses says whether a caller's credential was revoked.
-func (r *revocations) refuses(who caller) (bool, error) {
-	r.used.Store(time.Now().UnixNano())
-	if r.current.Load() == nil || r.paused.Load() {
-		r.catchUp()
+func (l *revocationList) isRevoked(p principal) (bool, error) {
+	l.lastUsed.Store(time.Now().UnixNano())
+	if l.current.Load() == nil || l.paused.Load() {
+		l.resume()
 	}
-	current := r.current.Load()
+	current := l.current.Load()
 	if current == nil {
-		return true, errAuthAway
+		return true, errAuthUnavailable
 	}
-	return current.holds(who), nil
+	return current.revokes(p), nil
 }
 
-// since says whether auth's answer about a key or its owner was given before a revocation was known here.
-func (r *revocations) since(asked time.Time, keyID, user string) bool {
-	current := r.current.Load()
-	return current != nil && current.holds(caller{keyID: keyID, user: user, asked: asked})
+// isRevokedSince reports whether a key or its owner was revoked after auth verified the key.
+func (l *revocationList) isRevokedSince(verifiedAt time.Time, keyID, user string) bool {
+	current := l.current.Load()
+	return current != nil && current.revokes(principal{keyID: keyID, user: user, verifiedAt: verifiedAt})
 }
 
-func (l *revoked) holds(who caller) bool {
-	for _, named := range [...]revokedClaim{{"sid", who.session}, {"key_id", who.keyID}, {"sub", who.user}} {
-		found, listed := (*l)[named]
-		if !listed || named.value == "" {
+func (s revocationSet) revokes(p principal) bool {
+	for _, key := range [...]revokedClaim{{"sid", p.session}, {"key_id", p.keyID}, {"sub", p.user}} {
+		found, listed := s[key]
+		if !listed || key.value == "" {
 			continue
 		}
-		if who.isToken && who.issued <= found.issuedUntil || !who.isToken && !who.asked.After(found.seen) {
+		if p.isToken && p.issuedAt <= found.issuedUntil || !p.isToken && !p.verifiedAt.After(found.learnedAt) {
 			return true
 		}
 	}
 	return false
 }
 
-// catchUp reads the list for a call that cannot do without; during an outage one call in a second tries.
-func (r *revocations) catchUp() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.current.Load() != nil && !r.paused.Load() || time.Since(r.attempt) < min(r.interval, time.Second) {
+// resume fetches a list that is missing or was not polled; in an outage attempts are min(interval, 1 s) apart.
+func (l *revocationList) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current.Load() != nil && !l.paused.Load() || time.Since(l.lastAttempt) < min(l.interval, time.Second) {
 		return
 	}
-	r.read()
-	r.paused.Store(false)
+	l.refresh()
+	l.paused.Store(false)
 }
 
-// follow reads the list at every interval while it is needed, until ctx ends.
-func (r *revocations) follow(ctx context.Context, needed func() bool) {
+// poll fetches the list every interval until ctx ends, and pauses while it is idle and no stream is open.
+func (l *revocationList) poll(ctx context.Context, hasStreams func() bool) {
 	for {
-		pause := r.interval - time.Duration(rand.Int64N(int64(r.interval/5)+1))
+		jitter := time.Duration(rand.Int64N(int64(l.interval/5) + 1))
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(l.interval - jitter):
 		}
-		if time.Since(time.Unix(0, r.used.Load())) > revocationsIdle && !needed() {
-			r.paused.Store(true)
+		if time.Since(time.Unix(0, l.lastUsed.Load())) > revocationIdleTimeout && !hasStreams() {
+			l.paused.Store(true)
 			continue
 		}
-		r.mu.Lock()
-		r.read()
-		r.mu.Unlock()
+		l.mu.Lock()
+		l.refresh()
+		l.mu.Unlock()
 	}
 }
 
-func (r *revocations) read() {
-	r.attempt = time.Now()
-	next, err := r.fetch()
-	if (err != nil) != r.failing {
-		r.failing = err != nil
-		r.log.Warn("revocations", "app", "edge", "readable", err == nil, "detail", errorText(err))
+func (l *revocationList) refresh() {
+	l.lastAttempt = time.Now()
+	next, err := l.fetch()
+	if (err != nil) != l.failing {
+		l.failing = err != nil
+		detail := ""
+		if l.failing {
+			detail = err.Error()
+		}
+		l.log.Warn("revocation list", "app", "edge", "readable", !l.failing, "detail", detail)
 	}
 	if err == nil {
-		r.current.Store(&next)
-		r.ended(&next)
+		l.current.Store(&next)
+		l.onUpdate(next)
 	}
 }
 
-func (r *revocations) fetch() (revoked, error) {
-	var answer struct {
+func (l *revocationList) fetch() (revocationSet, error) {
+	var response struct {
 		Revocations []struct {
 			Claim       string    `json:"claim"`
 			Value       string    `json:"value"`
 			IssuedUntil time.Time `json:"issuedUntil"`
 		} `json:"revocations"`
 	}
-	if err := r.issuer.ask("TokenService/ListRevocations", struct{}{}, &answer); err != nil {
+	if err := l.auth.call("TokenService/ListRevocations", struct{}{}, &response); err != nil {
 		return nil, err
 	}
-	var before revoked
-	if current := r.current.Load(); current != nil {
-		before = *current
+	var previous revocationSet
+	if current := l.current.Load(); current != nil {
+		previous = *current
 	}
-	now, next := time.Now(), revoked{}
-	for _, listed := range answer.Revocations {
+	now, next := time.Now(), revocationSet{}
+	for _, listed := range response.Revocations {
 		key, until := revokedClaim{listed.Claim, listed.Value}, listed.IssuedUntil.Unix()
-		if known, twice := next[key]; twice && known.issuedUntil >= until {
+		if duplicate, found := next[key]; found && duplicate.issuedUntil >= until {
 			continue
 		}
 		next[key] = revocation{until, now}
-		if known, listedBefore := before[key]; listedBefore && known.issuedUntil == until {
-			next[key] = known
+		if known, found := previous[key]; found && known.issuedUntil == until {
+			next[key] = known // keeps learnedAt
 		}
 	}
 	return next, nil
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

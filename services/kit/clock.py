@@ -1,4 +1,4 @@
-"""Time, passed in so that rules stay pure."""
+"""The clock that is passed to domain code, so that tests can set the time."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,5 +7,5 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The time, to the microsecond that the wire shows."""
+    """The current time in UTC."""
     return datetime.now(UTC)

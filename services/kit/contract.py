@@ -1,4 +1,4 @@
-"""How a contract is declared: messages, methods and services; routers, OpenAPI and the edge follow it."""
+"""Declares RPC contracts: messages, methods and services. Routes, OpenAPI and edge configuration are derived from them."""
 
 import base64
 import re
@@ -22,9 +22,9 @@ from services.kit.errors import AnyErrorCode
 
 
 class Message(BaseModel):
-    """A wire message by the protobuf JSON mapping.
+    """A wire message in the protobuf JSON mapping.
 
-    Out: lowerCamelCase, absent fields left out. In: lowerCamelCase or snake_case, unknown fields refused.
+    Output: lowerCamelCase without null fields. Input: lowerCamelCase or snake_case; unknown fields are rejected.
     """
 
     model_config = ConfigDict(
@@ -36,7 +36,7 @@ class Message(BaseModel):
     )
 
     def to_json(self) -> bytes:
-        """The wire form."""
+        """The wire JSON."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
@@ -50,7 +50,8 @@ def _require_zone(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
-def _rfc3339(value: datetime) -> str:
+def rfc3339(value: datetime) -> str:
+    """A timestamp as the wire shows it: UTC with `Z`, microseconds only where there are any."""
     text = value.astimezone(UTC).isoformat(timespec="microseconds")
     return text.replace("+00:00", "Z").replace(".000000Z", "Z")
 
@@ -66,12 +67,12 @@ Int64 = Annotated[
     PlainSerializer(str, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "int64", "pattern": r"^-?\d{1,19}$"}),
 ]
-"""A 64-bit integer: a string in JSON, a string or a number accepted."""
+"""A 64-bit integer: written as a string in JSON, read from a string or a number."""
 
 Timestamp = Annotated[
     datetime,
     AfterValidator(_require_zone),
-    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+    PlainSerializer(rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An instant: RFC 3339 with `Z` in JSON."""
@@ -88,7 +89,7 @@ Base64Bytes = Annotated[
 
 
 class Empty(Message):
-    """Nothing."""
+    """A message without fields."""
 
 
 Req = TypeVar("Req", bound=Message)
@@ -97,12 +98,12 @@ Res = TypeVar("Res", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class RpcMethod(Generic[Req, Res]):
-    """One method of a service; `service.unary` and `service.stream` declare it.
+    """One method of a service, declared by `service.unary` or `service.stream`.
 
-    Who may call is said by exactly one of `scope` (a signed-in user whose token has it), `public` (anybody, through
-    the edge) and `internal` (the apps that name the method in their manifest; the edge has no route to it).
-    `idempotent` takes an `Idempotency-Key`. What `completes` begun work is served whatever the load. What `waits` for
-    something else (a turn's end, an event) is not timed as a sign of load.
+    Exactly one of `scope` (a signed-in user whose token has it), `public` (no sign-in, through the edge) and `internal`
+    (apps that list the method in their manifest; no edge route) controls access. `idempotent` accepts an
+    `Idempotency-Key`. `completes`: it finishes work that an earlier call began, so load shedding never rejects it.
+    `waits`: its duration depends on other work, so the edge's load shedding does not measure it.
     """
 
     service: "RpcService" = field(repr=False)
@@ -122,22 +123,22 @@ class RpcMethod(Generic[Req, Res]):
 
     def __post_init__(self) -> None:
         if (self.scope is not None) + self.public + self.internal != 1:
-            raise TypeError(f"{self.name}: say exactly one of scope, public and internal")
+            raise TypeError(f"{self.name}: set exactly one of scope, public and internal")
 
     @property
     def path(self) -> str:
-        """The path inside: `/yocaso.llm.v1.ConversationService/SendMessage`."""
+        """The path in the app: `/yocaso.auth.v1.ApiKeyService/CreateApiKey`."""
         return f"/{self.service.name}/{self.name}"
 
     @property
     def edge_path(self) -> str:
-        """The path outside: `/api/v1/llm/conversation/send-message`."""
+        """The path at the edge: `/api/v1/auth/api-key/create-api-key`."""
         short = self.service.short_name.removesuffix("Service")
         return f"/api/v1/{self.service.app_id}/{kebab(short)}/{kebab(self.name)}"
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """The HTTP methods: a stream also answers GET, with the fields of the request in the query."""
+        """The HTTP verbs: a stream also accepts GET, with the request's fields in the query."""
         return ("POST", "GET") if self.is_stream else ("POST",)
 
 
@@ -145,7 +146,7 @@ AnyMethod = RpcMethod[Any, Any]
 
 
 class MethodOptions(TypedDict, total=False):
-    """What a method may say besides its messages; see `RpcMethod`."""
+    """Optional properties of a method; see `RpcMethod`."""
 
     raises: tuple[AnyErrorCode, ...]
     idempotent: bool
@@ -158,7 +159,7 @@ class MethodOptions(TypedDict, total=False):
 
 
 class RpcService:
-    """A named set of methods, hosted by one app: `yocaso.<app>.v1.<Name>Service`."""
+    """A set of methods of one app, named `yocaso.<app>.v1.<Name>Service`."""
 
     def __init__(self, name: str, summary: str) -> None:
         self.name = name
@@ -167,17 +168,17 @@ class RpcService:
 
     @property
     def app_id(self) -> str:
-        """The app that hosts it."""
+        """The app that serves it."""
         return self.name.split(".")[1]
 
     @property
     def short_name(self) -> str:
-        """The name without its package: `ConversationService`."""
+        """The name without its package: `ApiKeyService`."""
         return self.name.rsplit(".", 1)[-1]
 
     @property
     def methods(self) -> tuple[AnyMethod, ...]:
-        """All methods, in the order in which they were declared."""
+        """All methods, in declaration order."""
         return tuple(self._methods.values())
 
     def unary(
@@ -188,7 +189,7 @@ class RpcService:
         summary: str,
         **options: Unpack[MethodOptions],
     ) -> RpcMethod[Req, Res]:
-        """Declare a method that answers once."""
+        """Declare a method with one response."""
         return self._declare(RpcMethod(self, name, request, response, summary, **options))
 
     def stream(
@@ -199,7 +200,7 @@ class RpcService:
         summary: str,
         **options: Unpack[MethodOptions],
     ) -> RpcMethod[Req, Res]:
-        """Declare a method that answers with server-sent events, each a `response`."""
+        """Declare a method whose response is a stream of server-sent events, each a `response`."""
         method = RpcMethod(self, name, request, response, summary, is_stream=True, **options)
         return self._declare(method)
 

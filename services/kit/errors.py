@@ -1,4 +1,4 @@
-"""One row per failure that a caller can see; anything else is a bug and becomes INTERNAL."""
+"""The error catalogue: one code per failure that a caller can see. Any other exception is answered as INTERNAL."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,21 +12,20 @@ from pydantic_core import CoreSchema, core_schema
 
 HELP_BASE_URL: Final = "https://docs.yocaso.dev/errors"
 CLIENT_CLOSED_REQUEST: Final = 499
-"""nginx's code for a request that its client gave up; `HTTPStatus` has no name for it."""
+"""nginx's status for a request whose client disconnected; `HTTPStatus` lacks it."""
 
 
 class AnyErrorCode(StrEnum):
-    """A code of `RpcError`; the wire shows its name. Kit has the general ones, a contract may add its own.
+    """Base of error codes: name on the wire, HTTP status, and whether a retry may succeed.
 
-    A row is name, HTTP status, and whether the same call may succeed later. A name that no imported contract knows
-    is read as INTERNAL.
+    Contracts add their own by subclassing. A name that no imported contract defines is read as INTERNAL.
     """
 
     status: int
     retryable: bool
 
     def __new__(cls, name: str, status: int, retryable: bool = False) -> Self:
-        """One row of the catalogue."""
+        """Build a member from its tuple."""
         code = str.__new__(cls, name)
         code._value_ = name
         code.status = int(status)
@@ -45,7 +44,7 @@ class AnyErrorCode(StrEnum):
 
 
 class ErrorCode(AnyErrorCode):
-    """The general codes."""
+    """The codes that every service uses."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT", HTTPStatus.BAD_REQUEST
     FAILED_PRECONDITION = "FAILED_PRECONDITION", HTTPStatus.BAD_REQUEST
@@ -70,12 +69,12 @@ class ErrorCode(AnyErrorCode):
 
 
 def catalogue() -> tuple[AnyErrorCode, ...]:
-    """Every code of kit and of the contracts that have been imported."""
+    """Every code of kit and of the imported contracts."""
     return tuple(code for kind in AnyErrorCode.__subclasses__() for code in kind)
 
 
 def code_of(name: str) -> AnyErrorCode:
-    """The code of that name on the wire."""
+    """The code with this wire name; INTERNAL if unknown."""
     for kind in AnyErrorCode.__subclasses__():
         if name in kind.__members__:
             return kind[name]
@@ -87,21 +86,21 @@ class _ErrorPart(BaseModel):
 
 
 class FieldViolation(_ErrorPart):
-    """A field of the request that broke a rule; `field` is its path, such as `message.text`."""
+    """An invalid field of the request; `field` is its path, such as `message.text`."""
 
     field: str
     description: str
 
 
 class UpstreamError(_ErrorPart):
-    """What a vendor answered; `body` is cut to 2 KiB."""
+    """A vendor's error response; `body` is cut to 2 KiB."""
 
     status_code: int
     body: str = ""
 
 
 class ModelError(_ErrorPart):
-    """Which model and provider failed, and the reason that the provider gave."""
+    """The model and provider that failed, and the provider's reason."""
 
     model: str
     provider: str | None = None
@@ -109,19 +108,19 @@ class ModelError(_ErrorPart):
 
 
 class RetryInfo(_ErrorPart):
-    """When the same call may be tried again: a duration such as `1.5s`."""
+    """How long to wait before a retry: a duration such as `1.5s`."""
 
     retry_after: str
 
 
 class HelpLink(_ErrorPart):
-    """The page that explains the code."""
+    """The documentation page of the code."""
 
     url: str
 
 
 class ErrorDetails(_ErrorPart):
-    """Structured context of an error; what is unknown is absent."""
+    """Structured context of an error."""
 
     upstream_error: UpstreamError | None = None
     model_error: ModelError | None = None
@@ -131,7 +130,7 @@ class ErrorDetails(_ErrorPart):
 
 
 class ErrorStatus(_ErrorPart):
-    """A failure: its code, a sentence for people, and whether trying again is pointless."""
+    """An error on the wire: its code, a message for people, and whether a retry is pointless."""
 
     code: AnyErrorCode
     message: str
@@ -140,17 +139,17 @@ class ErrorStatus(_ErrorPart):
 
 
 class ErrorBody(_ErrorPart):
-    """The body of every error, in HTTP, SSE, workflow failures, webhooks and dead letters alike."""
+    """The body of every error: HTTP responses, SSE `error` events, workflow failures."""
 
     error: ErrorStatus
 
     def to_json(self) -> bytes:
-        """The wire form: lowerCamelCase, absent fields left out."""
+        """The wire JSON: lowerCamelCase, without null fields."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
 class RpcError(Exception):
-    """A failure that a caller can see and act upon, by its code."""
+    """An error that is answered to the caller with its code."""
 
     def __init__(
         self,
@@ -178,7 +177,7 @@ class RpcError(Exception):
 
     @classmethod
     def from_status(cls, status: ErrorStatus) -> Self:
-        """The error that `to_status` was made from, on the other side of a boundary."""
+        """The error that another process sent as `to_status`."""
         details = status.details
         return cls(
             status.code,
@@ -198,11 +197,11 @@ class RpcError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same call may succeed later."""
+        """Whether a retry may succeed."""
         return self.code.retryable
 
     def to_status(self) -> ErrorStatus:
-        """The error as a value."""
+        """The error as a wire value."""
         retry = (
             RetryInfo(retry_after=_format_duration(self.retry_after)) if self.retry_after else None
         )
@@ -220,23 +219,28 @@ class RpcError(Exception):
         )
 
     def to_body(self) -> ErrorBody:
-        """The error as a response body."""
+        """The response body."""
         return ErrorBody(error=self.to_status())
 
     def headers(self) -> dict[str, str]:
-        """`Retry-After` in whole seconds, when the error says when to come back."""
+        """`Retry-After` in whole seconds, if the error has a `retry_after`."""
         if self.retry_after is None:
             return {}
         return {"retry-after": str(max(1, round(self.retry_after.total_seconds())))}
 
 
 def internal_error() -> RpcError:
-    """INTERNAL; never shows the text of an exception."""
+    """INTERNAL, without the exception's text."""
     return RpcError(ErrorCode.INTERNAL, "The server failed; the failure has been logged.")
 
 
+def unavailable() -> RpcError:
+    """UNAVAILABLE for an unreachable sidecar or store, without the exception's text: it names hosts and keys."""
+    return RpcError(ErrorCode.UNAVAILABLE, "A part of the platform is restarting; try again.")
+
+
 def not_found(what: str) -> RpcError:
-    """NOT_FOUND; the same answer for what is missing and for what belongs to somebody else."""
+    """NOT_FOUND, also for objects of other users: the caller must not learn that they exist."""
     return RpcError(ErrorCode.NOT_FOUND, f"No such {what}.")
 
 

@@ -1,9 +1,9 @@
-"""Named steps at which a test may stop or kill this very process; nothing but a look-up unless armed.
+"""Failpoints: named steps at which a test can pause or kill this process; unarmed, each is one dict lookup.
 
-`YOCASO_FAILPOINTS="name:hit:action,…"` arms, `YOCASO_FAILPOINT_SOCKET` names the unix socket of whoever controls
-the test. At its hit a point writes `{"name","hit","action","pid","app"}` as a line there and waits for one back:
-`stop` goes on after it; `kill` ends the process by SIGKILL, unless the line says `skip` (a restarted process is
-armed as the first one was, and must not die for ever).
+`YOCASO_FAILPOINTS="name:hit:action,…"` arms them; `YOCASO_FAILPOINT_SOCKET` is the unix socket of the test controller.
+At its hit a failpoint writes `{"name","hit","action","pid","app"}` as one line and waits for a reply line: `stop` then
+continues; `kill` ends the process by SIGKILL unless the reply is `skip`. A restarted process is armed again, so
+without `skip` it would be killed at every start.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _SOURCES: Final = ("services", "workflows")
 
 
 class Action(StrEnum):
-    """What happens at the hit."""
+    """What an armed failpoint does."""
 
     STOP = "stop"
     KILL = "kill"
@@ -43,28 +43,28 @@ _socket_path: str | None = None
 
 
 async def failpoint(name: str) -> None:
-    """A step that a test may stop at; other tasks of the process run on meanwhile."""
+    """A step at which a test can stop this task; other tasks of the process continue."""
     if name in _armed:
         await _hit(name, _armed[name])
 
 
 def arm(points: str, socket_path: str | None) -> None:
-    """Arm by `name:hit:action,…`; an empty text disarms all.
+    """Arm failpoints by `name:hit:action,…`; an empty text disarms all.
 
     Raises:
-        ValueError: the text is malformed, or a name is nowhere in the code.
+        ValueError: the text is malformed, or names an unknown failpoint.
     """
     global _socket_path
     chosen = dict(_parse(point) for point in points.split(",") if point.strip())
     if unknown := chosen.keys() - (declared() if chosen else set[str]()):
-        raise ValueError(f"{ARMING_VARIABLE}: no failpoint is called {', '.join(sorted(unknown))}")
+        raise ValueError(f"{ARMING_VARIABLE}: unknown failpoint {', '.join(sorted(unknown))}")
     _armed.clear()
     _armed.update(chosen)
     _socket_path = socket_path
 
 
 def declared() -> set[str]:
-    """All names in the code; read from the sources, so that no list can fall behind."""
+    """All failpoint names, read from the source files."""
     root = Path(__file__).parents[2]
     files = (file for folder in _SOURCES for file in (root / folder).rglob("*.py"))
     return {name for file in files for name in _CALL.findall(file.read_text())}
@@ -87,7 +87,7 @@ async def _hit(name: str, point: _Armed) -> None:
 
 
 async def _report(name: str, point: _Armed) -> bytes | None:
-    """The controller's answer; None when nobody controls the test any more."""
+    """The controller's reply; None when the controller has gone."""
     try:
         reader, writer = await asyncio.open_unix_connection(_socket_path)
     except OSError:

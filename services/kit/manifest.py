@@ -1,4 +1,4 @@
-"""What one app is, in one value: the sidecar's configuration, routes, documents and lists of apps follow from it."""
+"""App manifests: one declaration per app, from which sidecar configuration, routes and documents are generated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from typing import Final
 from services.kit.contract import AnyMethod, RpcService
 from services.kit.references import AnyActivity, AnyWorkflow
 
-APP_PORTS: Final = 7090
-SIDECAR_HTTP_PORTS: Final = 3500
-SIDECAR_GRPC_PORTS: Final = 4500
-SIDECAR_INTERNAL_PORTS: Final = 5500
-METRICS_PORTS: Final = 9500
+APP_PORT_BASE: Final = 7090
+SIDECAR_HTTP_PORT_BASE: Final = 3500
+SIDECAR_GRPC_PORT_BASE: Final = 4500
+SIDECAR_INTERNAL_PORT_BASE: Final = 5500
+METRICS_PORT_BASE: Final = 9500
 
 
 class Language(StrEnum):
-    """What an app is written in: it decides how the app is built, checked and started."""
+    """The language of an app; it decides how the app is built, checked and started."""
 
     PYTHON = "Python"
     GO = "Go"
@@ -24,21 +24,21 @@ class Language(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A variable that holds a secret; the local stack generates one under this name and keeps it."""
+    """An environment variable with a secret, which the local stack generates once and stores under `name`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A variable that follows from a server of the local stack; it is set only where that server was started.
+    """An environment variable with the address of a server of the local stack, set if that server was started.
 
-    `{url}` in `value` is the server's address. `replaceable`: a value that the user has set wins.
+    `{url}` in `value` is the server's address. `overridable`: a value set by the user wins.
     """
 
     name: str
     value: str = "{url}"
-    replaceable: bool = False
+    overridable: bool = False
 
 
 Variable = Secret | Server
@@ -48,10 +48,9 @@ Variable = Secret | Server
 class App:
     """One app: a folder, an app-id, a deployment, a sidecar.
 
-    `number` gives the ports: the app's is 7090 + `number`, its sidecar's HTTP port 3500 + `number`. `calls` are the
-    methods that it may call; one of its own is for operators, who call it through the app's own sidecar. `workflows`
-    are those that its domain needs, whichever app hosts them. `person_scopes` are those of its scopes that no API key
-    may be given.
+    `number` is the offset of its ports: app 7090 + `number`, sidecar HTTP 3500 + `number`. `calls` are the methods that
+    it may call; listing one of its own lets operators call it through the app's sidecar. `workflows` are those of its
+    domain, in whatever app they are hosted. `person_scopes` are scopes that an API key cannot have.
     """
 
     id: str
@@ -59,9 +58,9 @@ class App:
     number: int
     language: Language = Language.PYTHON
     package: str = ""
-    """Its folder, as Python names it; `services.<id>` unless said otherwise."""
+    """Its Python package; default `services.<id>`."""
     command: tuple[str, ...] = ()
-    """What starts it; a Python app is served by kit unless said otherwise."""
+    """The start command; by default kit serves a Python app."""
     app_port: int | None = None
     services: tuple[RpcService, ...] = ()
     actors: tuple[str, ...] = ()
@@ -71,18 +70,18 @@ class App:
     components: tuple[str, ...] = ()
     person_scopes: tuple[str, ...] = ()
     public_paths: tuple[str, ...] = ()
-    """Paths beside its RPC methods that the edge may GET."""
+    """Other paths that the edge may GET."""
     owns: tuple[str, ...] = ()
-    """The data that it owns, in words, for the map."""
+    """The data that it owns, as text for the services map."""
     variables: Mapping[str, Variable] = field(default_factory=dict[str, Variable])
-    """Environment variables that the local stack sets for it, beside those that every app has."""
-    faces_clients: bool = False
-    """Whether it is the edge: it alone is called from outside, and vouches for users."""
+    """Environment variables that the local stack sets for this app only."""
+    is_edge: bool = False
+    """Whether it is the edge: the app that clients call, and that authenticates users."""
 
     @property
     def port(self) -> int:
-        """Where the app listens."""
-        return self.app_port or APP_PORTS + self.number
+        """The app's port."""
+        return self.app_port or APP_PORT_BASE + self.number
 
     @property
     def module(self) -> str:
@@ -91,7 +90,7 @@ class App:
 
     @property
     def folder(self) -> str:
-        """The folder, from the top of the repository."""
+        """The folder, relative to the repository root."""
         return self.module.replace(".", "/")
 
     @property
@@ -101,10 +100,10 @@ class App:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Every scope that one of its methods needs, in the order of the methods."""
+        """The scopes of its methods, in declaration order."""
         return tuple(dict.fromkeys(method.scope for method in self.methods if method.scope))
 
     @property
     def streams(self) -> bool:
-        """Whether one of its methods answers with a stream."""
+        """Whether one of its methods is a stream."""
         return any(method.is_stream for method in self.methods)

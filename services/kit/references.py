@@ -1,4 +1,4 @@
-"""What contracts declare and another app may call by: activities and workflows, with their messages."""
+"""Typed references to activities and workflows, which contracts declare and other apps call by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ O = TypeVar("O", bound=BaseModel)  # noqa: E741 - output
 
 @dataclass(frozen=True, slots=True)
 class ActivityRef(Generic[I, O]):
-    """An activity: the app that hosts it, and its messages."""
+    """An activity: its name, the app that hosts it, and its messages."""
 
     name: str
     app_id: str
@@ -22,7 +22,7 @@ class ActivityRef(Generic[I, O]):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRef(Generic[I]):
-    """A workflow: the app that hosts it, and its input."""
+    """A workflow: its name, the app that hosts it, and its input."""
 
     name: str
     app_id: str
@@ -30,14 +30,14 @@ class WorkflowRef(Generic[I]):
 
 
 class Workflows(Protocol):
-    """Starts workflows, whichever app hosts them."""
+    """Starts workflows of any app."""
 
     async def start(self, workflow: WorkflowRef[I], instance_id: str, value: I) -> None:
-        """Start a workflow under a business id; one that exists already is left as it is."""
+        """Start a workflow under a business id; an existing instance is left unchanged."""
         ...
 
     async def purge(self, instance_ids: Sequence[str]) -> None:
-        """Remove the history of workflows that have ended; one that is not there is no error."""
+        """Remove the history of ended workflows; a missing instance is no error."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Configuration from the environment, checked at start with a message that names the variable."""
+"""Settings from environment variables, validated at start; an error names the variable."""
 
 import sys
 from enum import StrEnum
@@ -11,28 +11,28 @@ SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 class Environment(StrEnum):
-    """Where the platform runs; `production` refuses what is meant for a laptop."""
+    """Where the platform runs; `production` rejects development-only settings."""
 
     LOCAL = "local"
     PRODUCTION = "production"
 
 
 class AppProtocol(StrEnum):
-    """What the sidecar speaks to its app; `h2c` carries more than 1,024 streams at once."""
+    """Protocol from the sidecar to the app; `h2c` allows more than 1,024 concurrent streams."""
 
     HTTP = "http"
     H2C = "h2c"
 
 
-class ActorStateWay(StrEnum):
-    """How actors' rows are written: by SQL into the table of `state.postgresql`, or by the component itself."""
+class ActorStateAccess(StrEnum):
+    """How actor state is written: by SQL into the table of `state.postgresql`, or through Dapr's state API."""
 
     POSTGRES = "postgres"
     COMPONENT = "component"
 
 
 class PlatformSettings(BaseSettings):
-    """What every app is told by its surroundings."""
+    """Settings that every app has."""
 
     model_config = SettingsConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -43,15 +43,15 @@ class PlatformSettings(BaseSettings):
     app_token: SecretStr = Field(
         validation_alias="APP_API_TOKEN",
         min_length=16,
-        description="What the app's own sidecar shows with every call; nobody else is served.",
+        description="Token that the app's own sidecar sends with every call; other calls are refused.",
     )
     drain_seconds: float = Field(default=2.0, validation_alias="YOCASO_DRAIN_SECONDS", ge=0)
     database_url: SecretStr = Field(
         default=SecretStr("postgresql://127.0.0.1:6432/yocaso"),
         validation_alias="YOCASO_DATABASE_URL",
     )
-    actor_state: ActorStateWay = Field(
-        default=ActorStateWay.POSTGRES,
+    actor_state: ActorStateAccess = Field(
+        default=ActorStateAccess.POSTGRES,
         validation_alias="YOCASO_ACTOR_STATE",
         description="`component` where the state store is not `state.postgresql` v2 in the same database.",
     )
@@ -59,7 +59,7 @@ class PlatformSettings(BaseSettings):
         default=1200,
         validation_alias="YOCASO_RATE_USER",
         ge=1,
-        description="Calls of one user to this app in any minute.",
+        description="Calls per user and minute to this app.",
     )
     valkey_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6380/0"), validation_alias="YOCASO_VALKEY_URL"
@@ -67,14 +67,14 @@ class PlatformSettings(BaseSettings):
 
 
 def load_settings(settings: type[SettingsT]) -> SettingsT:
-    """Read settings from the environment; on a bad value print which variable is wrong, and exit 2."""
+    """Read settings from the environment; on an invalid value print the variable's name and exit 2."""
     try:
         return settings()
     except ValidationError as error:
-        _refuse(settings, error)
+        _exit_with_problems(settings, error)
 
 
-def _refuse(settings: type[BaseSettings], error: ValidationError) -> NoReturn:
+def _exit_with_problems(settings: type[BaseSettings], error: ValidationError) -> NoReturn:
     prefix = settings.model_config.get("env_prefix", "")
     for problem in error.errors():
         if not problem["loc"]:  # a rule over several fields names its variables itself

@@ -1,10 +1,10 @@
-"""Waiting with a bound."""
+"""Waiting for an event with a timeout."""
 
 import asyncio
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until an event is set, at most so long; returns whether it was set."""
+    """Wait until an event is set, at most `seconds`; returns whether it was set."""
     if event.is_set():
         return True
     try:

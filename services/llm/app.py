@@ -27,7 +27,6 @@ PURGE_SECONDS: Final = 60.0
 
 
 def create_app() -> FastAPI:
-    """The llm app, configured by the environment."""
     settings = load_settings(LlmSettings)
     compose = functools.partial(_compose, settings)
     return platform_app(APP, settings, routers=[rpc], compose=compose)

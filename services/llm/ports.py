@@ -1,4 +1,4 @@
-"""What this app needs of the outside world."""
+"""Ports of the llm app."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -11,8 +11,6 @@ from services.llm.domain.commands import PromptMessage
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A question to a model."""
-
     model: str
     messages: list[PromptMessage]
     options: GenerationOptions
@@ -21,21 +19,17 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the answer."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of what the model thought on the way."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The proper end of an answer; without it the answer is incomplete."""
+    """Ends a complete answer; a stream without it is incomplete."""
 
     finish_reason: str
     model: str
@@ -46,46 +40,42 @@ ModelEvent = TextDelta | ReasoningDelta | Finished
 
 
 class TokenCounter(Protocol):
-    """Counts tokens where the provider did not."""
+    """Estimates token counts that the provider did not report."""
 
-    def count(self, text: str) -> int:
-        """About as many as a provider would count."""
-        ...
+    def count(self, text: str) -> int: ...
 
 
 class LanguageModel(Protocol):
-    """Answers prompts, streamed."""
-
     def stream(self, prompt: Prompt) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
-        """The answer as it is made; leaving the context closes the connection to the provider at once.
+        """Stream an answer; leaving the context closes the connection to the provider at once.
 
         Raises:
-            RpcError: by class of failure; STREAM_INCOMPLETE when the stream ends without `Finished`.
+            RpcError: the provider's failure; STREAM_INCOMPLETE if the stream ends without `Finished`.
         """
         ...
 
-    def check(self, model: str) -> None:
-        """MODEL_INVALID for a model that may not be used."""
+    def require_allowed(self, model: str) -> None:
+        """Raise MODEL_INVALID for a model that is not allowed."""
         ...
 
 
 class Ownership(Protocol):
-    """The relationship tuples that follow from objects. UNAVAILABLE where they cannot be written."""
+    """Relationship tuples of objects. Methods are repeatable and raise UNAVAILABLE."""
 
     async def own(self, user_id: str, target: str) -> None:
-        """Make a user the owner of an object; repeatable."""
+        """Write the tuple that makes a user the owner of an object."""
         ...
 
     async def forget(self, target: str) -> None:
-        """Remove every tuple of an object that is no more; repeatable."""
+        """Delete every tuple of a deleted object."""
         ...
 
 
 class Charges(Protocol):
-    """The budgets of API keys."""
+    """Charges to the budgets of API keys."""
 
     async def charge(self, key_id: str, reference: str, amount: float) -> None:
-        """Book a cost in US dollars, once per reference. UNAVAILABLE where it cannot be booked."""
+        """Charge a cost in US dollars, once per `reference`. Raises UNAVAILABLE."""
         ...
 
 
@@ -93,5 +83,5 @@ class TurnStreams(Protocol):
     """The event streams of a conversation's turns."""
 
     async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
-        """End what is open, delete what ended a while ago: the turns deleted, and whether some are left."""
+        """Close open streams and delete old ones. Returns the turn ids deleted, and whether streams are left."""
         ...

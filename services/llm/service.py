@@ -1,4 +1,4 @@
-"""The use cases of conversations."""
+"""Use cases of conversations, and user erasure."""
 
 from typing import Final
 
@@ -45,7 +45,7 @@ ERASURE_PAGE: Final = 100
 
 
 class ConversationService:
-    """What a caller may do with conversations and messages, once it has been authorized."""
+    """Use cases of conversations and messages; callers are authorized by the routes."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class ConversationService:
     async def create(
         self, request: CreateConversationRequest, caller: CallerIdentity, key: IdempotencyKey
     ) -> Conversation:
-        """Create it in the caller's index, then make the caller its owner; each step may be repeated.
+        """Create the conversation and its index entry, then the owner's tuple; each step is repeatable.
 
         Raises:
-            RpcError: MODEL_INVALID; NOT_FOUND for an old key of a conversation that was deleted since.
+            RpcError: MODEL_INVALID; NOT_FOUND for the key of a deleted conversation.
         """
         if request.model:
-            self._model.check(request.model)
+            self._model.require_allowed(request.model)
         conversation_id = f"conv_{key.derive('conversation')}"
         command = CreateConversationCommand(
             user_id=caller.user_id, conversation_id=conversation_id, request=request
@@ -88,13 +88,12 @@ class ConversationService:
         return conversation
 
     async def get(self, request: GetConversationRequest) -> Conversation:
-        """Read it."""
         return await self._conversation(request.conversation_id).read()
 
-    async def page(
+    async def list_conversations(
         self, request: ListConversationsRequest, caller: CallerIdentity
     ) -> ListConversationsResponse:
-        """A page of the caller's index, with each conversation as it is now."""
+        """Read a page of the caller's index, then the conversations' states without activating their actors."""
         scope = f"conversations/{caller.user_id}/{request.order}"
         after = decode_cursor(scope, request.cursor) if request.cursor else 0
         page = await self._manager(caller.user_id).list_ids(
@@ -111,31 +110,28 @@ class ConversationService:
         return ListConversationsResponse(conversations=views, next_cursor=cursor)
 
     async def update(self, request: UpdateConversationRequest) -> Conversation:
-        """Change it. MODEL_INVALID for a model that may not be used."""
         if request.model:
-            self._model.check(request.model)
+            self._model.require_allowed(request.model)
         return await self._conversation(request.conversation_id).update(request)
 
     async def delete(self, request: DeleteConversationRequest, caller: CallerIdentity) -> None:
-        """Delete it, repeatable; its running turn is stopped, its rows are removed in the background."""
+        """Mark it deleted and cancel its turns; its actor purges the data in the background."""
         command = DeleteConversationCommand(user_id=caller.user_id)
         deleted = await self._conversation(request.conversation_id).delete(command)
         for turn_id in deleted.turn_ids:
             await self._events.request_cancel(turn_id)
 
     async def was_deleted_for(self, conversation_id: str, user_id: str) -> bool:
-        """Whether it is deleted and was this user's; read without waking its actor."""
+        """Whether this user's conversation was deleted; read without activating its actor."""
         [state] = await ConversationActor.read_states(self._state, [conversation_id])
         return state is not None and state.was_deleted_for(user_id)
 
     async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse:
-        """A page of messages."""
         return await self._conversation(request.conversation_id).list_messages(request)
 
     async def append_message(
         self, request: AppendMessageRequest, key: IdempotencyKey
     ) -> AppendMessageResponse:
-        """Store a message without asking the model."""
         command = AppendMessageCommand(
             message_id=f"msg_{key.derive('message')}", repeatable=key.explicit, request=request
         )
@@ -145,7 +141,7 @@ class ConversationService:
     async def _create_again(
         self, command: CreateConversationCommand, entry: IndexEntry
     ) -> Conversation:
-        """The key was used before: the conversation is as it is, or was deleted."""
+        """Repeat a creation whose key was used before: the conversation exists, or was deleted."""
         placed = command.model_copy(update={"position": entry.position})
         try:
             return await self._conversation(entry.conversation_id).create(placed)
@@ -162,7 +158,7 @@ class ConversationService:
 
 
 class UserErasure:
-    """Erases what this app has of a user: conversations with messages, turns and events, and stored replies."""
+    """Erases a user's conversations, messages, turns, events and idempotency records."""
 
     def __init__(
         self,
@@ -177,28 +173,27 @@ class UserErasure:
         self._records = records
 
     async def erase(self, request: EraseUserInput) -> ErasedUser:
-        """The activity `EraseUser`. Conversations remove themselves; it is not done until the last has gone."""
+        """The activity `EraseUser`. It is done once every deleted conversation has purged itself."""
         if request.count_only:
-            return ErasedUser(
-                done=True, found={"conversations": await self._count(request.user_id)}
-            )
+            found = {"conversations": await self._count(request.user_id)}
+            return ErasedUser(done=True, found=found)
         page = await self._page(request.user_id, 0)
         for entry in page:
             await self._delete(request.user_id, entry)
         await failpoint("erasure.after_delete")
-        if page or not await self._leave_others(request.user_id):
+        if page or not await self._disown_turns(request.user_id):
             return ErasedUser(done=False)
         await self._records.forget(request.user_id)
         await self._manager(request.user_id).forget_user()
         return ErasedUser(done=True)
 
-    async def _leave_others(self, user_id: str) -> bool:
-        """Turns in other people's conversations stay, without the name; whether that was all."""
-        streams = await self._events.of_owner(user_id)
+    async def _disown_turns(self, user_id: str) -> bool:
+        """Remove the user id from ended turns in others' conversations, cancel running ones; whether none was left."""
+        streams = await self._events.list_by_owner(user_id)
         ended = [stream.stream_id for stream in streams if stream.closed_at is not None]
         if ended:
             await self._workflows.purge(ended)
-            await self._events.disown(ended)
+            await self._events.clear_owner(ended)
         for stream in streams:
             if stream.closed_at is None:
                 await self._events.request_cancel(stream.stream_id)
@@ -215,7 +210,7 @@ class UserErasure:
         return (await self._manager(user_id).list_ids(request)).entries
 
     async def _delete(self, user_id: str, entry: IndexEntry) -> None:
-        """Whatever is behind an entry, it leaves the index: so the erasure comes to an end."""
+        """Delete by position: an entry without a conversation must go too, or the erasure would never be done."""
         conversation = self._actors.get(ConversationActorInterface, entry.conversation_id)
         command = DeleteConversationCommand(user_id=user_id, position=entry.position)
         for turn_id in (await conversation.delete(command)).turn_ids:

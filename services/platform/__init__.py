@@ -1,4 +1,4 @@
-"""Kit and the contracts put together: what every app is made with."""
+"""Builds apps from kit and the contracts: stores, clients, access control, actors and workflows."""
 
 from services.platform.app import platform_app
 from services.platform.auth_client import AuthClient

@@ -1,4 +1,4 @@
-"""The app of a manifest."""
+"""Creates the FastAPI app of a manifest."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,7 +17,7 @@ from services.kit.settings import PlatformSettings
 from services.platform.platform import Platform
 
 DOCUMENTS: Final = Path(__file__).parents[1] / "contracts" / "openapi"
-"""The OpenAPI documents, as emitted."""
+"""Folder of the generated OpenAPI documents."""
 
 Compose = Callable[[Platform], Awaitable[None]]
 
@@ -29,7 +29,7 @@ def platform_app(
     routers: Sequence[RpcRouter],
     compose: Compose,
 ) -> FastAPI:
-    """The app: its routes, and what they work with, which `compose` puts together at the start."""
+    """Create an app from its manifest and routers; `compose` builds the routes' dependencies at startup."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -29,7 +29,7 @@ from services.kit.group_commit import GroupCommit
 
 
 class AuthClient(DenialAudit):
-    """`AccessSource` and `Denials` of every app but auth itself."""
+    """`AccessSource` and `DenialAudit` of every app except auth."""
 
     def __init__(self, client: RpcClient) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class AuthClient(DenialAudit):
             is_refusal=_is_refusal,
             key_of=lambda written: written.object,
             size_of=lambda written: len(written.object),
-            in_flight=1,
-            most=MAX_WRITES,
+            max_in_flight=1,
+            max_operations=MAX_WRITES,
         )
 
     async def check(self, check: AccessCheck) -> bool:
-        """By the tuples as they are. UNAVAILABLE where auth or OpenFGA is away."""
+        """Check without OpenFGA's cache. UNAVAILABLE when auth or OpenFGA is."""
         request = CheckRequest(
             subject=f"user:{check.user_id}",
             relation=check.relation,
@@ -54,23 +54,23 @@ class AuthClient(DenialAudit):
         return (await self._client.call(CHECK, request)).allowed
 
     async def changes(self, after: int | None) -> AccessChanges:
-        """What auth's feed has after a position. UNAVAILABLE where auth or its database is away."""
+        """Changes of auth's feed after a position. UNAVAILABLE when auth or its database is."""
         request = ListAccessChangesRequest(after=after)
         answer = await self._client.call(LIST_ACCESS_CHANGES, request)
         changes = [AccessChange(change.user_id, change.object) for change in answer.changes]
         return AccessChanges(answer.position, changes)
 
     async def own(self, user_id: str, target: str) -> None:
-        """Make a user the owner of an object; repeatable. Others' writes of the same moment share the request."""
+        """Make a user the owner of an object; idempotent. Concurrent calls share one request."""
         ownership = RelationTuple(subject=f"user:{user_id}", relation=OWNER, object=target)
         await self._writes.write([ownership])
 
     async def forget(self, target: str) -> None:
-        """Remove every tuple of an object that is no more; repeatable."""
+        """Remove every tuple of a deleted object; idempotent."""
         await self._client.call(FORGET_OBJECT, ForgetObjectRequest(object=target))
 
     async def charge(self, key_id: str, reference: str, amount: float) -> None:
-        """Book a cost on an API key, once per reference."""
+        """Charge a cost to an API key, once per reference."""
         request = ChargeApiKeyRequest(key_id=key_id, reference=reference, amount=amount)
         await self._client.call(CHARGE_API_KEY, request)
 

@@ -1,4 +1,4 @@
-"""What an app works with: opened at its start, closed in reverse at its end."""
+"""The platform object of an app: opens its stores and clients at startup, closes them in reverse at shutdown."""
 
 import asyncio
 import functools
@@ -12,14 +12,14 @@ from fastapi import FastAPI
 from services.kit.background import background, every
 from services.kit.dapr.client import RpcClient
 from services.kit.dapr.workflows import WorkflowHost
-from services.kit.http.dependencies import provide, taken
+from services.kit.http.dependencies import get_dependency, provide
 from services.kit.http.draining import Draining
 from services.kit.manifest import App
 from services.kit.settings import PlatformSettings
 from services.platform.auth_client import AuthClient
 from services.platform.workflow_client import WorkflowClient
 
-if TYPE_CHECKING:  # loaded where an app uses them: together they take 40 MB
+if TYPE_CHECKING:  # imported when first used: together they take 40 MB
     from services.kit.access.authorization import AccessControl, DenialAudit
     from services.kit.access.cache import AccessSource
     from services.kit.access.limits import SlidingWindows
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Platform:
-    """The building blocks, as the manifest and the settings of one app have them. A block that is not used is not opened."""
+    """The building blocks of one app, configured by its manifest and settings; each is opened on first use."""
 
     def __init__(
         self, manifest: App, settings: PlatformSettings, app: FastAPI, stack: AsyncExitStack
@@ -55,45 +55,41 @@ class Platform:
     async def open(
         cls, manifest: App, settings: PlatformSettings, app: FastAPI
     ) -> AsyncIterator[Self]:
-        """The platform of an app that starts."""
+        """Open the platform for the app's lifespan."""
         async with AsyncExitStack() as stack:
             yield cls(manifest, settings, app, stack)
 
-    # --- for the composition root ---
-
     async def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Open something that is closed with the platform."""
+        """Enter a context that is exited when the platform closes."""
         return await self._stack.enter_async_context(context)
 
     def on_close(self, close: Callable[[], Awaitable[Any]]) -> None:
-        """Call this at the end, after what was opened later has been closed."""
+        """Register a callback for shutdown; callbacks run in reverse order."""
         self._stack.push_async_callback(close)
 
     async def every(self, seconds: float, work: Callable[[], Awaitable[Any]], name: str) -> None:
-        """Do some work again and again beside the calls; a failure is logged."""
+        """Run `work` periodically in the background; failures are logged."""
         await self.enter(background(every(seconds, work, name)))
 
     @property
     def draining(self) -> Draining:
-        """Says once that the process stops."""
-        return taken(self._app, Draining)
+        """The flag that the process is shutting down."""
+        return get_dependency(self._app, Draining)
 
     def provide(self, *values: object) -> None:
-        """Let the routes take these values, each by its own type."""
+        """Register dependencies of the routes, each under its own type."""
         provide(self._app, *values)
 
     async def begin(self) -> None:
-        """Begin to take workflow activities and durable work: everything is hosted."""
+        """Begin to accept workflow activities and durable work; call after everything is hosted."""
         await self.workflow_host.start()
         if self._engine is not None:
             await self._engine.start()
         self.on_close(self._drain)
 
-    # --- stores ---
-
     @functools.cached_property
     def database(self) -> "Database":
-        """Postgres."""
+        """The Postgres database."""
         from services.kit.storage.db import Database
 
         database = Database(self._settings.database_url.get_secret_value())
@@ -102,7 +98,7 @@ class Platform:
 
     @functools.cached_property
     def wake_ups(self) -> "WakeUps":
-        """Wake-ups of readers in all processes."""
+        """Wake-ups across processes, over Valkey."""
         from services.kit.storage.wake_ups import WakeUps
 
         wake_ups = WakeUps(self._settings.valkey_url.get_secret_value())
@@ -112,7 +108,7 @@ class Platform:
 
     @functools.cached_property
     def windows(self) -> "SlidingWindows":
-        """What is counted for all replicas together."""
+        """Rate-limit counters shared by all replicas."""
         from services.kit.access.limits import SlidingWindows
 
         windows = SlidingWindows(self._settings.valkey_url.get_secret_value())
@@ -120,7 +116,7 @@ class Platform:
         return windows
 
     async def open_engine(self) -> "Engine":
-        """The engine of durable work, over the event log."""
+        """Open the engine of durable work on the event log."""
         from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
 
         await migrate_event_log(self.database)
@@ -131,31 +127,27 @@ class Platform:
         self._engine = Engine(self.database, events, self.wake_ups, lease)
         return self._engine
 
-    # --- other apps ---
-
     @functools.cached_property
     def client(self) -> RpcClient:
-        """Calls other apps."""
+        """Client of other apps' RPCs."""
         client = RpcClient()
         self.on_close(client.close)
         return client
 
     @functools.cached_property
     def auth(self) -> AuthClient:
-        """Calls auth: access, audit, charges."""
+        """Client of auth: access checks, audit, charges."""
         return AuthClient(self.client)
 
     @functools.cached_property
     def workflows(self) -> WorkflowClient:
-        """Starts workflows."""
+        """Client that starts workflows."""
         return WorkflowClient(self.client)
-
-    # --- access ---
 
     async def control_access(
         self, source: "AccessSource | None" = None, denials: "DenialAudit | None" = None
     ) -> "AccessControl":
-        """Let the routes check access, by auth unless said otherwise."""
+        """Provide access control to the routes; by default auth answers checks and records denials."""
         from services.kit.access.authorization import AccessControl
         from services.kit.access.cache import AccessCache
         from services.kit.access.limits import RateLimiter
@@ -175,10 +167,8 @@ class Platform:
         await self.enter(background(following))
         return control
 
-    # --- actors ---
-
     async def open_actors(self) -> "Actors":
-        """The one way to call actors; the connection to the sidecar is watched meanwhile."""
+        """Open the client of actors, and watch the sidecar for stuck actor types."""
         from services.kit.dapr.actors import Actors
         from services.kit.dapr.placement_watch import open_sidecar
 
@@ -187,19 +177,19 @@ class Platform:
 
     @functools.cached_property
     def state(self) -> "StateStore":
-        """The rows of this app's actors; the actors have been opened."""
+        """The state store of this app's actors; requires `open_actors`."""
         from services.kit.dapr.state_store import state_store
 
         return state_store(self._settings, self._manifest.id, self._sidecar, self.database)
 
     async def host_actor(self, actor: "type[DomainActor[Any]]", factory: "ActorFactory") -> None:
-        """Host an actor type; the actors have been opened."""
+        """Host an actor type; requires `open_actors`."""
         from services.kit.dapr.actor_host import register_actor
 
         await register_actor(actor, self._sidecar, self.state, factory)
 
     async def _drain(self) -> None:
-        """Both at once: in turn they would take twice as long, and the second would recover what the first gave up."""
+        """Stop both concurrently: one after the other, the engine would recover work that the workflow host released."""
         engine = self._engine
         closing = [engine.close(self._grace)] if engine else []
         await asyncio.gather(self.workflow_host.stop(self._grace), *closing)

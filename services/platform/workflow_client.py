@@ -1,4 +1,4 @@
-"""Client of the app that hosts the workflows."""
+"""Client of the `workflows` app's RPCs."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ from services.kit.references import I, WorkflowRef
 
 
 class WorkflowClient:
-    """`Workflows` of every app but the one that hosts them."""
+    """`Workflows` of every app except the one that hosts them."""
 
     def __init__(self, client: RpcClient) -> None:
         self._client = client
 
     async def start(self, workflow: WorkflowRef[I], instance_id: str, value: I) -> None:
-        """Start a workflow under a business id; one that exists already is left as it is.
+        """Start a workflow under a business id; an existing instance is left unchanged.
 
         Raises:
-            RpcError: UNAVAILABLE where the outcome is unknown.
+            RpcError: UNAVAILABLE, with unknown outcome.
         """
         request = StartWorkflowRequest(
             workflow=workflow.name,
@@ -32,6 +32,6 @@ class WorkflowClient:
         await self._client.call(START_WORKFLOW, request)
 
     async def purge(self, instance_ids: Sequence[str]) -> None:
-        """Remove the history of workflows that have ended; one that is not there is no error."""
+        """Remove the history of ended workflows; a missing instance is no error."""
         request = PurgeWorkflowsRequest(instance_ids=list(instance_ids))
         await self._client.call(PURGE_WORKFLOWS, request)

@@ -27,8 +27,8 @@ from tests.bench.figures import emit
 from tests.support.platform import Platform
 
 OFFSET = 12_000
-ALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": access.measure}
-"""Those that start what they measure themselves."""
+STANDALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": access.measure}
+"""Benches that start their own processes."""
 Measure = Callable[[Platform], Coroutine[None, None, None]]
 W6: Final = "W6"
 ON_PLATFORM: dict[str, Measure] = {
@@ -44,14 +44,16 @@ ON_PLATFORM: dict[str, Measure] = {
 
 
 def main() -> None:
-    """Measure what is named, or everything but W6, which takes minutes and is asked for by name."""
-    names = [*ALONE, *ON_PLATFORM]
+    """Run the named benches, or all except W6, which takes minutes."""
+    names = [*STANDALONE, *ON_PLATFORM]
     parser = argparse.ArgumentParser(prog="poe bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="|".join([*names, W6]))
     sizes = streams.Sizes()
-    parser.add_argument("--turns", type=int, default=sizes.turns, help="W6: turns that stand open")
-    parser.add_argument("--readers", type=int, default=sizes.readers, help="W6: readers of them")
-    parser.add_argument("--seconds", type=float, default=sizes.seconds, help="W6: how long")
+    parser.add_argument("--turns", type=int, default=sizes.turns, help="W6: open turns")
+    parser.add_argument(
+        "--readers", type=int, default=sizes.readers, help="W6: readers of the turns"
+    )
+    parser.add_argument("--seconds", type=float, default=sizes.seconds, help="W6: duration")
     chosen = parser.parse_args()
     wanted = chosen.names or names
     unknown = set(wanted) - {*names, W6}
@@ -62,16 +64,16 @@ def main() -> None:
     on_platform = {**ON_PLATFORM, W6: partial(streams.measure, sizes=sizes)}
     emit("machine", cores=os.cpu_count(), load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="yocaso-bench-") as folder:
-        for name, alone in ALONE.items():
+        for name, bench in STANDALONE.items():
             if name in wanted:
-                alone(Path(folder) / name)
-        if set(wanted) - set(ALONE):
+                bench(Path(folder) / name)
+        if set(wanted) - set(STANDALONE):
             measures = [measure for name, measure in on_platform.items() if name in wanted]
             _on_platform(Path(folder) / "platform", measures)
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets this user have; the platform's processes inherit it."""
+    """Raise the limit of open files to its maximum; the platform's processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,6 +1,6 @@
-"""What authentication and authorization add to a call: the same method that does nothing, with and without them.
+"""What authentication and authorization add to a call of a method that does nothing.
 
-Through the real edge to an app without a sidecar, so that hops, which are not access's, do not blur the difference.
+The edge calls the app without a sidecar, so that the noise of other hops does not hide the difference.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import aiohttp
 
 from services.codegen.edge import configuration
 from services.contracts.apps import APPS
-from services.contracts.auth.authorization import AUTHORIZATION_SERVICE, OWNER
+from services.contracts.auth.authorization import OWNER
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.llm.conversations import CONVERSATIONS_READ
 from tests.bench.access_app import APP as BENCH_APP
@@ -38,7 +38,7 @@ Call = Callable[[int], Awaitable[None]]
 
 
 def measure(state: Path) -> None:
-    """Print what each way of access adds at p50 and p99, to whom nobody asks anything."""
+    """Print what each kind of access adds at p50 and p99 to a public method."""
     config = state.with_suffix(".json")
     config.write_text(json.dumps(_edge_config()))
     platform = Platform(state, OFFSET, env={"edge": {"EDGE_CONFIG": str(config)}})
@@ -51,7 +51,7 @@ def measure(state: Path) -> None:
 
 
 def _edge_config() -> dict[str, Any]:
-    """The edge's own, with the bench's methods behind it."""
+    """The edge's configuration with routes to the bench's app."""
     config = configuration((*APPS, BENCH_APP))
     for endpoint in config["endpoints"]:
         for backend in endpoint["backend"]:
@@ -89,8 +89,8 @@ async def _measure(platform: Platform) -> None:
         bench = _Bench(platform, client, target)
         await wait_until(bench.answers, 20, "the bench's app to answer")
         await bench.warm()
-        await bench.compare("cached", ROUNDS, bench.ways())
-        await bench.compare("not cached", COLD_ROUNDS, await bench.cold_ways())
+        await bench.compare("cached", ROUNDS, bench.cached_calls())
+        await bench.compare("not cached", COLD_ROUNDS, bench.uncached_calls())
 
 
 class _Bench:
@@ -114,11 +114,11 @@ class _Bench:
         self._unseen = [f"conv_{uuid.uuid4().hex}" for _ in range(2 * COLD_ROUNDS)]
         for first in range(0, len(self._unseen), WRITE_AT_ONCE):
             await self._own(self._unseen[first : first + WRITE_AT_ONCE])
-        for way in (self._open, *self.ways().values()):
+        for call in (self._open, *self.cached_calls().values()):
             for number in range(100):
-                await way(number)
+                await call(number)
 
-    def ways(self) -> dict[str, Call]:
+    def cached_calls(self) -> dict[str, Call]:
         key = {"x-api-key": self._keys[0]}
         return {
             "access token, scope": lambda _: self._call("Scoped", self._bearer),
@@ -126,7 +126,7 @@ class _Bench:
             "API key, scope, object": lambda _: self._call("Owned", key),
         }
 
-    async def cold_ways(self) -> dict[str, Call]:
+    def uncached_calls(self) -> dict[str, Call]:
         async def check(number: int) -> None:
             await self._call("Owned", self._bearer, self._unseen[2 * number])
 
@@ -139,13 +139,13 @@ class _Bench:
             "API key, scope, object (the first of key and object)": key_and_check,
         }
 
-    async def compare(self, kind: str, rounds: int, ways: dict[str, Call]) -> None:
-        """Turn by turn, so that a machine that slows down slows down all of them."""
-        taken: dict[str, list[float]] = {name: [] for name in ("", *ways)}
+    async def compare(self, kind: str, rounds: int, calls: dict[str, Call]) -> None:
+        """Alternate the calls, so that a slower phase of the machine affects all of them."""
+        taken: dict[str, list[float]] = {name: [] for name in ("", *calls)}
         for number in range(rounds):
-            for name, way in (("", self._open), *ways.items()):
+            for name, call in (("", self._open), *calls.items()):
                 began = asyncio.get_running_loop().time()
-                await way(number)
+                await call(number)
                 taken[name].append(asyncio.get_running_loop().time() - began)
         base = taken.pop("")
         for name, latencies in taken.items():
@@ -159,7 +159,7 @@ class _Bench:
                     for share in (50, 99)
                 },
                 p50_ms=milliseconds(quantile(latencies, 0.5)),
-                baseline="the same call of a method for anybody",
+                baseline="the same call of a public method",
                 baseline_p50_ms=milliseconds(quantile(base, 0.5)),
             )
 
@@ -174,23 +174,10 @@ class _Bench:
             await reply.read()
 
     async def _new_key(self) -> str:
-        url = self._client.url + API_KEY_SERVICE["CreateApiKey"].edge_path
-        body = {"name": "bench", "scopes": [CONVERSATIONS_READ]}
-        async with self._client.session.post(url, json=body, headers=self._bearer) as reply:
-            assert reply.status == 200, await reply.text()
-            return (await reply.json())["secret"]
+        fields = {"name": "bench", "scopes": [CONVERSATIONS_READ]}
+        return (await self._client.must_of(API_KEY_SERVICE, "CreateApiKey", **fields))["secret"]
 
     async def _own(self, conversations: list[str]) -> None:
-        """As llm says it of a conversation that it has made."""
-        stack = self._platform.stack
-        owner = f"user:{USER}"
-        writes = [
-            {"subject": owner, "relation": OWNER, "object": f"conversation:{each}"}
-            for each in conversations
-        ]
-        method = AUTHORIZATION_SERVICE["WriteTuples"].path
-        url = f"{stack.url('llm-daprd')}/v1.0/invoke/auth/method{method}"
-        headers = {"dapr-api-token": stack.api_token("llm")}
-        body = {"writes": writes}
-        async with self._client.session.post(url, json=body, headers=headers) as reply:
-            assert reply.status == 200, await reply.text()
+        """Write owner tuples as llm does at creation."""
+        tuples = [(f"user:{USER}", OWNER, f"conversation:{each}") for each in conversations]
+        await self._platform.write_tuples(*tuples)

@@ -1,4 +1,4 @@
-"""An app for `access`: methods that do nothing, so that what is measured is who may call them."""
+"""The app of the access bench: methods that do nothing, with each kind of authorization."""
 
 from typing import Annotated, Final
 
@@ -22,7 +22,7 @@ class Named(Message):
 
 
 BENCH_SERVICE: Final = RpcService("yocaso.bench.v1.NothingService", "Does nothing.")
-OPEN: Final = BENCH_SERVICE.unary("Open", Named, Empty, "For anybody", public=True)
+OPEN: Final = BENCH_SERVICE.unary("Open", Named, Empty, "Public", public=True)
 SCOPED: Final = BENCH_SERVICE.unary("Scoped", Named, Empty, "For a scope", scope=CONVERSATIONS_READ)
 OWNED: Final = BENCH_SERVICE.unary(
     "Owned", Named, Empty, "For a relation", scope=CONVERSATIONS_READ
@@ -36,7 +36,7 @@ rpc = RpcRouter(BENCH_SERVICE)
 
 
 @rpc.method
-async def open(request: Named) -> Empty:  # the baseline: nobody is asked who calls
+async def open(request: Named) -> Empty:  # the baseline: public
     return Empty()
 
 
@@ -55,7 +55,7 @@ async def _compose(platform: Platform) -> None:
 
 
 def create_app() -> FastAPI:
-    """The app; called without a sidecar of its own, it asks through another's."""
+    """The app, which has no sidecar and uses that of llm."""
     app = platform_app(APP, load_settings(PlatformSettings), routers=[rpc], compose=_compose)
-    provide(app, TrustedApps(edge="", callers={}))  # no sidecar names the caller
+    provide(app, TrustedApps(edge="", callers={}))  # without a sidecar no caller is named
     return app

@@ -1,4 +1,4 @@
-"""W1: durable appends of 400 bytes, 50 conversations round robin, beside a bare commit in the same Postgres."""
+"""W1: durable appends of 400 bytes to 50 conversations, compared with a commit in the same Postgres."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ async def measure(platform: Platform) -> None:
     async with platform.client("bench-append") as client:
         ids = [await client.conversation() for _ in range(CONVERSATIONS)]
         await _appends(client, ids, 200, 4)
-        alone = await _appends(client, ids, 600, 1)
-        crowd = await _appends(client, ids, 4000, 16)
+        single = await _appends(client, ids, 600, 1)
+        concurrent = await _appends(client, ids, 4000, 16)
         invoked = await _invoked(platform)
     pool = await asyncpg.create_pool(platform.stack.database_url(), min_size=16, max_size=16)
     await pool.execute("CREATE TABLE IF NOT EXISTS public.bench_append (id serial, body text)")
@@ -28,12 +28,12 @@ async def measure(platform: Platform) -> None:
     async def commit(_: int) -> None:
         await pool.execute("INSERT INTO public.bench_append (body) VALUES ($1)", TEXT)
 
-    base_alone = await closed_loop(commit, 600, 1)
-    base_crowd = await closed_loop(commit, 4000, 16)
+    base_single = await closed_loop(commit, 600, 1)
+    base_concurrent = await closed_loop(commit, 4000, 16)
     await pool.execute("DROP TABLE public.bench_append")
     await pool.close()
-    edge = ((1, alone, base_alone), (16, crowd, base_crowd))
-    sidecar = ((1, invoked[0], base_alone), (16, invoked[1], base_crowd))
+    edge = ((1, single, base_single), (16, concurrent, base_concurrent))
+    sidecar = ((1, invoked[0], base_single), (16, invoked[1], base_concurrent))
     for way, concurrency, run, base in (
         *(("through the edge", *each) for each in edge),
         *(("by service invocation", *each) for each in sidecar),
@@ -56,7 +56,7 @@ async def _appends(client: Client, ids: list[str], count: int, concurrency: int)
 
 
 async def _invoked(platform: Platform) -> tuple[Run, Run]:
-    """The same as another Dapr app does it: through a sidecar, without the edge."""
+    """The same from another Dapr app: through sidecars, without the edge."""
     stack = platform.stack
     url = f"{stack.url('edge-daprd')}/v1.0/invoke/llm/method/{CONVERSATION_SERVICE.name}/"
     headers = {

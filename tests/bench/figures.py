@@ -1,4 +1,4 @@
-"""Figures: one JSON line each, and the closed loop that they come from."""
+"""Figures as JSON lines, and the closed loop that measures them."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a closed loop measured: seconds per operation, and for the whole."""
+    """Result of a closed loop: latencies and total seconds."""
 
     latencies: list[float]
     seconds: float
@@ -21,7 +21,7 @@ class Run:
         return len(self.latencies) / self.seconds
 
     def fields(self) -> dict[str, float]:
-        """The figures that are printed, in milliseconds and per second."""
+        """Printed fields: latencies in milliseconds, rate per second."""
         return {
             "n": len(self.latencies),
             "p50_ms": milliseconds(quantile(self.latencies, 0.5)),
@@ -37,7 +37,7 @@ def emit(figure: str, **fields: object) -> None:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which a share of the values lies."""
+    """The quantile of the values at `share`."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
@@ -50,7 +50,7 @@ def milliseconds(seconds: float) -> float:
 async def closed_loop(
     operation: Callable[[int], Awaitable[float | None]], count: int, concurrency: int
 ) -> Run:
-    """Run `operation(i)` so many times, so many at once; it may return its own latency in seconds."""
+    """Run `operation(i)` `count` times; it may return its own latency in seconds."""
     numbers = iter(range(count))
     latencies: list[float] = []
 

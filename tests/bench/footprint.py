@@ -1,4 +1,4 @@
-"""Memory per process, and the time from nothing to an answered turn."""
+"""Memory per process, and the time from a start to a completed turn."""
 
 import time
 
@@ -9,21 +9,17 @@ from tests.support.platform import Platform
 
 
 async def measure(platform: Platform) -> None:
-    """Print the resident memory of each process, and of all."""
+    """Print the unique memory of each process, and of all."""
     total = 0.0
     for name in platform.stack.names:
-        pid = platform.stack.process(name)
-        if pid is None:
-            continue
-        process = psutil.Process(pid)
-        resident = sum(_unique(one) for one in [process, *process.children(recursive=True)])
-        total += resident
-        emit("memory", process=name, mib=round(resident / 2**20, 1))
+        unique = sum(map(_unique, platform.family(name)))
+        total += unique
+        emit("memory", process=name, mib=round(unique / 2**20, 1))
     emit("memory", process="all", mib=round(total / 2**20, 1))
 
 
 async def starts(platform: Platform) -> None:
-    """Print how long a start takes until a turn is answered, with the state of an earlier one."""
+    """Print the time from a start with existing state to a completed turn."""
     for kind in ("warm", "warm"):
         platform.stop()
         began = time.perf_counter()

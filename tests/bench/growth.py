@@ -1,4 +1,4 @@
-"""Growth: what an append and a first token cost in a conversation of 10, 1,000 and 10,000 messages."""
+"""Cost of an append and of a first token in conversations of 10, 1,000 and 10,000 messages."""
 
 from typing import Any
 

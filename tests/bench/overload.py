@@ -1,7 +1,7 @@
-"""Overload: three times as many appends as the platform can do, for a minute, through the edge, by several users.
+"""Overload: three times as many appends as the platform can serve, for a minute, by several users.
 
-Open loop: a call is timed from when it was due, and the next one comes whether it was answered or not. The client is
-bare HTTP over asyncio, so that it takes little of the cores that it shares with what it measures.
+Open loop: a call is timed from its due time, and does not wait for earlier ones. The client is bare HTTP over asyncio,
+since it shares the cores with the platform.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def send(self, request: bytes, done: Callable[[int], None]) -> None:
-        """Send a call; `done` is told its status, 0 where the connection broke."""
+        """Send a call; `done` gets its status, or 0 if the connection broke."""
         assert self.transport is not None
         self._done = done
         self.transport.write(request)
@@ -56,13 +56,13 @@ class Connection(asyncio.Protocol):
             status = int(self._seen[9:12])
             self._seen.clear()
             self._free.append(self)
-            self._tell(status)
+            self._report(status)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._free:
             self._free.remove(self)
-        self._tell(0)
+        self._report(0)
 
     def _is_whole(self) -> bool:
         head = self._seen.find(b"\r\n\r\n")
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         length = int(fields[at + 16 :].split(b"\r\n", 1)[0])
         return len(self._seen) >= head + 4 + length
 
-    def _tell(self, status: int) -> None:
+    def _report(self, status: int) -> None:
         done, self._done = self._done, None
         if done is not None:
             done(status)
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
 
 @dataclass
 class Load:
-    """Calls of several users, and what became of them: when due, seconds until the answer, status."""
+    """Calls of several users, and their outcomes: due time, latency, status."""
 
     host: str
     port: int
@@ -94,7 +94,7 @@ class Load:
     _open: int = 0
 
     async def call(self, user: str, due: float, answered: Callable[[], None] | None = None) -> None:
-        """Make one call; returns when it is sent."""
+        """Send one call, without waiting for its response."""
         connection = self._free.pop() if self._free else await self._connect()
         requests, outcomes = self.requests[user], self.outcomes.setdefault(user, [])
         self._sent += 1
@@ -109,7 +109,7 @@ class Load:
         connection.send(requests[self._sent % len(requests)], done)
 
     async def closed(self, seconds: float, concurrency: int) -> float:
-        """So many at once for so long; answered calls per second."""
+        """A closed loop; returns answered calls per second."""
         users = [user for user in self.requests if user != "light"]
         until = time.perf_counter() + seconds
         done = 0
@@ -126,7 +126,7 @@ class Load:
         return done / seconds
 
     async def open(self, seconds: float, rates: dict[str, float]) -> None:
-        """Calls at fixed rates for so long, then all answers."""
+        """Calls at fixed rates for a time, then wait for all responses."""
         began = time.perf_counter()
         due = {user: began + number / 1000 for number, user in enumerate(rates)}
         while (now := time.perf_counter()) - began < seconds:
@@ -150,7 +150,7 @@ class Load:
 
 
 async def measure(platform: Platform) -> None:
-    """Print what is served of three times the capacity, to whom, how fast, and how long recovery takes."""
+    """Print goodput, latency and fairness under overload, and the recovery time."""
     load = await _load(platform)
     await load.closed(CAPACITY_SECONDS / 2, 16)
     peak = await load.closed(CAPACITY_SECONDS, 16)
@@ -158,7 +158,7 @@ async def measure(platform: Platform) -> None:
     quiet = {"light": LIGHT_PER_S}
     await load.open(CAPACITY_SECONDS, quiet)
     alone = [took for _, took, _ in load.outcomes.pop("light")]
-    flips = _health_flips(platform)
+    flips = platform.count_unhealthy()
     heavy = {user: TIMES * peak / HEAVY_USERS for user in load.requests if user != "light"}
     began = time.perf_counter()
     await load.open(SECONDS, {**heavy, **quiet})
@@ -186,7 +186,7 @@ async def measure(platform: Platform) -> None:
         light_p50_ms=milliseconds(quantile([took for _, took, _ in light], 0.5)),
         light_p99_ms=milliseconds(quantile([took for _, took, _ in light], 0.99)),
         light_alone_p99_ms=milliseconds(quantile(alone, 0.99)),
-        health_flips=_health_flips(platform) - flips,
+        health_flips=platform.count_unhealthy() - flips,
         recovery_s=round(max(late, default=ended) - ended, 2),
     )
     load.close()
@@ -209,9 +209,3 @@ def _request(host: str, path: str, token: str, conversation: str) -> bytes:
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
     ).encode()
-
-
-def _health_flips(platform: Platform) -> int:
-    """How often a sidecar took its app for unhealthy."""
-    logs = [platform.stack.log(f"{app}-daprd") for app in platform.stack.apps]
-    return sum(log.read_text(errors="replace").count("entered un-healthy status") for log in logs)

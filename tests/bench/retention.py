@@ -1,4 +1,4 @@
-"""What a turn leaves in the event log: right after its end, and after it was compacted a day later."""
+"""Rows and bytes of a turn in the event log, after its end and after compaction."""
 
 from datetime import timedelta
 from typing import Final

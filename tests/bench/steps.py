@@ -1,4 +1,4 @@
-"""W2: three trivial durable steps, beside three commits in the same Postgres."""
+"""W2: three trivial durable steps, compared with three commits in the same Postgres."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An app for W2: three trivial durable steps, as one call of `DurableWork` and as three activities of a workflow."""
+"""The app of W2: three trivial durable steps, as one `DurableWork` call and as three activities of a workflow."""
 
 import uuid
 from collections.abc import Generator
@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from services.contracts.events import EventType
 from services.kit.dapr.workflows import LocalWorkflows, WorkflowContext
-from services.kit.eventlog import DurableWork, Endings, NewEvent, Segment
-from services.kit.http.dependencies import taken
+from services.kit.eventlog import DurableWork, NewEvent, Segment, TerminalEvents
+from services.kit.http.dependencies import get_dependency
 from services.kit.manifest import App
 from services.kit.references import ActivityRef, WorkflowRef
 from services.kit.settings import PlatformSettings, load_settings
@@ -27,7 +27,7 @@ class Work(BaseModel):
 
 
 class Number(BaseModel):
-    """The input, and each step's result: one more than the last."""
+    """The input, and the result of each step: the last one plus 1."""
 
     value: int
 
@@ -72,7 +72,7 @@ async def _compose(platform: Platform) -> None:
         return Number(value=1)
 
     engine = await platform.open_engine()
-    endings = Endings(EventType.RUN_COMPLETED, EventType.RUN_FAILED)
+    endings = TerminalEvents(EventType.RUN_COMPLETED, EventType.RUN_FAILED)
     platform.provide(
         DurableWork(engine, "bench", (Number, Number), three_steps, endings),
         LocalWorkflows(),
@@ -85,15 +85,17 @@ async def _compose(platform: Platform) -> None:
 async def _run_three(request: Request) -> dict[str, int]:
     """Returns when the third step is durable and the execution's stream is closed."""
     value = Number.model_validate_json(await request.body())
-    result = await taken(request.app, DurableWork).call(uuid.uuid4().hex, value, owner="bench")
+    result = await get_dependency(request.app, DurableWork).call(
+        uuid.uuid4().hex, value, owner="bench"
+    )
     return {"value": result.value}
 
 
 async def _run_activities(request: Request) -> dict[str, str]:
     """Returns when the engine says that the workflow is complete."""
     name = uuid.uuid4().hex
-    await taken(request.app, LocalWorkflows).start(BY_ACTIVITIES.name, name, {"id": name})
-    await taken(request.app, DaprWorkflowClient).wait_for_workflow_completion(
+    await get_dependency(request.app, LocalWorkflows).start(BY_ACTIVITIES.name, name, {"id": name})
+    await get_dependency(request.app, DaprWorkflowClient).wait_for_workflow_completion(
         name, fetch_payloads=False, timeout_in_seconds=60
     )
     return {"id": name}

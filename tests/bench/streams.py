@@ -1,4 +1,4 @@
-"""W6: slow turns stand open and are read by many, while another user appends."""
+"""W6: many slow turns with many readers, while another user appends."""
 
 import asyncio
 import random
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import psutil
 
-from tests.bench.crowd import Crowd, Reader
 from tests.bench.figures import Run, emit
+from tests.bench.stream_readers import Reader, StreamReaders
 from tests.support.model_server import script_text
-from tests.support.patience import until_ok
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client, Platform, idempotency_key
+from tests.support.retries import until_ok
 from tests.support.wait import wait_until
 
 WORD_SECONDS: Final = 15
@@ -29,12 +29,11 @@ WARMING: Final = 10
 PACE: Final = 0.05
 """Seconds between two appends of the other user."""
 TEXT: Final = "x" * 400
-UNHEALTHY: Final = "entered un-healthy status"
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much stands open, and for how long it is watched."""
+    """Number of turns and readers, and the duration of the measurement."""
 
     turns: int = 300
     readers: int = 900
@@ -42,21 +41,21 @@ class Sizes:
 
 
 async def measure(platform: Platform, sizes: Sizes) -> None:
-    """Print takeovers, the other user's appends beside the quiet ones, cores, memory per stream, streams lost."""
+    """Print takeovers, appends of another user with and without load, cores, memory per stream, and lost streams."""
     async with platform.client("bench-other") as other:
         conversation = await other.conversation()
         await _appends(other, conversation, 5)
-        for _ in range(WARMING):  # what the first turns load is nobody's stream
+        for _ in range(WARMING):  # memory of the first turns is not counted per stream
             await _until_ok(other, "SendMessage", conversationId=conversation, text="warm?")
         quiet = await _appends(other, conversation, sizes.seconds / 2)
         memory = await asyncio.to_thread(_memory, platform)
         tag = uuid.uuid4().hex
-        async with _opened(platform, sizes, tag) as (crowd, turns):
-            cores = await _cores(platform, crowd, sizes.seconds)
+        async with _opened(platform, sizes, tag) as (readers, turns):
+            cores = await _cores(platform, readers, sizes.seconds)
             held = await asyncio.to_thread(_memory, platform)
-            crowded = await _appends(other, conversation, sizes.seconds / 2)
-            standing = crowd.standing
-            calls = await _model_calls(platform, tag)
+            loaded = await _appends(other, conversation, sizes.seconds / 2)
+            open_count = readers.open_count
+            calls = len(await platform.model_calls(tag))
     fields = {"turns": sizes.turns, "readers": sizes.readers}
     emit(
         "W6 living turns taken over",
@@ -68,7 +67,7 @@ async def measure(platform: Platform, sizes: Sizes) -> None:
     emit(
         "W6 another user's append",
         **fields,
-        **crowded.fields(),
+        **loaded.fields(),
         quiet_p50_ms=quiet.fields()["p50_ms"],
         quiet_p99_ms=quiet.fields()["p99_ms"],
     )
@@ -86,15 +85,15 @@ async def measure(platform: Platform, sizes: Sizes) -> None:
     emit(
         "W6 streams",
         **fields,
-        standing=standing,
-        lost=crowd.counts["lost"],
-        unhealthy=_unhealthy(platform),
-        **{k: v for k, v in crowd.counts.items() if k not in ("lost", "events")},
+        standing=open_count,
+        lost=readers.counts["lost"],
+        unhealthy=platform.count_unhealthy(),
+        **{k: v for k, v in readers.counts.items() if k not in ("lost", "events")},
     )
 
 
 async def _appends(client: Client, conversation: str, seconds: float) -> Run:
-    """Appends at a steady pace; what waits behind a slow one counts from when it was due, while there is time."""
+    """Appends at a steady rate, each timed from its due time."""
     latencies: list[float] = []
     began = time.perf_counter()
     for number in range(int(seconds / PACE)):
@@ -110,23 +109,23 @@ async def _appends(client: Client, conversation: str, seconds: float) -> Run:
 @asynccontextmanager
 async def _opened(
     platform: Platform, sizes: Sizes, tag: str
-) -> AsyncIterator[tuple[Crowd, list[Reader]]]:
-    """Turns that stand open with all their readers; the reader that began a turn is one of them."""
+) -> AsyncIterator[tuple[StreamReaders, list[Reader]]]:
+    """Open turns with their readers, including the one that began each turn."""
     edge = urlsplit(platform.edge_url)
     assert edge.hostname is not None
     assert edge.port is not None
-    crowd = Crowd(edge.hostname, edge.port)
+    readers = StreamReaders(edge.hostname, edge.port)
     async with aiohttp.ClientSession() as session:
         clients = [
             Client(platform.edge_url, await _token(platform, f"bench-{number}"), session)
             for number in range(-(-sizes.turns // TURNS_PER_USER))
         ]
         try:
-            turns = await _begin_turns(crowd, clients, sizes.turns, tag)
-            await _add_readers(crowd, turns, sizes.readers - sizes.turns)
-            yield crowd, [turn.reader for turn in turns]
+            turns = await _begin_turns(readers, clients, sizes.turns, tag)
+            await _add_readers(readers, turns, sizes.readers - sizes.turns)
+            yield readers, [turn.reader for turn in turns]
         finally:
-            crowd.close()
+            readers.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,9 @@ class _Turn:
     reader: Reader
 
 
-async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str) -> list[_Turn]:
+async def _begin_turns(
+    readers: StreamReaders, clients: list[Client], count: int, tag: str
+) -> list[_Turn]:
     began, turns = time.perf_counter(), list[_Turn]()
     owners = cycle(clients)
     while len(turns) < count:
@@ -144,12 +145,12 @@ async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str
         made = await asyncio.gather(*(_until_ok(each, "CreateConversation") for each in some))
         for client, conversation in zip(some, made, strict=True):
             named = conversation["conversationId"]
-            headers = client.headers({"idempotency-key": uuid.uuid4().hex})
-            # Not in step: turns that were begun together would say each of their words together.
+            headers = client.headers(idempotency_key())
+            # Random delays, so that concurrent turns do not emit their words at the same time.
             pause = int(WORD_SECONDS * 1000 * random.uniform(0.9, 1.1))
             text = script_text(tokens=WORDS, delay_ms=pause)
             body = {"conversationId": named, "text": f"{text} {tag}"}
-            reader = crowd.add(_path(client, "StreamMessage"), headers, body)
+            reader = readers.add(_path(client, "StreamMessage"), headers, body)
             turns.append(_Turn(client, named, reader))
         await wait_until(
             lambda: all(turn.reader.first for turn in turns), 300, "turns to begin", every=0.1
@@ -158,7 +159,7 @@ async def _begin_turns(crowd: Crowd, clients: list[Client], count: int, tag: str
     return turns
 
 
-async def _add_readers(crowd: Crowd, turns: list[_Turn], count: int) -> None:
+async def _add_readers(readers: StreamReaders, turns: list[_Turn], count: int) -> None:
     began, added = time.perf_counter(), list[Reader]()
     following = cycle(turns)
     while len(added) < count:
@@ -168,7 +169,7 @@ async def _add_readers(crowd: Crowd, turns: list[_Turn], count: int) -> None:
                 "turnId": turn.reader.first["data"]["turnId"],
             }
             path = _path(turn.client, "StreamEvents")
-            added.append(crowd.add(path, turn.client.headers(), body))
+            added.append(readers.add(path, turn.client.headers(), body))
         await wait_until(
             lambda: all(each.first for each in added), 300, "readers to be served", every=0.1
         )
@@ -176,8 +177,7 @@ async def _add_readers(crowd: Crowd, turns: list[_Turn], count: int) -> None:
 
 
 async def _until_ok(client: Client, method: str, **body: Any) -> Any:
-    key = {"idempotency-key": uuid.uuid4().hex}
-    return await until_ok(client, method, key, seconds=120, every=0.25, **body)
+    return await until_ok(client, method, idempotency_key(), seconds=120, every=0.25, **body)
 
 
 async def _token(platform: Platform, user: str) -> str:
@@ -188,25 +188,15 @@ def _path(client: Client, method: str) -> str:
     return urlsplit(client.path(method)).path
 
 
-async def _model_calls(platform: Platform, tag: str) -> int:
-    journal = await platform.model("/__journal?messages=0")
-    return sum(tag in entry["prompt"] for entry in journal["entries"])
-
-
 # --- what the processes use ---
 
 
 def _families(platform: Platform) -> dict[str, list[psutil.Process]]:
-    found: dict[str, list[psutil.Process]] = {}
-    for name in platform.stack.names:
-        if (pid := platform.stack.process(name)) is not None:
-            process = psutil.Process(pid)
-            found[name] = [process, *process.children(recursive=True)]
-    return found
+    return {name: platform.family(name) for name in platform.stack.names}
 
 
 def _memory(platform: Platform) -> dict[str, float]:
-    """MiB of each process and its children, shared pages counted once."""
+    """MiB of each process with its children, as proportional set size."""
     found: dict[str, float] = {}
     for name, family in _families(platform).items():
         found[name] = 0.0
@@ -218,18 +208,18 @@ def _memory(platform: Platform) -> dict[str, float]:
     return found
 
 
-async def _cores(platform: Platform, crowd: Crowd, seconds: float) -> dict[str, float]:
-    """Cores used by each process, and events read per second, over a while in which nothing else happens."""
+async def _cores(platform: Platform, readers: StreamReaders, seconds: float) -> dict[str, float]:
+    """Cores used by each process, and events read per second."""
     families = _families(platform)
     families["model"] = [psutil.Process(platform.model_process)]
     families["client"] = [psutil.Process()]
-    began, events = time.perf_counter(), crowd.counts["events"]
+    began, events = time.perf_counter(), readers.counts["events"]
     before = {name: _cpu(family) for name, family in families.items()}
     await asyncio.sleep(seconds)
     elapsed = time.perf_counter() - began
     used = {name: (_cpu(family) - before[name]) / elapsed for name, family in families.items()}
     cores = {name: round(value, 3) for name, value in used.items()}
-    return {**cores, "events per s": round((crowd.counts["events"] - events) / elapsed, 1)}
+    return {**cores, "events per s": round((readers.counts["events"] - events) / elapsed, 1)}
 
 
 def _cpu(family: list[psutil.Process]) -> float:
@@ -241,9 +231,3 @@ def _cpu(family: list[psutil.Process]) -> float:
             continue
         total += times.user + times.system
     return total
-
-
-def _unhealthy(platform: Platform) -> int:
-    """How often a sidecar has declared its app unhealthy."""
-    logs = [platform.stack.log(f"{app}-daprd") for app in platform.stack.apps]
-    return sum(log.read_text(errors="replace").count(UNHEALTHY) for log in logs)

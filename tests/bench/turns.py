@@ -1,4 +1,4 @@
-"""W3: streamed turns of 40 tokens 5 ms apart, beside the same request straight to the model."""
+"""W3: streamed turns of 40 tokens 5 ms apart, compared with the same request to the model."""
 
 import time
 
@@ -13,7 +13,7 @@ END = b"event: run.completed"
 
 
 async def measure(platform: Platform) -> None:
-    """Print time to the first token over direct, and turns per second, at 1, 8 and 32."""
+    """Print the added time to the first token, and turns per second, with 1, 8 and 32 clients."""
     async with platform.client("bench-turn") as client, aiohttp.ClientSession() as direct:
         await _turns(client, 10, 1)
         for concurrency, count in ((1, 60), (8, 160), (32, 480)):
@@ -31,7 +31,7 @@ async def measure(platform: Platform) -> None:
                 over_direct_p99_ms=_over(run, base, 0.99),
                 turns_per_s=round(run.rate, 1),
                 failed=failed,
-                baseline="the same request straight to the model",
+                baseline="the same request to the model",
                 baseline_first_token_p50_ms=milliseconds(quantile(base.latencies, 0.5)),
                 baseline_turns_per_s=round(base.rate, 1),
             )

@@ -1,4 +1,4 @@
-"""One platform for the whole folder; each test restarts only what it killed."""
+"""One supervised platform for all chaos tests; a test restarts what it killed."""
 
 import json
 import shutil
@@ -10,25 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import until_begun
-from tests.support.platform import Client, Platform
+from tests.chaos.faults import until_writable
+from tests.support.platform import SHORT_RETENTION, Client, Platform
 
-# A turn that nobody drives is found sooner than in production, so that tests need not wait for it.
-ENV = {
-    "llm": {"LLM_KEPT_SECONDS": "5"},
-}
 FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 
 
 @pytest.fixture(scope="session")
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    """Everything, started once; supervised, so that what is killed comes back as it does for a user.
+    """The platform, started once; its state folder, with the logs, is kept when a test failed.
 
-    Not in pytest's own folder: another session closes that to Postgres's user, which then cannot start again. The
-    folder, with its logs, is kept when a test failed.
+    Not under pytest's base folder: a concurrent session removes that folder's permissions for Postgres's user.
     """
     state = Path(tempfile.mkdtemp(prefix="yocaso-chaos-"))
-    running = Platform(state, offset=18_000, env=ENV)
+    running = Platform(state, offset=18_000, env=SHORT_RETENTION)
     running.start()
     yield running
     running.stop()
@@ -37,34 +32,34 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 
 
 @pytest.fixture
-async def probed(platform: Platform) -> str:
-    """The conversation of a probe, once what the test before killed answers again."""
-    return await until_begun(platform)
+async def probe_conversation(platform: Platform) -> str:
+    """A conversation of the user `probe`, created once the platform has recovered from the previous test."""
+    return await until_writable(platform)
 
 
 @pytest.fixture
-async def alice(platform: Platform, probed: str) -> AsyncIterator[Client]:
-    """A user of this test alone."""
-    del probed  # it is what is waited for
+async def alice(platform: Platform, probe_conversation: str) -> AsyncIterator[Client]:
+    """A user of this test."""
+    del probe_conversation  # requested for its wait
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 
 
 @pytest.fixture
 def socket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short path for the failpoints' socket."""
+    """A path for the failpoint socket that fits into a socket address (107 bytes)."""
     return tmp_path_factory.mktemp("fp") / "s"
 
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Notes a figure; it is printed as one JSON line at the end of the run, whether the test passes or not."""
+    """Records a figure, printed as a JSON line at the end of the session."""
     figures = request.config.stash.setdefault(FIGURES, [])
 
-    def note(**values: Any) -> None:
+    def record(**values: Any) -> None:
         figures.append(values)
 
-    return note
+    return record
 
 
 def pytest_terminal_summary(

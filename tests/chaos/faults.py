@@ -1,4 +1,4 @@
-"""Kills with a proof that they hit, and the time until the platform answers again."""
+"""Faults of the platform's processes, and the time until it answers again."""
 
 import asyncio
 import contextlib
@@ -11,31 +11,56 @@ import psutil
 
 from services.cli.edge import CallError
 from tests.support.model_server import script_text
-from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
+from tests.support.retries import until_ok
 from tests.support.wait import wait_until
 
 
 async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int:
-    """Kill a process and wait until that very process is no more."""
+    """Kill a process, wait until that pid has exited, and return it."""
     pid = await asyncio.to_thread(platform.stack.kill, name, sign)
-    await asyncio.to_thread(platform.stack.wait_gone, name, pid)
+    await asyncio.to_thread(platform.stack.wait_exited, name, pid)
     return pid
 
 
-async def running(platform: Platform, *names: str) -> None:
-    """Wait until processes answer again; the supervisor has restarted what died."""
+async def until_ready(platform: Platform, *names: str) -> None:
+    """Wait until the supervisor has restarted the processes and they pass their readiness probes."""
     for name in names:
-        await asyncio.to_thread(platform.stack.wait_running, name)
+        await asyncio.to_thread(platform.stack.wait_ready, name)
+
+
+async def halt(platform: Platform, *names: str) -> None:
+    """Stop processes until they are started again."""
+    for name in names:
+        await asyncio.to_thread(platform.stack.halt, name)
+
+
+async def start(platform: Platform, *names: str) -> None:
+    """Start halted processes without waiting for them."""
+    for name in names:
+        await asyncio.to_thread(platform.stack.supervisor.start, name)
+
+
+async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:
+    """Restart a process; `env` is added to its environment for this and later starts."""
+    await asyncio.to_thread(platform.stack.restart, name, env=env)
+
+
+async def run_replica(platform: Platform, app: str, env: Mapping[str, str]) -> None:
+    """Start or restart the second replica of an app with its sidecar."""
+    replica = f"{app}-2"
+    if replica in platform.stack.apps:
+        await start(platform, f"{replica}-daprd")
+        await restart(platform, replica, env)
+    else:
+        await asyncio.to_thread(platform.stack.add_replica, app, 2, env=env)
 
 
 @contextlib.asynccontextmanager
 async def frozen(platform: Platform, name: str) -> AsyncIterator[None]:
-    """A process and its children stand still during the block."""
-    pid = await asyncio.to_thread(platform.stack.process, name)
-    assert pid is not None, f"{name} does not run"
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
+    """Stop a process and its children by SIGSTOP during the block."""
+    family = await asyncio.to_thread(platform.family, name)
+    assert family, f"{name} does not run"
     for each in family:
         _send(each, signal.SIGSTOP)
     try:
@@ -50,29 +75,24 @@ def _send(process: psutil.Process, sign: signal.Signals) -> None:
         process.send_signal(sign)
 
 
-async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:
-    """Restart a process in order, from now on with more environment if given."""
-    await asyncio.to_thread(platform.stack.restart, name, env=env)
+async def until_tokens_issued(platform: Platform) -> None:
+    """Wait until auth issues tokens: its sidecar needs a moment to detect that the app is back."""
 
-
-async def until_issuing(platform: Platform) -> None:
-    """Wait until tokens are issued: a sidecar takes a moment to see that its app is back."""
-
-    def is_issuing() -> bool:
+    def is_issued() -> bool:
         with contextlib.suppress(CallError):
             return bool(platform.token("probe"))
         return False
 
-    await wait_until(is_issuing, 30, "a token to be issued")
+    await wait_until(is_issued, 30, "a token to be issued")
 
 
-async def until_begun(platform: Platform, conversation: str | None = None) -> str:
-    """Wait until a conversation of a probe's can be written; its id.
+async def until_writable(platform: Platform, conversation: str | None = None) -> str:
+    """Wait until the user `probe` can append to a conversation, and return its id.
 
-    No turn is begun, so failpoints of turns stay armed; those of creation do where the conversation is given: how
-    often a probe has to try before it has created one is nothing to count hits by.
+    It begins no turn, so failpoints of turns stay armed. With `conversation` it creates none either: the number of
+    attempts until a creation succeeds varies, and would use up hits of failpoints of creation.
     """
-    await until_issuing(platform)
+    await until_tokens_issued(platform)
     async with platform.client("probe") as client:
         named = conversation or (await until_ok(client, "CreateConversation"))["conversationId"]
         await until_ok(client, "AppendMessage", conversationId=named, text="ready?")
@@ -80,20 +100,20 @@ async def until_begun(platform: Platform, conversation: str | None = None) -> st
 
 
 class Recovery:
-    """Asks for a whole turn from a fault on, until one is answered.
+    """Measures the time from a fault to the next completed turn.
 
-    `by_workflow`: the model fails at first, so that the turn needs the workflow, and what the workflow needs.
+    `by_workflow`: the first model call fails, so the turn needs the workflow engine.
     """
 
     def __init__(self, client: Client, *, by_workflow: bool = False) -> None:
         self._client = client
-        self._tries = [{"status": 500}, {}] if by_workflow else [{}]
+        self._attempts = [{"status": 500}, {}] if by_workflow else [{}]
         self._began = time.monotonic()
 
     async def seconds(self) -> float:
-        """Fault to first turn answered."""
+        """Seconds from construction to a completed turn."""
         created = await until_ok(self._client, "CreateConversation")
-        text = f"{script_text(attempts=self._tries)} {uuid.uuid4().hex}"
+        text = f"{script_text(attempts=self._attempts)} {uuid.uuid4().hex}"
         await until_ok(
             self._client, "SendMessage", conversationId=created["conversationId"], text=text
         )

@@ -1,15 +1,14 @@
-"""Two replicas of llm, and clients that choose which of them they talk to."""
+"""Two replicas of llm, and clients of one of them."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from services.contracts.apps import USER_SCOPES
+from services.contracts.apps import EDGE, USER_SCOPES
 from services.kit.contract import RpcService
-from tests.chaos.faults import restart, running
+from tests.chaos.faults import run_replica, until_ready
 from tests.support.platform import Client, Platform
 
 FIRST, SECOND = REPLICAS = ("llm", "llm-2")
@@ -17,12 +16,12 @@ FIRST, SECOND = REPLICAS = ("llm", "llm-2")
 
 @dataclass
 class ReplicaClient(Client):
-    """A user whose calls reach one replica, as the edge's sidecar would deliver them."""
+    """Calls one replica directly, as the edge's sidecar does."""
 
     identity: dict[str, str] = field(default_factory=dict)
 
     def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The headers of a call."""
+        """Headers of a call."""
         return {**self.identity, **self.defaults, **(extra or {})}
 
     def url_of(self, service: RpcService, method: str) -> str:
@@ -32,10 +31,10 @@ class ReplicaClient(Client):
 
 @asynccontextmanager
 async def client_of(platform: Platform, replica: str, user: str) -> AsyncIterator[ReplicaClient]:
-    """A client of one replica in a user's name."""
+    """A client of one replica, as a user."""
     identity = {
         "dapr-api-token": platform.stack.app_token(replica),
-        "dapr-caller-app-id": "edge",
+        "dapr-caller-app-id": EDGE.id,
         "x-user-id": user,
         "x-scopes": " ".join(USER_SCOPES),
     }
@@ -45,18 +44,8 @@ async def client_of(platform: Platform, replica: str, user: str) -> AsyncIterato
 
 
 async def start_second(platform: Platform) -> None:
-    """Both replicas run and answer, with the same settings."""
+    """Run a second replica with the settings of the first."""
     settings = platform.stack.spec(FIRST).env.items()
     env = {name: value for name, value in settings if name.startswith("LLM_")}
-    if SECOND in platform.stack.apps:
-        await asyncio.to_thread(platform.stack.supervisor.start, f"{SECOND}-daprd")
-        await restart(platform, SECOND, env)
-    else:
-        await asyncio.to_thread(platform.stack.add_replica, FIRST, 2, env=env)
-    await running(platform, *REPLICAS, *(f"{name}-daprd" for name in REPLICAS))
-
-
-async def stop_second(platform: Platform) -> None:
-    """Only the first replica is left."""
-    for name in (SECOND, f"{SECOND}-daprd"):
-        await asyncio.to_thread(platform.stack.halt, name)
+    await run_replica(platform, FIRST, env)
+    await until_ready(platform, *REPLICAS, *(f"{name}-daprd" for name in REPLICAS))

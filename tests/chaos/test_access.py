@@ -1,81 +1,100 @@
-"""Facts follow objects whatever dies in between, and nobody is let in while nobody can tell."""
+"""Tuples, charges and erasures survive kills, and without OpenFGA access is refused."""
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 
 from services.contracts.auth.accounts import ACCOUNT_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
-from tests.chaos.access import Facts, key, receipt
-from tests.chaos.faults import kill, restart, running, until_begun, until_issuing
+from tests.chaos.faults import kill, restart, until_ready, until_tokens_issued, until_writable
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
-from tests.support.patience import until_ok
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client, Platform, idempotency_key
+from tests.support.retries import RETRYABLE_STATUSES, until_ok
 from tests.support.wait import wait_until
 
 
+@dataclass
+class StoredTuples:
+    """Relationship tuples as OpenFGA's database has them."""
+
+    connection: asyncpg.Connection
+
+    async def of_object(self, object_id: str) -> int:
+        """How many tuples name an object."""
+        count = "SELECT count(*) FROM tuple WHERE object_id = $1"
+        return await self.connection.fetchval(count, object_id) or 0
+
+    async def of_user(self, user_id: str) -> int:
+        """How many tuples name a user."""
+        count = "SELECT count(*) FROM tuple WHERE _user = $1"
+        return await self.connection.fetchval(count, f"user:{user_id}") or 0
+
+
 @pytest.fixture
-async def facts(platform: Platform) -> AsyncIterator[Facts]:
-    """OpenFGA's own rows."""
-    found = await Facts.of(platform)
-    yield found
-    await found.close()
+async def tuples(platform: Platform) -> AsyncIterator[StoredTuples]:
+    url = platform.stack.database_url()
+    connection = await asyncpg.connect(url, database="openfga")
+    yield StoredTuples(connection)
+    await connection.close()
 
 
-@requirement("access:facts-follow-objects")
-async def test_a_conversation_whose_owner_was_never_written_down_is_mended(
-    platform: Platform, alice: Client, probed: str, socket: Path, facts: Facts
+@requirement("access:tuples-follow-objects")
+async def test_an_owner_tuple_that_a_kill_prevented_is_reconciled(
+    platform: Platform, alice: Client, probe_conversation: str, socket: Path, tuples: StoredTuples
 ) -> None:
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_create:1:stop"))
-        await until_begun(platform, probed)
-        cut = asyncio.create_task(alice.call("CreateConversation", key(), title="half"))
+        await until_writable(platform, probe_conversation)
+        cut = asyncio.create_task(alice.call("CreateConversation", idempotency_key(), title="half"))
         hit = await control.wait_for("conversation.after_create")
         await kill(platform, "llm")
         await asyncio.gather(cut, return_exceptions=True)
         await hit.release()
-        await running(platform, "llm")
-    # Nobody repeats the call: the reminder alone has to mend it.
+        await until_ready(platform, "llm")
+    # The call is not repeated: the reminder reconciles the tuple.
     page = await until_ok(alice, "ListConversations")
     [made] = [each["conversationId"] for each in page["conversations"]]
 
     async def owned() -> bool:
-        return await facts.about(made) == 1
+        return await tuples.of_object(made) == 1
 
-    await wait_until(owned, 60, "the owner to be written down")
+    await wait_until(owned, 60, "the owner tuple to be written")
     assert (await until_ok(alice, "GetConversation", conversationId=made))["title"] == "half"
 
 
-@requirement("access:facts-follow-objects")
-async def test_a_deleted_conversation_leaves_no_fact_behind(
-    platform: Platform, alice: Client, socket: Path, facts: Facts
+@requirement("access:tuples-follow-objects")
+async def test_a_deletion_interrupted_by_a_kill_leaves_no_tuple(
+    platform: Platform, alice: Client, socket: Path, tuples: StoredTuples
 ) -> None:
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.before_forget:1:stop"))
-        await until_begun(platform)
+        await until_writable(platform)
         gone = await alice.conversation()
-        assert await facts.about(gone) == 1
+        assert await tuples.of_object(gone) == 1
         await alice.must("DeleteConversation", conversationId=gone)
         hit = await control.wait_for("conversation.before_forget", timeout=30)
         await kill(platform, "llm")
         await hit.release()
-        await running(platform, "llm")
+        await until_ready(platform, "llm")
 
     async def forgotten() -> bool:
-        return await facts.about(gone) == 0
+        return await tuples.of_object(gone) == 0
 
-    await wait_until(forgotten, 60, "the facts to be forgotten")
+    await wait_until(forgotten, 60, "the tuples to be deleted")
 
 
 @requirement("access:fail-closed")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-async def test_nobody_is_let_in_while_openfga_is_away(
+async def test_access_is_unavailable_while_openfga_is_down(
     platform: Platform, alice: Client, sign: signal.Signals
 ) -> None:
     conversation = (await until_ok(alice, "CreateConversation"))["conversationId"]
@@ -86,12 +105,12 @@ async def test_nobody_is_let_in_while_openfga_is_away(
             await asyncio.to_thread(platform.stack.halt, "openfga")
         try:
 
-            async def closed() -> bool:
+            async def is_unavailable() -> bool:
                 answer = await alice.call("GetConversation", conversationId=conversation)
-                assert answer.status in (200, 503), answer  # 200 while a yes is still believed
+                assert answer.status in (200, 503), answer  # 200 while the check is cached
                 return answer.code == "UNAVAILABLE"
 
-            await wait_until(closed, 10, "the door to be closed")
+            await wait_until(is_unavailable, 10, "the cached check to expire")
             for _ in range(20):
                 answer = await mallory.call("GetConversation", conversationId=conversation)
                 assert answer.code == "UNAVAILABLE"
@@ -107,7 +126,7 @@ async def test_nobody_is_let_in_while_openfga_is_away(
 
 
 @requirement("access:budgets")
-async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
+async def test_a_turn_is_charged_once_although_llm_dies_after_the_charge(
     platform: Platform, alice: Client, socket: Path
 ) -> None:
     budget = {"amount": 100, "period": "TOTAL"}
@@ -115,11 +134,13 @@ async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
         API_KEY_SERVICE, "CreateApiKey", name="payer", scopes=["conversations:write"], budget=budget
     )
     robot = alice.as_(made["secret"])
-    text, call = script_text(text="dear", prompt_tokens=150_000), key()
+    text, call = script_text(text="dear", prompt_tokens=150_000), idempotency_key()
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("turn.after_charge:1:stop"))
-        await until_begun(platform)
-        conversation = (await until_ok(robot, "CreateConversation", key()))["conversationId"]
+        await until_writable(platform)
+        conversation = (await until_ok(robot, "CreateConversation", idempotency_key()))[
+            "conversationId"
+        ]
         cut = asyncio.create_task(
             robot.call("SendMessage", call, conversationId=conversation, text=text)
         )
@@ -127,7 +148,7 @@ async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
         await kill(platform, "llm")
         await asyncio.gather(cut, return_exceptions=True)
         await hit.release()
-        await running(platform, "llm")
+        await until_ready(platform, "llm")
     sent = await until_ok(robot, "SendMessage", call, conversationId=conversation, text=text)
     cost = sent["turn"]["usage"]["cost"]
     found = await alice.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
@@ -145,14 +166,14 @@ async def test_a_turn_is_booked_once_whatever_dies_after_the_booking(
         ("auth", "erasure.after_part"),
     ],
 )
-async def test_an_erasure_that_was_cut_is_finished(
-    platform: Platform, socket: Path, facts: Facts, app: str, point: str
+async def test_an_interrupted_erasure_completes(
+    platform: Platform, socket: Path, tuples: StoredTuples, app: str, point: str
 ) -> None:
     user = f"leaver-{point.rpartition('.')[2].replace('_', '-')}"
-    await until_issuing(platform)
+    await until_tokens_issued(platform)
     async with FailpointControl(socket) as control, platform.client(user) as leaver:
         await restart(platform, app, control.environment(f"{point}:1:stop"))
-        await until_begun(platform)
+        await until_writable(platform)
         made = [await leaver.conversation(title="mine") for _ in range(3)]
         asked = asyncio.create_task(leaver.call_of(ACCOUNT_SERVICE, "DeleteAccount"))
         hit = await control.wait_for(point, timeout=30)
@@ -160,11 +181,29 @@ async def test_an_erasure_that_was_cut_is_finished(
         await kill(platform, app)
         await hit.release()
         await asyncio.gather(asked, return_exceptions=True)
-        await running(platform, app)
+        await until_ready(platform, app)
         done = await receipt(leaver, deletion_id)
     assert {part["app"]: part["removed"] for part in done["parts"]}["llm"] == {"conversations": "3"}
-    assert await facts.of_user(user) == 0
-    assert [await facts.about(each) for each in made] == [0, 0, 0]
+    assert await tuples.of_user(user) == 0
+    assert [await tuples.of_object(each) for each in made] == [0, 0, 0]
+
+
+async def receipt(client: Client, deletion_id: str) -> dict[str, Any]:
+    """Wait for the completed receipt."""
+
+    async def complete() -> dict[str, Any] | None:
+        try:
+            answer = await client.call_of(
+                ACCOUNT_SERVICE, "GetAccountDeletion", deletionId=deletion_id
+            )
+        except (aiohttp.ClientError, OSError):
+            return None
+        if answer.status in RETRYABLE_STATUSES:
+            return None
+        assert answer.status == 200, answer
+        return answer.body if answer.body["status"] == "COMPLETED" else None
+
+    return await wait_until(complete, 90, "the erasure to complete", every=0.25)
 
 
 async def _deletion_of(platform: Platform, user: str) -> str:

@@ -1,4 +1,4 @@
-"""Boots with one part missing first: nothing is accepted and then lost, and all is well once the part is there."""
+"""Starts with one part missing: nothing accepted is lost, and the platform is ready once the part starts."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,54 +6,47 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from tests.chaos.faults import Recovery, running
+from services.contracts.apps import APPS
+from tests.chaos.faults import Recovery, halt, start, until_ready
 from tests.requirements import requirement
-from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
+from tests.support.retries import until_ok
 
-APPS = ("auth", "llm", "workflows", "edge")
-SIDECARS = tuple(f"{app}-daprd" for app in APPS)
+SERVERS = ("placement", "scheduler", "postgres", "valkey", "openfga")
 PARTS = {
-    "apps": APPS,
-    "sidecars": SIDECARS,
-    "placement": ("placement",),
-    "scheduler": ("scheduler",),
-    "postgres": ("postgres",),
-    "valkey": ("valkey",),
-    "openfga": ("openfga",),
+    "apps": tuple(app.id for app in APPS),
+    "sidecars": tuple(f"{app.id}-daprd" for app in APPS),
+    **{name: (name,) for name in SERVERS},
 }
-ASKS = 5
+APPENDS = 5
 
 
 @requirement("chaos:C1", "turns:liveness")
 @pytest.mark.parametrize("missing", PARTS)
-async def test_a_boot_without_a_part_is_ready_once_the_part_is_there(
+async def test_a_start_with_a_part_missing_is_ready_once_the_part_starts(
     platform: Platform, alice: Client, figure: Callable[..., None], missing: str
 ) -> None:
     conversation = await until_ok(alice, "CreateConversation")
-    stack = platform.stack
-    for name in (*APPS, *SIDECARS, "placement", "scheduler", *PARTS[missing]):
-        await asyncio.to_thread(stack.halt, name)
+    control_plane = ("placement", "scheduler")
+    await halt(platform, *PARTS["apps"], *PARTS["sidecars"], *control_plane, *PARTS[missing])
     others = [part for part in PARTS if part != missing]
-    for name in (name for part in reversed(others) for name in PARTS[part]):
-        await asyncio.to_thread(stack.supervisor.start, name)
-    accepted = await _ask(alice, conversation["conversationId"])
-    for name in PARTS[missing]:
-        await asyncio.to_thread(stack.supervisor.start, name)
+    await start(platform, *(name for part in reversed(others) for name in PARTS[part]))
+    accepted = await _append(alice, conversation["conversationId"])
+    await start(platform, *PARTS[missing])
     recovery = Recovery(alice)
-    await running(platform, *(name for part in PARTS.values() for name in part))
+    await until_ready(platform, *(name for part in PARTS.values() for name in part))
     figure(figure="boot", missing_first=missing, seconds=await recovery.seconds())
     listed = await until_ok(
         alice, "ListMessages", conversationId=conversation["conversationId"], limit=100
     )
     kept = [each["messageId"] for each in listed["messages"]]
-    assert set(accepted) <= set(kept), "accepted, and lost"
+    assert set(accepted) <= set(kept), "an accepted message is lost"
 
 
-async def _ask(client: Client, conversation: str) -> list[str]:
-    """Ask while the part is missing; what was answered with success must be there later."""
+async def _append(client: Client, conversation: str) -> list[str]:
+    """Append while the part is missing; ids of the messages that were accepted."""
     accepted: list[str] = []
-    for number in range(ASKS):
+    for number in range(APPENDS):
         try:
             async with asyncio.timeout(2):
                 answer = await client.call(

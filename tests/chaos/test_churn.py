@@ -1,14 +1,13 @@
-"""Conversations come and go by the hundred, and nothing of them stays."""
+"""Conversations are created and deleted by the hundred, and the stores keep no data of them."""
 
 import asyncio
-import uuid
 from collections import Counter
 from collections.abc import Callable
 
 from tests.requirements import requirement
-from tests.support.leftovers import left_over
-from tests.support.patience import until_ok
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client, Platform, idempotency_key
+from tests.support.residual_data import residual_rows
+from tests.support.retries import until_ok
 from tests.support.wait import wait_until
 
 WORKERS = 8
@@ -16,14 +15,14 @@ ROUNDS = 12
 
 
 @requirement("conversations:create", "conversations:delete", "conversations:list")
-async def test_conversations_that_come_and_go_leave_nothing_behind(
+async def test_deleted_conversations_leave_no_data_in_any_store(
     platform: Platform, alice: Client, figure: Callable[..., None]
 ) -> None:
     gone: list[str] = []
 
     async def worker() -> None:
         for _ in range(ROUNDS):
-            key = {"idempotency-key": uuid.uuid4().hex}
+            key = idempotency_key()
             made = (await until_ok(alice, "CreateConversation", key))["conversationId"]
             await until_ok(alice, "AppendMessage", key, conversationId=made, text="here")
             await until_ok(alice, "DeleteConversation", key, conversationId=made)
@@ -36,10 +35,10 @@ async def test_conversations_that_come_and_go_leave_nothing_behind(
     assert len(set(gone)) == WORKERS * ROUNDS
     assert (await until_ok(alice, "ListConversations"))["conversations"] == []
 
-    async def nothing() -> bool:
-        return not await left_over(platform, gone)
+    async def is_empty() -> bool:
+        return not await residual_rows(platform, gone)
 
     try:
-        await wait_until(nothing, 60, "the stores to forget them", every=0.5)
+        await wait_until(is_empty, 60, "the stores to be empty", every=0.5)
     except AssertionError:
-        assert await left_over(platform, gone) == Counter()
+        assert await residual_rows(platform, gone) == Counter()

@@ -1,21 +1,20 @@
-"""Creating and deleting a conversation touch two actors: what a kill leaves half done is mended."""
+"""Creations and deletions span two actors; one interrupted by a kill is reconciled."""
 
 import asyncio
-import uuid
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.chaos.faults import kill, restart, running, until_begun
+from tests.chaos.faults import kill, restart, until_ready, until_writable
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
-from tests.support.patience import until_ok
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client, Platform, idempotency_key
+from tests.support.retries import until_ok
 from tests.support.wait import wait_until
 
 MESSAGES = 120
-"""More than the purge removes at once."""
+"""More than the purge deletes in one batch."""
 
 
 async def _listed(client: Client) -> list[str]:
@@ -25,32 +24,32 @@ async def _listed(client: Client) -> list[str]:
 
 @requirement("chaos:T3", "conversations:create")
 @pytest.mark.parametrize("target", ["llm", "llm-daprd"])
-async def test_a_creation_that_was_cut_in_half_is_mended(
-    platform: Platform, alice: Client, probed: str, socket: Path, target: str
+async def test_an_interrupted_creation_is_reconciled(
+    platform: Platform, alice: Client, probe_conversation: str, socket: Path, target: str
 ) -> None:
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_index:1:stop"))
-        await until_begun(platform, probed)
-        key = {"idempotency-key": uuid.uuid4().hex}
+        await until_writable(platform, probe_conversation)
+        key = idempotency_key()
         cut = asyncio.create_task(alice.call("CreateConversation", key, title="half"))
         hit = await control.wait_for("conversation.after_index")
         await kill(platform, target)
         await asyncio.gather(cut, return_exceptions=True)
         await hit.release()
-        await running(platform, target)
-    # Nobody repeats the call: the reminder alone has to mend it.
-    found = await wait_until(lambda: _listed(alice), 60, "the half conversation to be listed")
+        await until_ready(platform, target)
+    # The call is not repeated: the reminder reconciles the creation.
+    found = await wait_until(
+        lambda: _listed(alice), 60, "the interrupted conversation to be listed"
+    )
     made = await until_ok(alice, "CreateConversation", key, title="half")
     assert found == [made["conversationId"]]
-    sent = await until_ok(alice, "SendMessage", conversationId=found[0], text="whole?")
+    sent = await until_ok(alice, "SendMessage", conversationId=found[0], text="complete?")
     assert sent["turn"]["status"] == "COMPLETED"
     assert await _listed(alice) == found
 
 
 @requirement("chaos:W2", "conversations:delete")
-async def test_a_deletion_that_was_cut_in_half_is_finished(
-    platform: Platform, alice: Client
-) -> None:
+async def test_an_interrupted_deletion_completes(platform: Platform, alice: Client) -> None:
     kept, gone = await alice.conversation(), await alice.conversation()
     for number in range(MESSAGES):
         await alice.must("AppendMessage", conversationId=gone, text=f"message {number}")
@@ -71,7 +70,7 @@ async def test_a_deletion_that_was_cut_in_half_is_finished(
 
         await wait_until(half, 30, "half of the messages to be purged")
         await kill(platform, "llm")
-        await running(platform, "llm")
+        await until_ready(platform, "llm")
 
         async def all_gone() -> bool:
             return await left() == 0
@@ -87,9 +86,9 @@ async def test_a_deletion_that_was_cut_in_half_is_finished(
         async def unlisted() -> bool:
             return await entered() == 0
 
-        await wait_until(unlisted, 60, "the index to forget it")
+        await wait_until(unlisted, 60, "its index entry to be removed")
     finally:
         await database.close()
     assert await _listed(alice) == [kept]
-    answer = await alice.call("AppendMessage", conversationId=gone, text="anybody?")
+    answer = await alice.call("AppendMessage", conversationId=gone, text="still there?")
     assert answer.code == "NOT_FOUND"

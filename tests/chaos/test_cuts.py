@@ -1,4 +1,4 @@
-"""A thousand random cuts of streams, by the client and by kills: every reader ends with the same bytes."""
+"""A thousand random cuts of streams, by clients and by kills: every reader gets the same bytes."""
 
 import asyncio
 import os
@@ -8,12 +8,13 @@ import uuid
 from collections.abc import Callable
 from itertools import cycle
 
-from tests.chaos.faults import kill, running
+from tests.chaos.faults import kill, until_ready
+from tests.chaos.turns import generation
 from tests.requirements import requirement
 from tests.support.checkers import check_seqs
 from tests.support.model_server import script_text
-from tests.support.patience import until_ok
-from tests.support.platform import Client, Platform
+from tests.support.platform import Client, Platform, idempotency_key
+from tests.support.retries import until_ok
 from tests.support.sse import Fold, StreamClient
 from tests.support.wait import wait_until
 
@@ -24,18 +25,16 @@ KILLS = 6
 PROBABILITY = 0.6
 
 
-def _text(attempt: int) -> str:
-    """Words of one to four bytes a character; every try of the model says something else."""
-    return " ".join(f"naïve-日本-🙂-{attempt}-{number}" for number in range(WORDS))
+GENERATIONS = [generation(attempt, WORDS) for attempt in range(4)]
 
 
 def _message() -> str:
-    tries = [{"text": _text(each), "delay_ms": 25} for each in range(4)]
-    return f"{script_text(attempts=tries)} {uuid.uuid4().hex}"
+    attempts = [{"text": text, "delay_ms": 25} for text in GENERATIONS]
+    return f"{script_text(attempts=attempts)} {uuid.uuid4().hex}"
 
 
 class _Wave:
-    """Some turns at once, each read by a client that tears its own connection."""
+    """Concurrent turns, each read by a client that cuts its own connection."""
 
     def __init__(self, client: Client, conversations: list[str], source: random.Random) -> None:
         self.client = client
@@ -43,31 +42,30 @@ class _Wave:
         self.streams = [self._stream(one, source) for one in conversations]
 
     def _stream(self, conversation: str, source: random.Random) -> StreamClient:
-        return StreamClient(
-            self.client.session,
-            self.client.path("StreamMessage"),
-            headers=self.client.headers({"idempotency-key": uuid.uuid4().hex}),
-            body={"conversationId": conversation, "text": _message()},
+        return self.client.reader(
+            "StreamMessage",
+            {"conversationId": conversation, "text": _message()},
+            idempotency_key(),
             random_cuts=random.Random(source.random()),
             cut_probability=PROBABILITY,
         )
 
     @property
     def shown(self) -> int:
-        """How much of all answers has been shown."""
+        """Words shown so far of all answers."""
         return sum(len(stream.fold.text.split()) for stream in self.streams)
 
     @property
     def cuts(self) -> int:
-        """How often a stream that had been open was resumed."""
+        """How many open streams were cut and resumed."""
         return sum(each.connections - 1 - len(each.failures) for each in self.streams)
 
     async def run(self) -> None:
-        """Read all to the end."""
+        """Read every stream to its end."""
         await asyncio.gather(*(stream.run(timeout=120) for stream in self.streams))
 
     async def problems(self) -> list[str]:
-        """What differs from what was committed, or from what an uncut reader gets."""
+        """Differences from the committed text and from the events of an uncut reader."""
         pairs = zip(self.conversations, self.streams, strict=True)
         found = await asyncio.gather(*(self._compare(one, stream.fold) for one, stream in pairs))
         return [each for those in found for each in those]
@@ -75,19 +73,13 @@ class _Wave:
     async def _compare(self, conversation: str, fold: Fold) -> list[str]:
         listed = await until_ok(self.client, "ListMessages", conversationId=conversation)
         ref = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
-        uncut = StreamClient(
-            self.client.session,
-            self.client.path("StreamEvents"),
-            headers=self.client.headers(),
-            body=ref,
-        )
-        whole = await uncut.run()
+        whole = await self.client.reader("StreamEvents", ref).run()
         found = check_seqs([int(event["seq"]) for event in fold.events])
         if fold.raw != whole.raw:
             found.append(f"{conversation}: an uncut reader got other events")
         if [each["text"] for each in listed["messages"]][1:] != [fold.text]:
             found.append(f"{conversation}: committed and shown text differ")
-        if fold.text not in [_text(each) for each in range(4)]:
+        if fold.text not in GENERATIONS:
             found.append(f"{conversation}: spliced {fold.text!r}")
         return found
 
@@ -125,12 +117,12 @@ async def test_a_thousand_random_cuts_give_the_same_bytes(
         seconds=seconds,
     )
     assert problems == [], f"CHAOS_SEED={seed}"
-    assert restarts > 0, "no kill of llm fell into an answer"
+    assert restarts > 0, "no kill of llm interrupted an answer"
 
 
 async def _kill_amid(platform: Platform, wave: _Wave, target: str, source: random.Random) -> None:
-    """Kill a process when a random part of the wave's answers has been shown."""
+    """Kill a process after a random number of words."""
     wanted = source.randint(1, AT_ONCE * WORDS // 2)
     await wait_until(lambda: wave.shown >= wanted, 60, f"{wanted} words")
     await kill(platform, target)
-    await running(platform, target)
+    await until_ready(platform, target)

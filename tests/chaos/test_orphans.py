@@ -1,12 +1,12 @@
-"""Fifty turns lose their host at once."""
+"""Fifty turns lose their host at once, and each is recovered once."""
 
 import asyncio
 import time
 import uuid
 from collections.abc import Callable
 
-from tests.chaos.faults import kill, running
-from tests.chaos.turns import MIDDLE, TurnUnderFire, held_at, release, script
+from tests.chaos.faults import kill, until_ready
+from tests.chaos.turns import MIDDLE, ObservedTurn, problems_of, script_held_once
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -14,28 +14,26 @@ ORPHANS = 50
 
 
 @requirement("turns:liveness", "turns:attempt-restarted", "turns:one-terminal", "chaos:T6")
-async def test_fifty_orphans_at_once_all_go_on(
+async def test_fifty_turns_of_a_killed_host_are_recovered_once_each(
     platform: Platform, alice: Client, figure: Callable[..., None]
 ) -> None:
     gate = uuid.uuid4().hex
-    tries = script()
-    tries[0] |= {"gate": gate, "gate_after": MIDDLE}
-    turns: list[TurnUnderFire] = []
+    turns: list[ObservedTurn] = []
     try:
         while len(turns) < ORPHANS:
-            some = [TurnUnderFire.begin(alice, tries) for _ in range(10)]
+            some = [ObservedTurn.begin(alice, script_held_once(gate)) for _ in range(10)]
             turns += await asyncio.gather(*some)
         await asyncio.gather(*(turn.shows(MIDDLE) for turn in turns))
-        await held_at(platform, gate, ORPHANS)
+        await platform.wait_held(gate, ORPHANS)
         killed = time.monotonic()
         await kill(platform, "llm")
-        await running(platform, "llm")
+        await until_ready(platform, "llm")
         back = time.monotonic()
         await asyncio.gather(*(turn.ended() for turn in turns))
     finally:
         for turn in turns:
             turn.abandon()
-        await release(platform, gate)
+        await platform.release_gate(gate)
     ends = sorted(turn.ended_at for turn in turns)
     figure(
         figure="orphans at once",
@@ -46,5 +44,4 @@ async def test_fifty_orphans_at_once_all_go_on(
     )
     assert [turn.fold.restarts for turn in turns] == [1] * ORPHANS
     assert [await turn.model_calls(platform) for turn in turns] == [2] * ORPHANS
-    problems = await asyncio.gather(*(turn.problems() for turn in turns))
-    assert [each for those in problems for each in those] == []
+    assert await problems_of(turns) == []

@@ -1,4 +1,4 @@
-"""SIGTERM amid a stream: short answers are drained, long ones are handed over."""
+"""SIGTERM during streams: short answers are drained, long ones are taken over by another host."""
 
 import asyncio
 import signal
@@ -8,8 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.faults import kill, running
-from tests.chaos.turns import MIDDLE, TurnUnderFire, next_turn_works, release, script
+from tests.chaos.faults import kill, until_ready
+from tests.chaos.turns import (
+    MIDDLE,
+    ObservedTurn,
+    next_turn_works,
+    problems_of,
+    script,
+    script_held_once,
+)
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -18,31 +25,31 @@ EXIT_SECONDS = 10.0
 
 @requirement("chaos:C2", "turns:attempt-restarted", "turns:liveness")
 @pytest.mark.parametrize("target", ["llm", "edge", "workflows"])
-async def test_sigterm_amid_streams_drains_or_hands_over(
+async def test_sigterm_during_streams_drains_short_and_hands_over_long_answers(
     platform: Platform, alice: Client, figure: Callable[..., None], target: str
 ) -> None:
     gate = uuid.uuid4().hex
     await platform.until_answering()
-    tries = script()
-    tries[0] |= {"gate": gate, "gate_after": MIDDLE}
-    held = await TurnUnderFire.begin(alice, tries)
+    held = await ObservedTurn.begin(alice, script_held_once(gate))
     await held.shows(MIDDLE)
-    short = await TurnUnderFire.begin(alice, script(delay_ms=10))
+    short = await ObservedTurn.begin(alice, script(delay_ms=10))
     await short.shows(1)
     began = time.monotonic()
     await kill(platform, target, signal.SIGTERM)
     exit_seconds = time.monotonic() - began
-    await running(platform, target)
+    await until_ready(platform, target)
     try:
-        # The model never ends the held try: llm has to give it up, and another host of the turn begins anew.
+        # The held model call never ends, so llm aborts the attempt at shutdown and its successor makes a new one.
         if target != "llm":
-            await release(platform, gate)
+            await platform.release_gate(gate)
         await asyncio.gather(held.ended(), short.ended())
     finally:
-        await release(platform, gate)
-    figure(figure="exit after SIGTERM amid streams", target=target, seconds=round(exit_seconds, 2))
+        await platform.release_gate(gate)
+    figure(
+        figure="exit after SIGTERM during streams", target=target, seconds=round(exit_seconds, 2)
+    )
     assert exit_seconds < EXIT_SECONDS
-    assert [*await held.problems(), *await short.problems()] == []
+    assert await problems_of([held, short]) == []
     assert short.fold.restarts == 0, "an answer of half a second was not drained"
     assert held.fold.restarts == (1 if target == "llm" else 0)
     await asyncio.gather(next_turn_works(held), next_turn_works(short))

@@ -1,4 +1,4 @@
-"""Who comes back after the terminal event is told at once that there is no more; who lost the key begins nothing."""
+"""Requests after the terminal event end at once, and a resume without its key begins no turn."""
 
 import asyncio
 import uuid
@@ -6,31 +6,30 @@ from typing import Any
 
 import aiohttp
 
-from tests.chaos.turns import TurnUnderFire, script
+from tests.chaos.turns import ObservedTurn, script
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
-from tests.support.sse import StreamClient
 
 SECONDS = 30.0
-"""An idle stream would be kept open far longer."""
+"""Bound of a response; an idle stream stays open longer."""
 
 
 async def _reply(
     client: Client, method: str, headers: dict[str, str], body: dict[str, Any]
 ) -> tuple[int, bytes]:
-    """Status and whole body of a stream that has to end by itself."""
+    """Status and body of a stream that must end by itself."""
     async with asyncio.timeout(SECONDS), client.stream(method, headers, **body) as reply:
         return reply.status, await reply.read()
 
 
-async def _ended(client: Client) -> tuple[TurnUnderFire, str]:
-    turn = await TurnUnderFire.begin(client, script())
+async def _ended(client: Client) -> tuple[ObservedTurn, str]:
+    turn = await ObservedTurn.begin(client, script())
     fold = await turn.ended()
     return turn, str(fold.seq)
 
 
 @requirement("events:resume", "turns:one-terminal")
-async def test_a_reader_who_has_seen_the_end_gets_204(alice: Client) -> None:
+async def test_a_resume_after_the_terminal_event_gets_204(alice: Client) -> None:
     turn, last = await _ended(alice)
     nothing = (204, b"")
     assert await _reply(alice, "StreamEvents", {"last-event-id": last}, turn.ref) == nothing
@@ -43,16 +42,11 @@ async def test_a_reader_who_has_seen_the_end_gets_204(alice: Client) -> None:
 
 
 @requirement("turns:idempotent", "events:resume")
-async def test_a_repeat_by_key_after_the_end_replays_the_turn(
+async def test_a_repeated_key_after_the_end_replays_the_turn(
     platform: Platform, alice: Client
 ) -> None:
     turn, _ = await _ended(alice)
-    again = StreamClient(
-        alice.session,
-        alice.path("StreamMessage"),
-        headers=alice.headers({"idempotency-key": turn.key}),
-        body={"conversationId": turn.conversation, "text": turn.text},
-    )
+    again = turn.repeat(alice)
     assert (await again.run(timeout=SECONDS)).raw == turn.fold.raw
     assert again.connections == 1
     assert await turn.model_calls(platform) == 1

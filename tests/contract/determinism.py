@@ -1,4 +1,4 @@
-"""What a workflow definition may not do: it is replayed from the top at every wake-up."""
+"""Finds nondeterminism in workflow definitions, which are replayed from the start at every wake-up."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ FORBIDDEN_ATTRIBUTES = frozenset(
 
 
 def breaches(source: str) -> list[str]:
-    """Each thing in a workflow module that could differ at the next replay, with its line."""
+    """Nondeterministic code of a workflow module, with line numbers."""
     return [f"line {line}: {what}" for line, what in sorted(_breaches(ast.parse(source)))]
 
 

@@ -19,7 +19,7 @@ def go_files() -> list[Path]:
 
 
 def project_files() -> list[Path]:
-    """Every file that is committed, or would be."""
+    """Every file that git tracks or does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

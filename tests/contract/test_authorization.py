@@ -1,4 +1,4 @@
-"""Who may call a route is said by a type in its signature; a route that says nothing fails here."""
+"""Every route states its callers by a type in its signature, as its contract does."""
 
 import importlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from services.contracts.apps import APPS, KEY_SCOPES, METHODS, USER_SCOPES
-from services.kit.access.authorization import Anybody, Authorization, FromApp, SignedIn
+from services.kit.access.authorization import AnyCaller, Authorization, FromApp, SignedIn
 from services.kit.contract import AnyMethod
 from services.kit.http.rpc import Endpoint, RpcRoutes
 from services.kit.manifest import Language, Secret
@@ -19,9 +19,9 @@ PUBLIC = {
     *("/healthz", "/docs", "/docs/oauth2-redirect", "/openapi.json"),
     *(path for app in APPS for path in app.public_paths),
 }
-"""Routes that need no sign-in and are no RPC: health, documents and the public keys."""
+"""Routes other than RPCs that need no sign-in: health, documents, public keys."""
 SIDECAR = ("/dapr/", "/actors/")
-"""Routes that Dapr's SDK adds; the sidecar's token guards them."""
+"""Routes of Dapr's SDK, which require the sidecar's token."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def _walk(routes: Any) -> Iterator[Route | Endpoint]:
             yield route
         elif isinstance(route, RpcRoutes):
             yield from route.endpoints
-        else:  # a router that was included: anything else has no such attribute, and fails
+        else:  # an included router
             yield from _walk(route.original_router.routes)
 
 
@@ -59,7 +59,7 @@ def _authorizations(route: Route | Endpoint) -> list[Authorization]:
 
 
 @requirement("access:typed-routes")
-def test_every_route_names_who_may_call_it(apps: dict[str, FastAPI]) -> None:
+def test_every_route_has_an_authorization_type(apps: dict[str, FastAPI]) -> None:
     silent = {
         f"{name}{route.path}"
         for name, app in apps.items()
@@ -72,7 +72,9 @@ def test_every_route_names_who_may_call_it(apps: dict[str, FastAPI]) -> None:
 
 
 @requirement("access:typed-routes")
-def test_the_type_is_the_one_that_the_contract_asks_for(apps: dict[str, FastAPI]) -> None:
+def test_the_authorization_type_of_a_route_follows_from_the_contract(
+    apps: dict[str, FastAPI],
+) -> None:
     seen = 0
     for method in METHODS:
         routes = {route.path: route for route in _routes(apps[method.service.app_id])}
@@ -85,16 +87,16 @@ def test_the_type_is_the_one_that_the_contract_asks_for(apps: dict[str, FastAPI]
 def _wanted(method: AnyMethod) -> type[Authorization]:
     if method.internal:
         return FromApp
-    return Anybody if method.public else SignedIn
+    return AnyCaller if method.public else SignedIn
 
 
 @requirement("access:scopes")
-def test_every_scope_is_needed_somewhere_and_every_method_s_scope_exists() -> None:
+def test_the_user_scopes_are_the_scopes_of_the_methods() -> None:
     needed = {method.scope for method in METHODS if method.scope}
     assert needed == set(USER_SCOPES)
 
 
 @requirement("access:keys-never-mint-keys")
-def test_a_key_can_neither_make_keys_nor_end_an_account() -> None:
+def test_a_key_can_neither_create_keys_nor_delete_an_account() -> None:
     refused = set(USER_SCOPES) - set(KEY_SCOPES)
     assert refused == {"keys:write", "account:write"}

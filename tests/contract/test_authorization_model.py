@@ -1,4 +1,4 @@
-"""The authorization model that OpenFGA is given is the one that people read."""
+"""The authorization model given to OpenFGA is emitted from its DSL file."""
 
 import json
 import subprocess
@@ -21,12 +21,12 @@ def emit(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @requirement("access:model")
 @pytest.mark.timeout(300)  # the transformer is compiled once
-def test_the_committed_json_is_what_the_dsl_says(tmp_path: Path) -> None:
+def test_the_committed_json_is_emitted_from_the_dsl(tmp_path: Path) -> None:
     assert emit(MODEL, "-check").stderr == ""
 
 
 @pytest.mark.timeout(300)
-def test_a_line_of_the_dsl_that_is_not_in_the_json_is_found(tmp_path: Path) -> None:
+def test_a_dsl_change_without_its_json_is_detected(tmp_path: Path) -> None:
     for path in (*MODEL.glob("authorization.*"), *MODEL.glob("emit/*")):
         copy = tmp_path / path.relative_to(MODEL)
         copy.parent.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def test_a_line_of_the_dsl_that_is_not_in_the_json_is_found(tmp_path: Path) -> N
     assert emit(tmp_path, "-check").returncode == 0
 
 
-def test_the_model_knows_the_relations_of_the_contract() -> None:
+def test_the_model_defines_the_relations_of_the_contract() -> None:
     text = (MODEL / "authorization.fga").read_text()
     names = (authorization.OWNER, authorization.EDITOR, authorization.VIEWER)
     for relation in (*names, authorization.ADMIN, authorization.MEMBER):
@@ -46,8 +46,8 @@ def test_the_model_knows_the_relations_of_the_contract() -> None:
 
 
 @requirement("access:feed")
-def test_no_tuple_and_no_time_can_take_away_by_being_added_or_by_passing() -> None:
-    # The change feed has removals only: `but not` and conditions would make it miss what turns a yes into a no.
+def test_neither_an_added_tuple_nor_time_can_revoke_access() -> None:
+    # The access feed has removals only: with `but not` or conditions it would miss revocations.
     model = json.loads((MODEL / "authorization.json").read_text())
     assert set(model) <= {"schema_version", "type_definitions"}
     assert _words(model).isdisjoint({"difference", "condition", "conditions"})

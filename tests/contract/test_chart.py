@@ -1,4 +1,4 @@
-"""On Kubernetes Dapr is told the same of trust as in the secure profile here, in the release's namespace and trust domain."""
+"""The chart configures Dapr like the secure profile, for the release's namespace and trust domain."""
 
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,13 @@ def _resources(file: Path) -> list[dict[str, Any]]:
 
 
 @requirement("access:chart")
-def test_helm_finds_nothing_to_object_to(helm: Helm) -> None:
+def test_helm_lint_passes(helm: Helm) -> None:
     linted = helm.run("lint", "--strict", str(CHART))
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
 @requirement("access:chart")
-def test_dapr_knows_every_field_of_every_resource(helm: Helm, resources: Resources) -> None:
+def test_every_resource_matches_daprs_crds(helm: Helm, resources: Resources) -> None:
     validators = helm.validators()
     for resource in resources.values():
         errors = validators[resource["apiVersion"], resource["kind"]].iter_errors(resource)
@@ -54,7 +54,7 @@ def test_dapr_knows_every_field_of_every_resource(helm: Helm, resources: Resourc
 
 
 @requirement("access:chart")
-def test_a_field_that_dapr_does_not_know_would_be_seen(helm: Helm, resources: Resources) -> None:
+def test_an_unknown_field_is_detected(helm: Helm, resources: Resources) -> None:
     validator = helm.validators()["dapr.io/v1alpha1", "Configuration"]
     resource = resources["Configuration", "llm"]
     control = {**resource["spec"]["accessControl"], "defaultActoin": "deny"}
@@ -63,7 +63,7 @@ def test_a_field_that_dapr_does_not_know_would_be_seen(helm: Helm, resources: Re
 
 
 @requirement("access:chart")
-def test_every_policy_says_the_release_s_namespace_and_trust_domain(resources: Resources) -> None:
+def test_every_policy_has_the_release_s_namespace_and_trust_domain(resources: Resources) -> None:
     assert {one["metadata"]["namespace"] for one in resources.values()} == {NAMESPACE}
     for spec in _configurations(resources).values():
         control = spec["accessControl"]
@@ -72,7 +72,7 @@ def test_every_policy_says_the_release_s_namespace_and_trust_domain(resources: R
 
 
 @requirement("access:chart")
-def test_an_app_is_told_what_it_is_told_in_the_secure_profile(resources: Resources) -> None:
+def test_an_apps_configuration_equals_that_of_the_secure_profile(resources: Resources) -> None:
     found = _configurations(resources)
     assert set(found) == {app.id for app in APPS}
     for app, spec in found.items():
@@ -113,7 +113,7 @@ def test_activities_and_components_are_those_of_the_repository(resources: Resour
 
 
 @requirement("access:chart")
-def test_the_trust_domain_is_the_one_of_the_repository_unless_said(helm: Helm) -> None:
+def test_the_default_trust_domain_is_that_of_the_repository(helm: Helm) -> None:
     specs = [one["spec"] for one in helm.template("default") if one["kind"] == "Configuration"]
     assert {spec["accessControl"]["trustDomain"] for spec in specs} == {TRUST_DOMAIN}
 
@@ -129,7 +129,7 @@ def test_the_trust_domain_is_the_one_of_the_repository_unless_said(helm: Helm) -
         ("trustDomian=x", "trustDomian"),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name(helm: Helm, value: str, name: str) -> None:
+def test_an_invalid_value_is_refused_by_name(helm: Helm, value: str, name: str) -> None:
     refused = helm.run("template", "one", str(CHART), f"--set={value}")
     assert refused.returncode != 0
     assert name in refused.stderr
@@ -145,7 +145,7 @@ def test_a_control_plane_without_mtls_is_refused(helm: Helm, namespace: str) -> 
 
 @requirement("access:chart-mtls")
 @pytest.mark.parametrize("mtls", [{"enabled": True}, {}, None])
-def test_a_control_plane_with_mtls_or_none_at_all_is_not(
+def test_a_control_plane_with_mtls_or_no_control_plane_is_accepted(
     helm: Helm, mtls: dict[str, Any] | None
 ) -> None:
     answer = _installed(helm, "dapr-system", mtls)

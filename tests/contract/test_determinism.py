@@ -1,4 +1,4 @@
-"""Workflow definitions give the same steps at every replay."""
+"""Workflow definitions are deterministic."""
 
 import pytest
 
@@ -50,5 +50,5 @@ def test_a_plain_definition_passes() -> None:
         "async def step():\n    await other()",
     ],
 )
-def test_the_checker_catches(line: str) -> None:
+def test_the_checker_detects(line: str) -> None:
     assert breaches(line) != []

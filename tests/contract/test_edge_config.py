@@ -1,19 +1,20 @@
-"""The edge's configuration is what the contracts render: each public method has its route, no internal one has."""
+"""The edge's configuration follows from the contracts: a route for each public method and none for internal ones."""
 
 from typing import Any
 
 from services.codegen.edge import IDENTITY_HEADERS, configuration
-from services.contracts.apps import APPS
+from services.contracts.apps import METHODS
+from services.contracts.auth.tokens import JWKS_PATH
 from services.kit.contract import AnyMethod
 from tests.requirements import requirement
 
 ENDPOINTS: list[dict[str, Any]] = configuration()["endpoints"]
 ROUTES = {(e["method"], e["endpoint"]): e for e in ENDPOINTS}
-JWKS = ("GET", "/.well-known/jwks.json")
+JWKS = ("GET", JWKS_PATH)
 
 
 def _methods(*, internal: bool) -> list[AnyMethod]:
-    return [method for app in APPS for method in app.methods if method.internal is internal]
+    return [method for method in METHODS if method.internal is internal]
 
 
 @requirement("edge:config")
@@ -26,7 +27,7 @@ def test_the_routes_are_the_public_methods_and_the_key_set() -> None:
 
 
 @requirement("edge:config")
-def test_no_internal_method_can_be_reached() -> None:
+def test_no_route_leads_to_an_internal_method() -> None:
     internal = _methods(internal=True)
     reachable = {backend["url_pattern"] for e in ENDPOINTS for backend in e["backend"]}
     assert internal
@@ -34,7 +35,7 @@ def test_no_internal_method_can_be_reached() -> None:
 
 
 @requirement("edge:config")
-def test_a_route_calls_its_method_through_the_sidecar_within_the_method_s_time() -> None:
+def test_a_route_calls_its_method_through_the_sidecar_with_the_method_s_timeout() -> None:
     for method in _methods(internal=False):
         for verb in method.verbs:
             endpoint = ROUTES[verb, method.edge_path]
@@ -58,7 +59,7 @@ def test_every_route_but_the_key_set_and_the_public_methods_verifies_a_credentia
 
 
 @requirement("edge:identity-headers")
-def test_a_route_without_a_validator_passes_no_identity_on() -> None:
+def test_a_route_without_a_validator_forwards_no_identity() -> None:
     names = {name.lower() for name in IDENTITY_HEADERS}
     for endpoint in ENDPOINTS:
         extra = endpoint.get("extra_config", {})
@@ -70,7 +71,7 @@ def test_a_route_without_a_validator_passes_no_identity_on() -> None:
 
 
 @requirement("edge:identity-headers")
-def test_no_credential_and_no_header_of_the_sidecar_is_passed_on() -> None:
+def test_no_credential_and_no_dapr_header_is_forwarded() -> None:
     names = {name.lower() for endpoint in ENDPOINTS for name in endpoint["input_headers"]}
     assert not {"authorization", "x-api-key", "cookie", "*"} & names
     assert not [name for name in names if name.startswith("dapr-")]

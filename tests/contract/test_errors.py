@@ -1,4 +1,4 @@
-"""The error catalogue is complete, and as the architecture says."""
+"""The error catalogue is complete; statuses and retry flags are fixed."""
 
 from services.contracts.apps import METHODS
 from services.kit.errors import RpcError, catalogue, internal_error
@@ -28,7 +28,7 @@ RETRYABLE = (
 
 
 @requirement("kit:errors")
-def test_every_code_has_one_row_with_the_status_of_the_architecture() -> None:
+def test_every_code_has_its_status() -> None:
     expected = {code: status for status, codes in STATUSES.items() for code in codes.split()}
     assert {code.value: code.status for code in catalogue()} == expected
 
@@ -39,7 +39,7 @@ def test_a_code_is_retryable_only_where_the_same_call_may_succeed_later() -> Non
 
 
 @requirement("kit:errors")
-def test_a_body_says_whether_to_give_up_and_where_help_is() -> None:
+def test_an_error_body_has_is_terminal_and_a_help_link() -> None:
     for code in catalogue():
         status = RpcError(code, "why").to_body().error
         assert status.is_terminal is not code.retryable
@@ -48,14 +48,14 @@ def test_a_body_says_whether_to_give_up_and_where_help_is() -> None:
 
 
 @requirement("kit:errors")
-def test_internal_never_shows_the_text_of_an_exception() -> None:
+def test_internal_hides_the_text_of_the_exception() -> None:
     try:
         raise ValueError("password=hunter2")
     except ValueError:
         assert b"hunter2" not in internal_error().to_body().to_json()
 
 
-def test_what_a_method_raises_is_in_the_catalogue_and_named_once() -> None:
+def test_the_errors_of_a_method_are_distinct_codes_of_the_catalogue() -> None:
     for method in METHODS:
         assert len(set(method.raises)) == len(method.raises), method.name
         assert set(method.raises) <= set(catalogue()), method.name

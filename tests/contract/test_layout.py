@@ -1,4 +1,4 @@
-"""A service can be read from its folder listing: known file names, a README, no drawers for odds and ends."""
+"""Service folders have known file names and a README; no file has a catch-all name."""
 
 import re
 from pathlib import Path
@@ -22,10 +22,10 @@ PARTS = {
     "adapters",
     "tables",
     "migrations",
-    "turns",  # the use cases of llm, past the size of one service.py
-    "model",  # of authorization, which only auth has
+    "turns",  # use cases of llm
+    "model",  # the authorization model of auth
 }
-DRAWERS = {"utils", "helpers", "common", "manager_utils", "misc", "shared"}
+CATCH_ALL_NAMES = {"utils", "helpers", "common", "manager_utils", "misc", "shared"}
 DEVELOPER_PATH = re.compile(r"(?<![\w.$}])/(?:work|root|home/\w+|Users/\w+|tmp/w)/")
 
 
@@ -45,15 +45,17 @@ def test_a_service_folder_has_only_the_known_parts() -> None:
 
 
 @requirement("gates:layout")
-def test_every_app_has_a_folder_with_a_readme_and_no_folder_is_no_app() -> None:
+def test_every_app_has_a_folder_with_a_readme_and_every_folder_an_app() -> None:
     assert [app.folder for app in APPS if not (ROOT / app.folder / "README.md").is_file()] == []
     folders = {path.name for path in (ROOT / "services").iterdir() if path.is_dir()}
     apps = {Path(app.folder).name for app in APPS}
     assert {name for name in folders - apps - LIBRARIES if not name.startswith((".", "_"))} == set()
 
 
-def test_no_file_is_a_drawer() -> None:
-    assert [str(path.relative_to(ROOT)) for path in python_files() if path.stem in DRAWERS] == []
+def test_no_file_has_a_catch_all_name() -> None:
+    assert [
+        str(path.relative_to(ROOT)) for path in python_files() if path.stem in CATCH_ALL_NAMES
+    ] == []
 
 
 def test_no_file_names_a_path_of_a_developers_machine() -> None:

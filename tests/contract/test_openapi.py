@@ -1,4 +1,4 @@
-"""The documents are valid OpenAPI 3.1, say what the contracts say, and are committed as emitted."""
+"""The documents are valid OpenAPI 3.1 and describe the contracts."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_a_document_is_valid(name: str) -> None:
     OpenAPIV31SpecValidator(DOCUMENTS[name]).validate()
 
 
-def test_the_edge_shows_every_public_method_and_no_internal_one() -> None:
+def test_the_edge_document_has_every_public_method_and_no_internal_one() -> None:
     assert set(edge_document()["paths"]) == {method.edge_path for method in EDGE_METHODS}
 
 
@@ -46,7 +46,7 @@ def test_the_example_of_a_request_is_accepted_by_its_model(method: AnyMethod) ->
     method.request.model_validate(body["content"]["application/json"]["example"])
 
 
-def test_headers_appear_where_they_apply() -> None:
+def test_header_parameters_are_documented_where_they_apply() -> None:
     for method in EDGE_METHODS:
         for operation in _edge_operations(method):
             names = {p["name"] for p in operation.get("parameters", []) if p["in"] == "header"}
@@ -74,7 +74,7 @@ def test_an_operation_says_which_credential_and_scope_it_needs(method: AnyMethod
         assert ("401" in operation["responses"]) >= bool(method.scope)
 
 
-def test_every_operation_of_the_edge_may_answer_429_and_shows_its_limits() -> None:
+def test_every_edge_operation_documents_429_and_rate_limit_headers() -> None:
     for method in EDGE_METHODS:
         for operation in _edge_operations(method):
             for status in ("200", "429"):
@@ -84,7 +84,7 @@ def test_every_operation_of_the_edge_may_answer_429_and_shows_its_limits() -> No
             assert "Retry-After" in operation["responses"]["429"]["headers"]
 
 
-def test_inside_a_call_needs_the_sidecar_and_where_it_has_a_scope_an_identity() -> None:
+def test_an_internal_document_requires_the_sidecar_and_for_scopes_an_identity() -> None:
     for method in METHODS:
         wanted = {"sidecar": [], "identity": []} if method.scope else {"sidecar": []}
         for operation in DOCUMENTS[method.service.app_id]["paths"][method.path].values():

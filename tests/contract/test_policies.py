@@ -1,4 +1,4 @@
-"""What the sidecars are told of trust is what the contracts render: all is denied that no line allows."""
+"""The sidecars' policies follow from the contracts and deny by default."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ import pytest
 from services.cli.stack.apps import read_template
 from services.codegen.dapr import ORCHESTRATORS, access_policy, configuration, workflow_policies
 from services.contracts.apps import ACTIVITIES, APPS, EDGE, METHODS, callers_of
-from services.contracts.auth.tokens import JWKS_PATH
 from services.kit.manifest import App
 from tests.contract.sources import ROOT
 from tests.requirements import requirement
@@ -40,7 +39,7 @@ def test_every_app_of_the_template_has_its_own_configuration() -> None:
 
 
 @requirement("access:policies")
-def test_everything_is_denied_that_is_not_listed() -> None:
+def test_calls_are_denied_by_default() -> None:
     for app in APPS:
         control = _control(app)
         assert control["defaultAction"] == "deny"
@@ -51,8 +50,11 @@ def test_everything_is_denied_that_is_not_listed() -> None:
 
 
 @requirement("access:policies")
-def test_the_calls_allowed_are_those_of_the_contract() -> None:
-    wanted: set[Call] = {("edge", "auth", JWKS_PATH, "GET"), ("edge", "llm", "/healthz", "GET")}
+def test_the_allowed_calls_are_those_of_the_contract() -> None:
+    wanted: set[Call] = {
+        (EDGE.id, app.id, path, "GET") for app in APPS for path in app.public_paths
+    }
+    wanted |= {(EDGE.id, app.id, "/healthz", "GET") for app in APPS if app.streams}
     for method in METHODS:
         for caller in callers_of(method):
             verbs = ("POST", "GET") if method.is_stream else ("POST",)
@@ -61,7 +63,7 @@ def test_the_calls_allowed_are_those_of_the_contract() -> None:
 
 
 @requirement("access:policies")
-def test_the_edge_may_not_call_what_is_internal_and_nobody_may_call_the_edge() -> None:
+def test_the_edge_may_call_no_internal_method_and_no_app_the_edge() -> None:
     allowed = _allowed()
     internal = {
         method.path for method in METHODS if method.internal and EDGE.id not in callers_of(method)
@@ -83,7 +85,7 @@ def test_only_workflows_may_schedule_activities() -> None:
 
 @requirement("access:policies")
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_no_sidecar_has_all_of_dapr_s_apis(protocol: str) -> None:
+def test_no_sidecar_allows_all_dapr_apis(protocol: str) -> None:
     for app in APPS:
         allowed = configuration(app)["spec"]["api"]["allowed"]
         names = {one["name"] for one in allowed if one["protocol"] == protocol}

@@ -1,16 +1,19 @@
-"""Every promise has a test, and every test's promise exists."""
+"""Every requirement has a source and a test, and every test names known requirements."""
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.requirements import REQUIREMENTS
+import pytest
 
-TESTS = Path(__file__).parents[1]
+from tests.contract.sources import ROOT
+from tests.requirements import REQUIREMENTS, SOURCES
 
 
 def _used() -> Iterator[tuple[str, Path]]:
-    for path in TESTS.rglob("test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -22,11 +25,26 @@ def _used() -> Iterator[tuple[str, Path]]:
                     yield str(argument.value), path
 
 
-def test_every_id_that_a_test_names_is_in_the_manifest() -> None:
-    assert (
-        sorted({f"{path.name}: {name}" for name, path in _used() if name not in REQUIREMENTS}) == []
-    )
+def _anchors(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
-def test_every_promise_has_a_test() -> None:
-    assert sorted(REQUIREMENTS.keys() - {name for name, _ in _used()}) == []
+def test_every_id_named_by_a_test_exists() -> None:
+    assert {f"{path.name}: {name}" for name, path in _used() if name not in REQUIREMENTS} == set()
+
+
+def test_every_requirement_has_a_test() -> None:
+    assert set(REQUIREMENTS) - {name for name, _ in _used()} == set()
+
+
+def test_every_id_is_unique() -> None:
+    assert [name for name, count in Counter(REQUIREMENTS).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("source", [source for source, _ in SOURCES])
+def test_a_source_exists_in_the_repository(source: str) -> None:
+    name, _, anchor = source.partition("#")
+    assert (ROOT / name).is_file()
+    assert not anchor or anchor in _anchors(ROOT / name)

@@ -1,4 +1,4 @@
-"""What `dapr.yaml` says of the sidecars follows from what the apps serve."""
+"""The sidecars in `dapr.yaml` fit what the apps serve."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ TEMPLATE = read_template(Path(__file__).parents[2] / "dapr.yaml")
 
 @requirement("events:many")
 def test_an_app_that_serves_streams_is_called_over_http_2() -> None:
-    """Over HTTP/1.1 daprd 1.18 opens 1,024 connections to its app, and each open stream takes one."""
+    """Over HTTP/1.1 daprd 1.18 opens at most 1,024 connections to its app, one per open stream."""
     streaming = {method.service.app_id for method in METHODS if method.is_stream}
     assert streaming
     assert {app.app_id for app in TEMPLATE.apps if app.app_protocol == "h2c"} == streaming

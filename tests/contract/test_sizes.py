@@ -1,4 +1,4 @@
-"""The size ratchet: code that no longer fits on a few screens is split by meaning."""
+"""Limits on the length of files and functions."""
 
 import ast
 import re
@@ -33,14 +33,14 @@ def test_no_file_is_longer_than_400_lines() -> None:
 
 @requirement("gates:size")
 def test_no_function_is_longer_than_60_lines() -> None:
-    # A migration is a list of statements in the order they run, not a thing to take apart.
+    # A migration is one list of statements.
     code = [path for path in python_files() if path.parent.name != "migrations"]
     python = [(path, long_python_functions(path.read_text())) for path in code]
     go = [(path, long_go_functions(path.read_text())) for path in go_files()]
     assert [f"{_name(path)}: {names}" for path, names in [*python, *go] if names] == []
 
 
-def test_the_ratchet_sees_a_long_function_in_either_language() -> None:
+def test_a_long_function_is_found_in_either_language() -> None:
     body = "    x = 1\n" * MAX_FUNCTION
     assert long_python_functions(f"def f():\n{body}") == ["f"]
     assert long_python_functions("def f():\n    pass\n") == []

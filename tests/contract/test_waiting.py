@@ -1,4 +1,4 @@
-"""Tests wait on conditions; a sleep is either too short or too long."""
+"""Tests wait for conditions and never sleep."""
 
 import ast
 

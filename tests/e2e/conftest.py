@@ -1,4 +1,4 @@
-"""One platform for all tests of this folder."""
+"""One platform for all e2e tests."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,30 +8,29 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.adapters.jose import JoseTokenSigner
+from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.kit.eventlog import EventLog, HostLease
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
-from tests.support.platform import Client, Platform
+from tests.support.platform import SHORT_RETENTION, Client, Platform
 
-KEY_SECRET = "what seals the signing keys of these tests"
+KEY_SECRET = "encrypts the signing keys of these tests"
 
 
 @pytest.fixture(scope="session")
 def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every app writes its spans."""
+    """The file to which every app writes its spans."""
     return tmp_path_factory.mktemp("traces") / "spans.jsonl"
 
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iterator[Platform]:
-    """Everything, started once."""
+    """The platform, started once."""
     env = {
         "*": {"YOCASO_TRACE_FILE": str(trace_file)},
         "auth": {"AUTH_KEY_SECRET": KEY_SECRET},
-        # A turn that nobody drives is found sooner, so that tests need not wait for it.
-        "llm": {"LLM_KEPT_SECONDS": "5"},
+        **SHORT_RETENTION,
     }
     running = Platform(tmp_path_factory.mktemp("platform"), offset=16_200, env=env)
     running.start()
@@ -41,7 +40,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iter
 
 @pytest.fixture
 async def alice(platform: Platform) -> AsyncIterator[Client]:
-    """A user of this test alone."""
+    """A user of this test."""
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 
@@ -55,13 +54,13 @@ async def bob(platform: Platform) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def conversation(alice: Client) -> str:
-    """A new conversation of alice."""
+    """A conversation of alice."""
     return await alice.conversation()
 
 
 @pytest.fixture
 async def database(platform: Platform) -> AsyncIterator[asyncpg.Connection]:
-    """The stores behind the platform, to look at what was written."""
+    """A connection to the platform's Postgres database."""
     connection = await asyncpg.connect(platform.stack.database_url())
     yield connection
     await connection.close()
@@ -69,7 +68,7 @@ async def database(platform: Platform) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
-    """Both databases: ours with Dapr's, and OpenFGA's."""
+    """Connections to both databases: the platform's and OpenFGA's."""
     url = platform.stack.database_url()
     opened = [await asyncpg.connect(url), await asyncpg.connect(url, database="openfga")]
     yield opened
@@ -79,7 +78,7 @@ async def stores(platform: Platform) -> AsyncIterator[list[asyncpg.Connection]]:
 
 @pytest.fixture
 async def log(platform: Platform) -> AsyncIterator[EventLog]:
-    """The event log itself, to stand in for a host that died or fell behind."""
+    """The event log as another host uses it."""
     url = platform.stack.database_url()
     database, lease = Database(url), HostLease(url)
     wake_ups = WakeUps(platform.stack.url("valkey"))
@@ -93,9 +92,9 @@ async def log(platform: Platform) -> AsyncIterator[EventLog]:
 
 @pytest.fixture
 async def sign(platform: Platform) -> AsyncIterator[Callable[[dict[str, Any]], str]]:
-    """Signs any claims with the platform's own key."""
+    """Signs claims with the platform's signing key."""
     database = Database(platform.stack.database_url())
-    key, *_ = await PostgresKeyStore(database).all()
-    forge = JoseKeyForge(KEY_SECRET)
-    yield lambda said: forge.sign(key, said)
+    key, *_ = await PostgresSigningKeys(database).all()
+    signer = JoseTokenSigner(KEY_SECRET)
+    yield lambda claims: signer.sign(key, claims)
     await database.close()

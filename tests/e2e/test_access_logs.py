@@ -1,4 +1,4 @@
-"""Secrets, and what people say, reach no log and no trace; secrets reach no table either."""
+"""Secrets and users' texts reach no log and no trace; secrets reach no table."""
 
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,7 @@ from services.contracts.apps import SERVICES
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.auth.tokens import TOKEN_SERVICE
-from tests.e2e.conftest import KEY_SECRET
-from tests.e2e.talk import (
+from tests.e2e.actions import (
     api_key,
     ask,
     exchanged,
@@ -23,9 +22,10 @@ from tests.e2e.talk import (
     until_refused,
     user_of,
 )
+from tests.e2e.conftest import KEY_SECRET
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
-from tests.support.stores import files_with, rows_with
+from tests.support.text_search import files_with, rows_with
 from tests.support.wait import wait_until
 
 HEADERS: Final = (
@@ -35,7 +35,7 @@ HEADERS: Final = (
 
 
 class Canaries:
-    """Words that appear nowhere else; each is remembered with where it was put."""
+    """Unique words, each with the place where it was put."""
 
     def __init__(self) -> None:
         self.placed: dict[str, str] = {}
@@ -47,7 +47,7 @@ class Canaries:
 
 
 async def misplace(platform: Platform, client: Client, secrets: Mapping[str, str]) -> None:
-    """Show secrets where other things belong, so that each of them is part of an error."""
+    """Send secrets in wrong places, so that each is part of a failing request."""
     get_turn, stream = client.path("GetTurn"), client.path("StreamEvents")
     for secret in secrets.values():
         bearer = {"authorization": f"Bearer {secret}"}
@@ -74,7 +74,7 @@ async def misplace(platform: Platform, client: Client, secrets: Mapping[str, str
 
 
 async def until_written(client: Client, platform: Platform) -> None:
-    """Wait for a line that is known to be written, after which all the others are."""
+    """Log a last call and wait for its line: the lines before it are written."""
     request_id = f"last-{uuid.uuid4().hex}"
     await client.must("ListConversations", {"x-request-id": request_id})
 
@@ -85,13 +85,13 @@ async def until_written(client: Client, platform: Platform) -> None:
 
 
 def written(platform: Platform, trace_file: Path) -> Iterator[Path]:
-    """Every log, and the traces."""
+    """Every log file and the trace file."""
     yield trace_file
     yield from (path for path in platform.stack.state.logs.rglob("*") if path.is_file())
 
 
 @requirement("access:logs")
-async def test_what_is_sent_wrongly_is_not_written_down(
+async def test_misplaced_secrets_reach_no_log(
     platform: Platform, alice: Client, trace_file: Path
 ) -> None:
     canaries, calls = Canaries(), 0
@@ -126,14 +126,14 @@ async def test_what_is_sent_wrongly_is_not_written_down(
     leaks = {
         where: files
         for word, where in canaries.placed.items()
-        if "x-request-id" not in where  # which is what a log is searched by
+        if "x-request-id" not in where  # logged on purpose
         and (files := files_with(written(platform, trace_file), word))
     }
     assert leaks == {}
 
 
 async def speak(alice: Client, canaries: Canaries) -> str:
-    """Say words wherever a user says any, also to a model that fails; the conversation."""
+    """Put canaries into every text of a user, also in turns that fail; returns the conversation."""
     conversation = await alice.conversation(
         title=canaries.new("title"),
         systemPrompt=canaries.new("system prompt"),
@@ -151,7 +151,7 @@ async def speak(alice: Client, canaries: Canaries) -> str:
 
 
 async def keys_of(alice: Client, name: str) -> dict[str, str]:
-    """The secrets of a key that was rotated and traded."""
+    """Secrets of a key that was rotated and exchanged."""
     key_id, secret = await api_key(alice, name)
     rotated = await alice.must_of(API_KEY_SERVICE, "RotateApiKey", keyId=key_id)
     traded = await exchanged(alice, rotated["secret"])
@@ -163,7 +163,7 @@ async def keys_of(alice: Client, name: str) -> dict[str, str]:
 
 
 async def tokens_of(platform: Platform, alice: Client) -> dict[str, str]:
-    """The tokens of a session that went on, and ended as the first was shown again."""
+    """Tokens of a session that was refreshed and then ended by a reuse."""
     signed = await signed_in(platform, user_of(alice))
     first = await refreshed(alice, signed)
     second = await refreshed(alice, first["refreshToken"])
@@ -180,7 +180,7 @@ async def tokens_of(platform: Platform, alice: Client) -> dict[str, str]:
 
 
 @requirement("access:logs")
-async def test_secrets_are_in_no_table_and_no_log_and_words_in_no_log(
+async def test_secrets_reach_no_table_and_no_log_and_texts_reach_no_log(
     platform: Platform,
     alice: Client,
     bob: Client,

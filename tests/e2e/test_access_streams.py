@@ -1,4 +1,4 @@
-"""What was taken away ends while it is being read, and comes back by no other way of reading."""
+"""A revocation ends open streams and waiting calls, and no other way of reading shows further events."""
 
 import asyncio
 import time
@@ -11,19 +11,16 @@ import pytest
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.auth.tokens import TOKEN_SERVICE
-from tests.e2e.matrix import Principal
-from tests.e2e.talk import (
-    EVERYWHERE_SECONDS,
-    Live,
+from tests.e2e.access_matrix import Principal
+from tests.e2e.actions import (
+    REVOCATION_SECONDS,
+    LiveTurn,
     api_key,
     exchanged,
     live_turn,
     prompt,
-    reader,
     refreshed,
-    release,
     signed_in,
-    until_held,
     user_of,
 )
 from tests.requirements import requirement
@@ -32,14 +29,14 @@ from tests.support.sse import SseEvent
 from tests.support.wait import wait_until
 
 LIVE_SECONDS = 10
-"""Within which a live stream ends whose reader may read no more."""
+"""Seconds within which the stream of a revoked reader ends."""
 REFUSED_SECONDS = 5
-"""Within which a call is refused, without a wake-up too."""
-WAYS = ("unshared", "link revoked")
+"""Seconds within which a call is refused, also without a wake-up."""
+REVOCATIONS = ("unshared", "link revoked")
 
 
 class Access:
-    """What alice gave bob of a conversation, and how she takes it away."""
+    """Bob's access to a conversation of alice, by a share or a link."""
 
     def __init__(self, way: str, alice: Client, bob: Client, conversation: str) -> None:
         self._way, self._alice, self._bob = way, alice, bob
@@ -47,7 +44,7 @@ class Access:
         self._link: dict[str, Any] = {}
 
     async def give(self, role: str = "VIEWER") -> None:
-        """Share by user, or by a link that bob opens."""
+        """Share with bob, or create a link that bob opens."""
         if self._way == "unshared":
             await self._ask("Share", subject=f"user:{user_of(self._bob)}", role=role)
             return
@@ -55,7 +52,7 @@ class Access:
         await self._bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=self._link["token"])
 
     async def take(self) -> None:
-        """Take it away."""
+        """Revoke the share or the link."""
         if self._way == "unshared":
             await self._ask("Unshare", subject=f"user:{user_of(self._bob)}")
         else:
@@ -66,16 +63,18 @@ class Access:
 
 
 @asynccontextmanager
-async def held_turn(platform: Platform, client: Client, conversation: str) -> AsyncIterator[Live]:
-    """A turn of a client's that has said something and waits at a gate named by its conversation."""
+async def held_turn(
+    platform: Platform, client: Client, conversation: str
+) -> AsyncIterator[LiveTurn]:
+    """A turn that has shown text and is held at a gate named after its conversation."""
     said = prompt(tokens=3, gate=conversation, gate_after=1)
     async with live_turn(client, conversation, said, until_text=True) as turn:
-        await until_held(platform, conversation)
+        await platform.wait_held(conversation)
         yield turn
 
 
 async def until_error(frames: AsyncIterator[SseEvent], first: asyncio.Event) -> dict[str, Any]:
-    """Read on to the event `error`, and to the end after it; sets the event with the first frame."""
+    """Read to the event `error`, which must be the last; sets `first` at the first event."""
     errors: list[dict[str, Any]] = []
     async for frame in frames:
         first.set()
@@ -87,14 +86,14 @@ async def until_error(frames: AsyncIterator[SseEvent], first: asyncio.Event) -> 
 
 
 @requirement("access:stream-recheck", "access:sharing", "access:share-links")
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_follower_who_is_shut_out_is_told_so_within_ten_seconds_and_nobody_else(
+@pytest.mark.parametrize("way", REVOCATIONS)
+async def test_only_the_stream_of_a_revoked_reader_ends_with_an_error_within_ten_seconds(
     platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access, reading = Access(way, alice, bob, conversation), asyncio.Event()
     await access.give()
     async with held_turn(platform, alice, conversation) as turn:
-        follower = reader(bob, "StreamEvents", turn.ref)
+        follower = bob.reader("StreamEvents", turn.ref)
         ending = asyncio.create_task(until_error(follower.events(), reading))
         await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
         began = time.monotonic()
@@ -107,13 +106,13 @@ async def test_a_follower_who_is_shut_out_is_told_so_within_ten_seconds_and_nobo
         for resumed in ({}, {"last-event-id": str(follower.fold.seq)}):
             async with bob.stream("StreamEvents", resumed, **turn.ref) as reply:
                 assert reply.status == 404
-        await release(platform, conversation)
+        await platform.release_gate(conversation)
         assert (await turn.rest()).terminal == "run.completed"
 
 
 @requirement("access:stream-recheck")
-@pytest.mark.parametrize("way", WAYS)
-async def test_an_editor_who_is_shut_out_sees_no_more_of_the_turn_that_it_began(
+@pytest.mark.parametrize("way", REVOCATIONS)
+async def test_a_revoked_editor_sees_no_further_event_of_its_own_turn(
     platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access, reading = Access(way, alice, bob, conversation), asyncio.Event()
@@ -123,17 +122,17 @@ async def test_an_editor_who_is_shut_out_sees_no_more_of_the_turn_that_it_began(
         await access.take()
         error = await asyncio.wait_for(ending, LIVE_SECONDS)
         assert error["code"] == "NOT_FOUND"
-        await release(platform, conversation)
+        await platform.release_gate(conversation)
         seen = turn.stream.fold.text
-        whole = await reader(alice, "StreamEvents", turn.ref).run()
+        whole = await alice.reader("StreamEvents", turn.ref).run()
         assert whole.terminal == "run.completed"
         assert whole.text.startswith(seen)
         assert whole.text != seen
 
 
 @requirement("access:stream-recheck")
-@pytest.mark.parametrize("way", WAYS)
-async def test_whoever_waits_for_events_gets_none_that_came_after_the_end_of_its_access(
+@pytest.mark.parametrize("way", REVOCATIONS)
+async def test_a_long_poll_returns_no_event_from_after_a_revocation(
     platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access = Access(way, alice, bob, conversation)
@@ -144,12 +143,12 @@ async def test_whoever_waits_for_events_gets_none_that_came_after_the_end_of_its
         waiting = asyncio.create_task(
             bob.call("ListEvents", **turn.ref, after=after, waitSeconds=20)
         )
-        # Held by the same wait, a call of alice's shows that his is held too.
+        # A call of alice that waits in the same way shows that bob's call waits too.
         hers = await alice.must("ListEvents", **turn.ref, after=after, waitSeconds=1)
         assert hers["events"] == []
         assert not waiting.done()
         await access.take()
-        await release(platform, conversation)
+        await platform.release_gate(conversation)
         answer = await asyncio.wait_for(waiting, LIVE_SECONDS)
         assert answer.code == "NOT_FOUND"
         assert (await turn.rest()).terminal == "run.completed"
@@ -159,7 +158,7 @@ async def test_whoever_waits_for_events_gets_none_that_came_after_the_end_of_its
 @pytest.mark.parametrize(
     "what", [Principal.SIGNED_OUT, Principal.REVOKED_KEY, Principal.REVOKED_KEY_TOKEN]
 )
-async def test_a_credential_that_ends_takes_its_own_streams_with_it_and_no_others(
+async def test_a_revoked_credential_ends_only_its_own_streams(
     platform: Platform, alice: Client, conversation: str, what: Principal
 ) -> None:
     key_id, secret = await api_key(alice)
@@ -181,17 +180,17 @@ async def test_a_credential_that_ends_takes_its_own_streams_with_it_and_no_other
             await alice.must_of(TOKEN_SERVICE, "RevokeToken", token=pair["refreshToken"])
         else:
             await alice.must_of(API_KEY_SERVICE, "RevokeApiKey", keyId=key_id)
-        fold = await asyncio.wait_for(ending, EVERYWHERE_SECONDS)
+        fold = await asyncio.wait_for(ending, REVOCATION_SECONDS)
         assert fold.terminal is None
         async with robot.stream("StreamEvents", **mine.ref) as resumed:
             assert resumed.status == 401
         assert not other.done()
-        await release(platform, conversation)
+        await platform.release_gate(conversation)
         assert b"run.completed" in await asyncio.wait_for(other, LIVE_SECONDS)
 
 
 @requirement("access:stream-recheck")
-async def test_a_message_waited_for_is_not_shown_to_who_was_shut_out_meanwhile(
+async def test_send_message_returns_no_answer_to_a_user_revoked_while_it_waits(
     platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     access = Access("unshared", alice, bob, conversation)
@@ -200,26 +199,26 @@ async def test_a_message_waited_for_is_not_shown_to_who_was_shut_out_meanwhile(
     sending = asyncio.create_task(
         bob.call("SendMessage", conversationId=conversation, text=said.text)
     )
-    await until_held(platform, conversation)
+    await platform.wait_held(conversation)
     await access.take()
-    await release(platform, conversation)
+    await platform.release_gate(conversation)
     assert (await asyncio.wait_for(sending, 20)).code == "NOT_FOUND"
 
     async def answered() -> bool:
         found = await alice.must("ListMessages", conversationId=conversation)
         return [each["role"] for each in found["messages"]] == ["USER", "ASSISTANT"]
 
-    await wait_until(answered, 10, "the answer to be kept")
+    await wait_until(answered, 10, "the answer to be stored")
 
 
 @requirement("access:cache", "access:stream-recheck")
-async def test_access_that_was_taken_away_ends_while_wake_ups_are_lost(
+async def test_a_revocation_takes_effect_while_wake_ups_are_lost(
     platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     access, reading = Access("unshared", alice, bob, conversation), asyncio.Event()
     await access.give()
     async with held_turn(platform, alice, conversation) as turn:
-        follower = reader(bob, "StreamEvents", turn.ref)
+        follower = bob.reader("StreamEvents", turn.ref)
         ending = asyncio.create_task(until_error(follower.events(), reading))
         await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
         platform.stack.pause("valkey")
@@ -233,5 +232,5 @@ async def test_access_that_was_taken_away_ends_while_wake_ups_are_lost(
             assert (await asyncio.wait_for(ending, LIVE_SECONDS))["code"] == "NOT_FOUND"
         finally:
             platform.stack.resume("valkey")
-        await release(platform, conversation)
+        await platform.release_gate(conversation)
         assert (await turn.rest()).terminal == "run.completed"

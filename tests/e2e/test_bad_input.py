@@ -1,11 +1,11 @@
-"""Bad input: a clear RpcError that names the field, and nothing written."""
+"""Bad input gives an RpcError that names the field, and writes nothing."""
 
 import json
 from typing import Any
 
 import pytest
 
-from tests.e2e.talk import calls, messages, missing, post, prompt
+from tests.e2e.actions import messages, missing, post, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -64,7 +64,7 @@ async def test_bad_input_names_the_field_and_writes_nothing(
 
 @requirement("conversations:bad-input")
 @pytest.mark.parametrize("value", ["conv_1", "", None, 7, "conv_" + "A" * 26, "../admin", ["a"]])
-async def test_an_id_that_is_none_names_the_field(alice: Client, value: Any) -> None:
+async def test_a_malformed_id_names_the_field(alice: Client, value: Any) -> None:
     answer = await alice.call("GetConversation", conversationId=value)
     assert answer.code == "INVALID_ARGUMENT"
     [violation] = answer.body["error"]["details"]["fieldViolations"]
@@ -87,7 +87,7 @@ async def test_an_id_that_is_none_names_the_field(alice: Client, value: Any) -> 
     ],
     ids=repr,
 )
-async def test_a_body_that_is_no_message_is_refused(alice: Client, body: bytes) -> None:
+async def test_a_malformed_body_is_refused(alice: Client, body: bytes) -> None:
     status, answer = await post(alice, "CreateConversation", body)
     assert (status, answer["error"]["code"]) == (400, "INVALID_ARGUMENT")
     assert (await alice.must("ListConversations"))["conversations"] == []
@@ -95,7 +95,7 @@ async def test_a_body_that_is_no_message_is_refused(alice: Client, body: bytes) 
 
 @requirement("conversations:bad-input")
 @pytest.mark.parametrize("text", ["x" * MAX_TEXT_BYTES, "🙂" * (MAX_TEXT_BYTES // 4), "\u0000"])
-async def test_the_longest_and_the_strangest_text_is_taken(
+async def test_the_longest_and_unusual_texts_are_accepted(
     alice: Client, conversation: str, text: str
 ) -> None:
     await alice.must("AppendMessage", conversationId=conversation, text=text)
@@ -103,7 +103,7 @@ async def test_the_longest_and_the_strangest_text_is_taken(
 
 
 @requirement("conversations:bad-input")
-async def test_names_in_snake_case_are_taken(alice: Client, conversation: str) -> None:
+async def test_field_names_in_snake_case_are_accepted(alice: Client, conversation: str) -> None:
     body = json.dumps({"conversation_id": conversation}).encode()
     status, answer = await post(alice, "GetConversation", body)
     assert (status, answer["conversationId"]) == (200, conversation)
@@ -138,4 +138,4 @@ async def test_an_unknown_model_is_refused_and_nothing_is_written(
     assert (await alice.call("CreateConversation", model="no/such")).code == "MODEL_INVALID"
     assert await messages(alice, conversation) == []
     assert len((await alice.must("ListConversations"))["conversations"]) == 1
-    assert await calls(platform, said) == []
+    assert await platform.model_calls(said.word) == []

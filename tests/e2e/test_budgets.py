@@ -1,4 +1,4 @@
-"""What a key's turns cost is booked on the key, once; past its budget it is refused."""
+"""A key is charged once per turn and refused past its budget."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.llm.conversations import CONVERSATIONS_READ, CONVERSATIONS_WRITE
-from tests.e2e.talk import live_turn, prompt, until_held
+from tests.e2e.actions import live_turn, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -17,7 +17,7 @@ async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Clie
     made = await alice.must_of(
         API_KEY_SERVICE,
         "CreateApiKey",
-        name="thrifty",
+        name="budget of 0.5",
         scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
         budget={"amount": 0.5, "period": "TOTAL"},
     )
@@ -36,28 +36,28 @@ async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Clie
         return (answer.status, answer.code) == (402, "BUDGET_EXCEEDED")
 
     await wait_until(refused, 5, "the key to be refused")
-    await alice.must("SendMessage", conversationId=conversation, text="mine to pay")
+    await alice.must("SendMessage", conversationId=conversation, text="not charged to the key")
     await booked(alice, made, spent)
 
 
 async def booked(client: Client, made: dict[str, Any], spent: float) -> None:
-    """Wait until a key is charged this much: a charge is owed from the turn's end on."""
+    """Wait for the charge, which is delivered after the end of the turn."""
 
     async def found() -> bool:
         key = await client.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
         return key["spent"] == pytest.approx(spent)
 
-    await wait_until(found, 10, f"{spent} to be booked")
+    await wait_until(found, 10, f"a charge of {spent}")
 
 
 @requirement("access:budgets", "turns:usage")
-async def test_a_cancelled_turn_costs_its_key_what_was_sent_before_the_cut(
+async def test_a_cancelled_turn_charges_its_key_for_what_was_sent_before_the_cancel(
     platform: Platform, alice: Client
 ) -> None:
     made = await alice.must_of(
         API_KEY_SERVICE,
         "CreateApiKey",
-        name="hasty",
+        name="budget of 10",
         scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
         budget={"amount": 10, "period": "TOTAL"},
     )
@@ -69,7 +69,7 @@ async def test_a_cancelled_turn_costs_its_key_what_was_sent_before_the_cut(
     gate = f"cut-{conversation}"
     said = prompt(tokens=9, gate=gate, gate_after=3)
     async with live_turn(robot, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         cancelled = await robot.must("CancelTurn", **turn.ref)
         fold = await turn.rest()
     usage = cancelled["usage"]

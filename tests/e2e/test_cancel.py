@@ -1,23 +1,11 @@
-"""Cancel, from any client: the upstream closes, the text is kept, one terminal event, a complete receipt."""
+"""Cancel from any client: the upstream closes, the text is kept, one terminal event, a complete receipt."""
 
 import time
 from datetime import datetime
 
 import asyncpg
 
-from tests.e2e.talk import (
-    ask,
-    calls,
-    ended,
-    events_of,
-    live_turn,
-    messages,
-    prompt,
-    reader,
-    release,
-    until_held,
-    user_of,
-)
+from tests.e2e.actions import ask, ended, events_of, live_turn, messages, prompt, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -34,12 +22,12 @@ async def test_a_cancel_from_another_client_stops_the_model_and_keeps_the_text(
         live_turn(alice, conversation, said, until_text=True) as turn,
         platform.client(user_of(alice)) as phone,
     ):
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         asked = time.monotonic()
         answer = await phone.must("CancelTurn", **turn.ref)
         fold = await turn.rest()
 
-    [call] = await calls(platform, said)
+    [call] = await platform.model_calls(said.word)
     assert call["outcome"] == "client_closed"
     assert call["client_closed_at"] - asked < CLOSED_WITHIN_SECONDS
 
@@ -59,35 +47,35 @@ async def test_a_cancel_from_another_client_stops_the_model_and_keeps_the_text(
 
 
 @requirement("turns:cancel")
-async def test_a_cancel_reaches_a_model_that_has_not_said_anything_yet(
+async def test_a_cancel_closes_a_model_call_that_has_sent_nothing(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"silent-{conversation}"
     said = prompt(tokens=3, gate=gate)
     async with live_turn(alice, conversation, said) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         asked = time.monotonic()
         answer = await alice.must("CancelTurn", **turn.ref)
         assert (await turn.rest()).terminal == "run.cancelled"
-    [call] = await calls(platform, said)
+    [call] = await platform.model_calls(said.word)
     assert call["client_closed_at"] - asked < CLOSED_WITHIN_SECONDS
     assert "assistantMessageSeq" not in answer
     assert [each["role"] for each in await messages(alice, conversation)] == ["USER"]
 
 
 @requirement("turns:cancel")
-async def test_cancelling_twice_gives_the_first_receipt(
+async def test_a_second_cancel_returns_the_first_receipt(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"twice-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=3, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         first = await alice.must("CancelTurn", **turn.ref)
         assert await alice.must("CancelTurn", **turn.ref) == first
 
 
 @requirement("turns:cancel", "turns:one-terminal")
-async def test_a_turn_that_has_ended_is_left_as_it_is(alice: Client, conversation: str) -> None:
+async def test_cancelling_an_ended_turn_changes_nothing(alice: Client, conversation: str) -> None:
     turn = (await alice.must("SendMessage", conversationId=conversation, text="done"))["turn"]
     ref = {"conversationId": conversation, "turnId": turn["turnId"]}
     assert await alice.must("CancelTurn", **ref) == turn
@@ -95,13 +83,13 @@ async def test_a_turn_that_has_ended_is_left_as_it_is(alice: Client, conversatio
 
 
 @requirement("turns:cancel")
-async def test_the_conversation_goes_on_after_a_cancel(
+async def test_the_conversation_accepts_messages_after_a_cancel(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"go-on-{conversation}"
     said = prompt(tokens=4, gate=gate, gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         await alice.must("CancelTurn", **turn.ref)
     assert (await ask(alice, conversation, "and now?")).text == "You said: and now?"
     assert [each["incomplete"] for each in await messages(alice, conversation)] == [
@@ -113,17 +101,17 @@ async def test_the_conversation_goes_on_after_a_cancel(
 
 
 @requirement("turns:cancel-before-start")
-async def test_a_waiting_turn_that_is_cancelled_never_reaches_the_model(
+async def test_a_cancelled_queued_turn_never_reaches_the_model(
     platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     gate = f"before-{conversation}"
     waiting = prompt(tokens=1)
     async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as running:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         body = {"conversationId": conversation, "text": waiting.text, "admission": "ENQUEUE"}
         key = {"idempotency-key": "waiting"}
         async with alice.stream("StreamMessage", key, **body) as reply:
-            assert reply.status == 200  # admitted: there is nothing to read yet
+            assert reply.status == 200  # queued: no event yet
         found = "SELECT id FROM events.streams WHERE subject = $1 AND id <> $2"
         turn_id = await database.fetchval(found, conversation, running.turn_id)
         ref = {"conversationId": conversation, "turnId": turn_id}
@@ -131,10 +119,10 @@ async def test_a_waiting_turn_that_is_cancelled_never_reaches_the_model(
         answer = await alice.must("CancelTurn", **ref)
         assert (answer["status"], answer["attempts"]) == ("CANCELLED", 0)
         assert {"requestedAt", "acknowledgedAt"} <= answer["cancel"].keys()
-        fold = await reader(alice, "StreamMessage", body, key).run()
+        fold = await alice.reader("StreamMessage", body, key).run()
         assert [event["type"] for event in fold.events] == ["run.cancelled"]
-        await release(platform, gate)
+        await platform.release_gate(gate)
         assert (await ended(alice, running.ref))["status"] == "COMPLETED"
-    assert await calls(platform, waiting) == []
+    assert await platform.model_calls(waiting.word) == []
     stored = await messages(alice, conversation)
     assert waiting.text in [each["text"] for each in stored if each["role"] == "USER"]

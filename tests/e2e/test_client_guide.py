@@ -1,4 +1,4 @@
-"""The guide for clients: each of its examples runs, and prints what the guide says."""
+"""Every example of the guide for clients runs and prints the output in the guide."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from services.auth.domain.firebase import user_id_of
 from services.contracts.apps import app_of
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
-from tests.support.firebase.bridge import until_welcome
+from tests.support.firebase.bridge import until_sign_in_works
 from tests.support.guide import Example, examples_of, printed_by, script_of
 from tests.support.platform import ROOT, Platform
 
@@ -39,15 +39,15 @@ pytestmark = pytest.mark.timeout(SECONDS + 20)
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """What a program printed by example, and what it complained of."""
+    """Output of a program by example, and its stderr."""
 
     by_example: dict[str, str]
-    complaints: str
+    errors: str
 
 
 @pytest.fixture(scope="module")
 async def google() -> AsyncIterator[FirebaseServer]:
-    """Where people of Firebase come from."""
+    """Firebase with three users."""
     async with FirebaseServer(GOOGLE_PORT) as server:
         for uid in ("ada", "bob", "carol"):
             server.add(uid, email=f"{uid}@example.com")
@@ -58,7 +58,7 @@ async def google() -> AsyncIterator[FirebaseServer]:
 def firebase_platform(
     google: FirebaseServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Platform]:
-    """A platform where people sign in by Firebase."""
+    """A platform with sign-in by Firebase."""
     env = {"auth": google.environment()}
     running = Platform(tmp_path_factory.mktemp("guide"), OFFSET, env=env).start()
     yield running
@@ -66,13 +66,13 @@ def firebase_platform(
 
 
 async def run(language: str, google: FirebaseServer, platform: Platform) -> Printed:
-    """Run the examples of a language, one after another."""
+    """Run the examples of a language in order."""
     await platform.until_answering()
-    await until_welcome(platform.edge_url, google)
+    await until_sign_in_works(platform.edge_url, google)
     long = {"match": "a long story", "script": {"tokens": 600, "delay_ms": 100}}
     await platform.model("/__scripts", {"scripts": [long]})
     bob = user_id_of(PROJECT, "bob")
-    await platform.write_facts((f"user:{bob}", "member", f"organization:{ORGANIZATION}"))
+    await platform.write_tuples((f"user:{bob}", "member", f"organization:{ORGANIZATION}"))
     env = {
         **os.environ,
         "API": f"{platform.edge_url}/api/v1",
@@ -89,17 +89,17 @@ async def run(language: str, google: FirebaseServer, platform: Platform) -> Prin
     )
     script = script_of(chosen, PRELUDES[language])
     try:
-        said, complaints = await asyncio.wait_for(process.communicate(script.encode()), SECONDS)
+        said, errors = await asyncio.wait_for(process.communicate(script.encode()), SECONDS)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return Printed(printed_by(said.decode()), complaints.decode())
+    return Printed(printed_by(said.decode()), errors.decode())
 
 
 @pytest.fixture(scope="module")
 async def printed(google: FirebaseServer, firebase_platform: Platform) -> dict[str, Printed]:
-    """What the examples printed, by language."""
+    """Output of the examples, by language."""
     return {language: await run(language, google, firebase_platform) for language in COMMANDS}
 
 
@@ -110,12 +110,12 @@ def test_an_example_prints_what_the_guide_says(
 ) -> None:
     program = printed[example.language]
     said = program.by_example.get(example.name)
-    assert said is not None, f"did not run: {program.complaints}"
-    assert example.printed(said), f"printed {said!r}; {program.complaints}"
+    assert said is not None, f"did not run: {program.errors}"
+    assert example.matches(said), f"printed {said!r}; {program.errors}"
 
 
 @requirement("access:guide")
-def test_the_guide_names_every_method_of_access_that_a_client_may_call() -> None:
+def test_the_guide_names_every_public_method_of_auth() -> None:
     said = GUIDE.read_text()
     names = [
         method.edge_path.rpartition("/")[2]
@@ -139,7 +139,7 @@ def test_the_guide_names_every_method_of_access_that_a_client_may_call() -> None
         ("```sh it-runs\n```\n```sh it-runs\n```\n```text it-runs\n```\n", "prints"),
     ],
 )
-def test_a_block_that_would_not_run_is_no_guide(tmp_path: Path, text: str, why: str) -> None:
+def test_a_guide_with_an_invalid_block_is_refused(tmp_path: Path, text: str, why: str) -> None:
     guide = tmp_path / "guide.md"
     guide.write_text(text)
     with pytest.raises(ValueError, match=why):

@@ -1,4 +1,4 @@
-"""Conversations and messages, through the edge."""
+"""Conversations and messages through the edge."""
 
 import asyncio
 from typing import Any
@@ -7,28 +7,18 @@ import asyncpg
 import pytest
 
 from services.contracts.auth.accounts import ACCOUNT_SERVICE
-from tests.e2e.talk import (
-    ask,
-    calls,
-    forgotten,
-    live_turn,
-    messages,
-    missing,
-    prompt,
-    until_held,
-    user_of,
-)
+from tests.e2e.actions import ask, deactivate, live_turn, messages, missing, prompt, user_of
 from tests.e2e.test_erasure import receipt
 from tests.requirements import requirement
-from tests.support.patience import until_ok
 from tests.support.platform import Client, Platform
+from tests.support.retries import until_ok
 from tests.support.wait import wait_until
 
 UNICODE = "naïve 日本語 🙂 👩‍👩‍👧 e\u0301 \u2028 \u0000 \\ \" ' <b> \t\r\n 2024-01-02 𝔘"
 
 
 async def all_pages(client: Client, method: str, field: str, **request: Any) -> list[list[Any]]:
-    """Every page of a list."""
+    """Read every page of a list."""
     pages: list[list[Any]] = []
     cursor: dict[str, str] = {}
     while True:
@@ -101,14 +91,14 @@ async def test_a_deleted_conversation_is_gone_with_its_messages(
 
 
 @requirement("conversations:delete")
-async def test_no_turn_is_left_of_a_deleted_conversation_whatever_became_of_its_stream(
+async def test_a_deleted_conversation_leaves_no_turn_in_any_state_of_its_stream(
     platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     await ask(alice, conversation, "a turn that loses its stream")
     await database.execute("DELETE FROM events.streams WHERE subject = $1", conversation)
     gate = f"left-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         body = {"conversationId": conversation, "text": "a turn that waits"}
         async with alice.stream("StreamMessage", admission="ENQUEUE", **body) as reply:
             assert reply.status == 200
@@ -128,19 +118,19 @@ async def test_no_turn_is_left_of_a_deleted_conversation_whatever_became_of_its_
 
 
 @requirement("conversations:delete")
-async def test_deleting_a_conversation_stops_the_turn_that_runs_in_it(
+async def test_deleting_a_conversation_cancels_its_running_turn(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     said = prompt(tokens=5, gate=f"delete-{conversation}", gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, f"delete-{conversation}")
+        await platform.wait_held(f"delete-{conversation}")
         await alice.must("DeleteConversation", conversationId=conversation)
         assert (await turn.rest()).terminal == "run.cancelled"
-    assert [call["outcome"] for call in await calls(platform, said)] == ["client_closed"]
+    assert [call["outcome"] for call in await platform.model_calls(said.word)] == ["client_closed"]
 
 
 async def index_rows(database: asyncpg.Connection, conversation: str) -> int:
-    """How many rows of its owner's index name a conversation."""
+    """Number of rows of the owner's index that name a conversation."""
     named = """
         SELECT 1 FROM dapr.state WHERE key LIKE '%ConversationManagerActor/%'
         AND (key LIKE $1 OR convert_from(value, 'UTF8') LIKE $1)
@@ -149,7 +139,7 @@ async def index_rows(database: asyncpg.Connection, conversation: str) -> int:
 
 
 async def until_out_of_index(database: asyncpg.Connection, conversation: str) -> None:
-    """Until nothing of a deleted conversation is in its owner's index."""
+    """Wait until the owner's index has no row of a deleted conversation."""
 
     async def gone() -> bool:
         return await index_rows(database, conversation) == 0
@@ -158,7 +148,7 @@ async def until_out_of_index(database: asyncpg.Connection, conversation: str) ->
 
 
 @requirement("conversations:delete-again")
-async def test_a_deletion_can_be_repeated_by_whoever_owned_it_however_late(
+async def test_an_owner_can_repeat_a_deletion_at_any_time(
     alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     ref = {"conversationId": conversation}
@@ -173,7 +163,7 @@ async def test_a_deletion_can_be_repeated_by_whoever_owned_it_however_late(
 
 
 @requirement("conversations:create", "access:erasure")
-async def test_an_old_create_key_of_a_deleted_conversation_leaves_nothing_in_the_index(
+async def test_repeating_the_create_key_of_a_deleted_conversation_adds_no_index_entry(
     alice: Client, bob: Client, database: asyncpg.Connection
 ) -> None:
     key = {"idempotency-key": f"old-{user_of(alice)}"}
@@ -191,7 +181,7 @@ async def test_an_old_create_key_of_a_deleted_conversation_leaves_nothing_in_the
 
 
 @requirement("access:erasure")
-async def test_an_erasure_ends_although_the_index_names_what_was_never_created(
+async def test_an_erasure_completes_although_the_index_has_an_entry_without_a_conversation(
     platform: Platform, alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     ghost = missing("conv")
@@ -209,7 +199,7 @@ async def test_an_erasure_ends_although_the_index_names_what_was_never_created(
     index = f"%ConversationManagerActor/{user_of(alice)}"
     assert await database.execute(entry, index, conversation, ghost) == "INSERT 0 1"
     assert await database.execute(head, index) == "UPDATE 1"
-    await forgotten(platform, "ConversationManagerActor", user_of(alice))
+    await deactivate(platform, "ConversationManagerActor", user_of(alice))
     assert await index_rows(database, ghost) == 1
     begun = await alice.must_of(ACCOUNT_SERVICE, "DeleteAccount")
     await receipt(bob, begun["deletionId"])
@@ -217,7 +207,7 @@ async def test_an_erasure_ends_although_the_index_names_what_was_never_created(
 
 
 @requirement("conversations:create")
-async def test_a_user_may_create_many_at_once_and_no_mark_of_it_remains(
+async def test_concurrent_creations_leave_no_pending_row(
     alice: Client, database: asyncpg.Connection
 ) -> None:
     made = [
@@ -235,7 +225,7 @@ async def test_a_user_may_create_many_at_once_and_no_mark_of_it_remains(
     async def settled() -> bool:
         return await pending() == 0
 
-    await wait_until(settled, 45, "the marks of the creations to be removed")
+    await wait_until(settled, 45, "the pending rows to be removed")
     pages = await all_pages(alice, "ListConversations", "conversations", limit=100)
     assert sorted(each["conversationId"] for page in pages for each in page) == sorted(made)
 
@@ -254,7 +244,7 @@ async def test_conversations_are_listed_in_pages_in_the_order_of_creation(
 
 
 @requirement("conversations:list")
-async def test_a_page_goes_on_where_it_stopped_although_the_list_has_changed(alice: Client) -> None:
+async def test_a_cursor_continues_after_its_page_although_the_list_changed(alice: Client) -> None:
     first, second, third = [await alice.conversation() for _ in range(3)]
     page = await alice.must("ListConversations", limit=1)
     assert [each["conversationId"] for each in page["conversations"]] == [third]
@@ -282,7 +272,7 @@ async def test_messages_are_listed_in_both_directions(
 
 
 @requirement("conversations:append")
-async def test_an_appended_message_is_stored_and_the_model_is_not_asked(
+async def test_an_appended_message_is_stored_without_a_model_call(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     said = prompt()
@@ -295,7 +285,7 @@ async def test_an_appended_message_is_stored_and_the_model_is_not_asked(
 
 
 @requirement("conversations:append", "conversations:messages")
-async def test_text_comes_back_as_it_was_sent(alice: Client, conversation: str) -> None:
+async def test_text_is_returned_unchanged(alice: Client, conversation: str) -> None:
     text = UNICODE.replace("\u0000", "")
     await alice.must("AppendMessage", conversationId=conversation, text=text)
     await alice.must("UpdateConversation", conversationId=conversation, title=text[:40])
@@ -306,7 +296,7 @@ async def test_text_comes_back_as_it_was_sent(alice: Client, conversation: str) 
 
 @requirement("conversations:cursor-of-another")
 @pytest.mark.parametrize("cursor", ["", "AAAA", "ÿ", "x" * 512, "🙂", "eyJhIjoxfQ", "..%2f"])
-async def test_a_cursor_that_is_none_of_ours_names_the_field(
+async def test_a_malformed_cursor_names_the_field(
     alice: Client, conversation: str, cursor: str
 ) -> None:
     for method, request in (
@@ -314,7 +304,7 @@ async def test_a_cursor_that_is_none_of_ours_names_the_field(
         ("ListMessages", {"conversationId": conversation}),
     ):
         answer = await alice.call(method, cursor=cursor, **request)
-        if cursor == "":  # as proto3 has it, an empty string is an absent one
+        if cursor == "":  # in proto3 an empty string is an absent field
             assert answer.status == 200
             continue
         assert answer.code == "INVALID_ARGUMENT", method
@@ -342,7 +332,7 @@ async def test_a_cursor_of_another_list_or_user_is_refused(alice: Client, bob: C
 
 
 @requirement("conversations:growth")
-async def test_what_an_append_writes_does_not_grow_with_the_conversation(
+async def test_the_rows_written_by_an_append_do_not_grow_with_the_conversation(
     alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     like = f"%{conversation}%"

@@ -1,4 +1,4 @@
-"""A sidecar may deliver one call twice: it retries when a connection breaks."""
+"""A sidecar retries after a broken connection and may deliver a call twice; it takes effect once."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ async def a_conversation(platform: Platform, call_id: str) -> dict[str, str]:
     return {"conversationId": created["conversationId"]}
 
 
-async def test_an_append_that_arrives_twice_is_stored_once(platform: Platform) -> None:
+async def test_an_append_delivered_twice_is_stored_once(platform: Platform) -> None:
     named = await a_conversation(platform, "call-0")
     first = await deliver(platform, "AppendMessage", "call-1", **named, text="once")
     assert await deliver(platform, "AppendMessage", "call-1", **named, text="once") == first
@@ -42,7 +42,7 @@ async def test_an_append_that_arrives_twice_is_stored_once(platform: Platform) -
     assert other["message"]["seq"] == "2"
 
 
-async def test_a_message_that_arrives_twice_is_answered_once(platform: Platform) -> None:
+async def test_a_message_delivered_twice_is_answered_once(platform: Platform) -> None:
     named = await a_conversation(platform, "call-5")
     first = await deliver(platform, "SendMessage", "call-3", **named, text="hello")
     assert await deliver(platform, "SendMessage", "call-3", **named, text="hello") == first
@@ -50,12 +50,12 @@ async def test_a_message_that_arrives_twice_is_answered_once(platform: Platform)
     assert [message["role"] for message in listed["messages"]] == ["USER", "ASSISTANT"]
 
 
-async def test_a_creation_that_arrives_twice_makes_one_conversation(platform: Platform) -> None:
+async def test_a_creation_delivered_twice_makes_one_conversation(platform: Platform) -> None:
     first = await deliver(platform, "CreateConversation", "call-4", title="one")
     assert await deliver(platform, "CreateConversation", "call-4", title="one") == first
 
 
-async def test_a_client_cannot_name_its_calls(alice: Client) -> None:
+async def test_a_client_cannot_set_the_call_id(alice: Client) -> None:
     named = {"conversationId": await alice.conversation()}
     posed = {"x-call-id": "mine"}
     await alice.must("AppendMessage", posed, **named, text="one")

@@ -1,4 +1,4 @@
-"""The door: tokens, identity headers, limits, errors, CORS and the document; and that there is no other way in."""
+"""The edge: tokens, identity headers, limits, errors, CORS and the OpenAPI document."""
 
 import base64
 import io
@@ -14,15 +14,18 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from multidict import CIMultiDict
 
-from services.contracts.llm.conversations import CONVERSATIONS_READ
-from tests.e2e.talk import prompt, until_held, user_of
+from services.contracts import apps
+from services.contracts.llm.conversations import CONVERSATION_SERVICE, CONVERSATIONS_READ
+from tests.e2e.actions import prompt, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
 DOCUMENT = Path(__file__).parents[2] / "services/contracts/openapi/yocaso.json"
 MAX_BODY_BYTES = 1024 * 1024
-APPS = ("auth", "llm", "workflows")
+APPS = [app.id for app in apps.APPS if not app.is_edge]
+CALLERS = [app.id for app in apps.APPS if app.calls and not app.is_edge]
+"""Apps whose sidecars may invoke others."""
 KEYS = "/.well-known/jwks.json"
 
 
@@ -33,24 +36,27 @@ async def get_keys(platform: Platform, http: aiohttp.ClientSession) -> list[dict
 
 
 def claims(user: str, **other: Any) -> dict[str, Any]:
-    """What a good token says."""
+    """Claims of a valid token."""
     now = int(time.time())
     good = {"iss": "yocaso", "aud": "yocaso", "sub": user, "iat": now, "exp": now + 600}
     return {**good, "email": "a@example.com", "scope": CONVERSATIONS_READ, **other}
 
 
 def forgeries(token: str, key: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Tokens that must not be believed, and what is wrong with each."""
+    """Forged tokens, each with what is wrong."""
     head, payload, signature = token.split(".")
-    said = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    payload_claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
 
     def part(value: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
     yield "no token", ""
     yield "not a token", "abc"
-    yield "another user", f"{head}.{part({**said, 'sub': 'root'})}.{signature}"
-    yield "a longer life", f"{head}.{part({**said, 'exp': said['exp'] + 1})}.{signature}"
+    yield "another user", f"{head}.{part({**payload_claims, 'sub': 'root'})}.{signature}"
+    yield (
+        "a longer life",
+        f"{head}.{part({**payload_claims, 'exp': payload_claims['exp'] + 1})}.{signature}",
+    )
     yield "no signature", f"{head}.{payload}."
     yield "no algorithm", f"{part({'alg': 'none'})}.{payload}."
     own = RSAKey.generate_key(2048)
@@ -92,7 +98,7 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 
 
 @requirement("edge:jwt")
-async def test_a_token_that_is_not_for_here_and_now_is_refused(
+async def test_an_expired_early_or_foreign_token_is_refused(
     alice: Client, sign: Callable[[dict[str, Any]], str]
 ) -> None:
     async def status(**other: Any) -> int:
@@ -114,7 +120,7 @@ async def test_a_token_that_is_not_for_here_and_now_is_refused(
 
 
 @requirement("edge:jwt")
-async def test_keys_are_public_and_show_no_private_part(platform: Platform, alice: Client) -> None:
+async def test_the_jwks_is_public_and_has_no_private_key(platform: Platform, alice: Client) -> None:
     for key in await get_keys(platform, alice.session):
         assert {"kty", "kid", "n", "e"} <= key.keys()
         assert not {"d", "p", "q", "dp", "dq", "qi"} & key.keys()
@@ -125,7 +131,7 @@ async def test_keys_are_public_and_show_no_private_part(platform: Platform, alic
     "name",
     ["X-User-Id", "x-user-id", "X_User_Id", "X-USER_ID", "x_user-id", "Dapr-Caller-App-Id"],
 )
-async def test_an_identity_that_a_client_sends_is_not_believed(
+async def test_identity_headers_of_a_client_are_ignored(
     alice: Client, bob: Client, conversation: str, name: str
 ) -> None:
     forged = {name: user_of(alice), name.replace("I", "i") + "": user_of(alice)}
@@ -150,7 +156,7 @@ async def test_an_identity_that_a_client_sends_is_not_believed(
         ([("x-user-id", "x" * 129)], 401),
     ],
 )
-async def test_an_app_takes_one_whole_identity_and_no_other(
+async def test_an_app_accepts_only_one_complete_identity(
     platform: Platform, alice: Client, identity: list[tuple[str, str]], status: int
 ) -> None:
     said = [("x-scopes", CONVERSATIONS_READ), *identity]
@@ -158,8 +164,8 @@ async def test_an_app_takes_one_whole_identity_and_no_other(
 
 
 @requirement("kit:identity")
-@pytest.mark.parametrize("app", ["auth", "llm"])  # the others' sidecars invoke nothing
-async def test_an_app_that_is_not_the_edge_cannot_speak_for_a_user(
+@pytest.mark.parametrize("app", CALLERS)
+async def test_only_the_edge_can_forward_a_user(
     platform: Platform, alice: Client, app: str
 ) -> None:
     status, body = await inside(platform, alice.session, app, [("x-user-id", "carol")])
@@ -169,9 +175,9 @@ async def test_an_app_that_is_not_the_edge_cannot_speak_for_a_user(
 async def inside(
     platform: Platform, http: aiohttp.ClientSession, app: str, identity: list[tuple[str, str]]
 ) -> tuple[int, Any]:
-    """List conversations by service invocation, as an app does."""
+    """List conversations by service invocation from an app's sidecar."""
     url = platform.stack.url(f"{app}-daprd")
-    path = "/v1.0/invoke/llm/method/yocaso.llm.v1.ConversationService/ListConversations"
+    path = f"/v1.0/invoke/llm/method{CONVERSATION_SERVICE['ListConversations'].path}"
     headers = CIMultiDict([("dapr-api-token", platform.stack.api_token(app)), *identity])
     async with http.post(url + path, json={}, headers=headers) as reply:
         return reply.status, await reply.json()
@@ -179,8 +185,8 @@ async def inside(
 
 @requirement("kit:app-token")
 @pytest.mark.parametrize("app", APPS)
-@pytest.mark.parametrize("path", ["/yocaso.llm.v1.ConversationService/SendMessage", "/dapr/config"])
-async def test_an_app_answers_its_own_sidecar_only(
+@pytest.mark.parametrize("path", [CONVERSATION_SERVICE["SendMessage"].path, "/dapr/config"])
+async def test_an_app_accepts_only_its_own_sidecars_token(
     platform: Platform, alice: Client, app: str, path: str
 ) -> None:
     other = "auth" if app != "auth" else "llm"
@@ -201,7 +207,7 @@ async def test_health_needs_no_token(platform: Platform, alice: Client, app: str
 
 
 @requirement("kit:app-token")
-@pytest.mark.parametrize("app", [*APPS, "edge"])
+@pytest.mark.parametrize("app", [*APPS, apps.EDGE.id])
 async def test_a_sidecar_refuses_a_call_without_its_token(
     platform: Platform, alice: Client, app: str
 ) -> None:
@@ -220,13 +226,13 @@ async def test_a_sidecar_refuses_a_call_without_its_token(
         ("POST", "/api/v1/llm/conversation/no-such-method", 404, "NOT_FOUND"),
         ("POST", "/api/v1/auth/token/issue-local-token", 404, "NOT_FOUND"),
         ("POST", "/api/v1/workflows/workflow/start-workflow", 404, "NOT_FOUND"),
-        ("POST", "/yocaso.llm.v1.ConversationService/SendMessage", 404, "NOT_FOUND"),
+        ("POST", CONVERSATION_SERVICE["SendMessage"].path, 404, "NOT_FOUND"),
         ("POST", "/v1.0/invoke/llm/method/healthz", 404, "NOT_FOUND"),
         ("GET", "/api/v1/llm/conversation/send-message", 405, "UNIMPLEMENTED"),
         ("DELETE", "/api/v1/llm/conversation/stream-events", 405, "UNIMPLEMENTED"),
     ],
 )
-async def test_what_is_not_a_public_method_is_an_rpc_error(
+async def test_a_path_without_a_public_method_is_an_rpc_error(
     alice: Client, verb: str, path: str, status: int, code: str
 ) -> None:
     async with alice.session.request(verb, alice.url + path, headers=alice.headers()) as reply:
@@ -277,7 +283,7 @@ async def test_headers_are_bounded(alice: Client) -> None:
 
 
 @requirement("edge:cors")
-async def test_a_browser_of_an_allowed_origin_may_call(alice: Client) -> None:
+async def test_a_preflight_of_an_allowed_origin_is_accepted(alice: Client) -> None:
     asked = {
         "origin": "http://localhost:3000",
         "access-control-request-method": "POST",
@@ -296,14 +302,14 @@ async def test_a_browser_of_an_allowed_origin_may_call(alice: Client) -> None:
 
 
 @requirement("edge:cors")
-async def test_a_browser_of_another_origin_may_not(alice: Client) -> None:
+async def test_a_preflight_of_another_origin_is_refused(alice: Client) -> None:
     foreign = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     async with alice.session.options(alice.path("SendMessage"), headers=foreign) as reply:
         assert "access-control-allow-origin" not in reply.headers
 
 
 @requirement("edge:openapi")
-async def test_the_document_is_the_committed_one_and_is_shown(alice: Client) -> None:
+async def test_the_committed_openapi_document_is_served_and_shown(alice: Client) -> None:
     async with alice.session.get(alice.url + "/openapi.json") as reply:
         assert await reply.json() == json.loads(DOCUMENT.read_text())
     async with alice.session.get(alice.url + "/docs") as reply:
@@ -312,17 +318,17 @@ async def test_the_document_is_the_committed_one_and_is_shown(alice: Client) -> 
 
 
 @requirement("edge:client-gone")
-async def test_a_reader_that_leaves_is_let_go_everywhere(
+async def test_a_disconnected_reader_leaves_no_open_stream(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"gone-{conversation}"
     body = {"conversationId": conversation, "text": prompt(tokens=2, gate=gate).text}
     async with alice.stream("StreamMessage", onDisconnect="CANCEL", **body) as reply:
         assert reply.status == 200
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
 
     async def stopped() -> bool:
         view = await alice.must("GetConversation", conversationId=conversation)
         return "activeTurnId" not in view
 
-    await wait_until(stopped, what="the turn of the reader that left to end")
+    await wait_until(stopped, what="the turn of the disconnected reader to end")

@@ -1,4 +1,4 @@
-"""The door and API keys: one credential, known everywhere within seconds when it ends, and never written down."""
+"""API keys at the edge: one credential per call, revoked everywhere within seconds, and never logged."""
 
 import asyncio
 import time
@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from services.contracts.auth.keys import API_KEY_SERVICE
-from tests.e2e.talk import (
-    EVERYWHERE_SECONDS,
+from tests.e2e.actions import (
+    REVOCATION_SECONDS,
     api_key,
     exchanged,
     live_turn,
     prompt,
-    release,
-    until_held,
     until_refused,
 )
 from tests.requirements import requirement
@@ -24,7 +22,7 @@ from tests.support.platform import Client, Platform
 
 
 async def status_of(client: Client, headers: dict[str, str], query: str = "") -> int:
-    """What a conversation call with just these headers gives."""
+    """Status of a call with these headers only."""
     path = client.path("ListConversations") + query
     async with client.session.post(path, json={}, headers=headers) as reply:
         return reply.status
@@ -32,11 +30,11 @@ async def status_of(client: Client, headers: dict[str, str], query: str = "") ->
 
 @asynccontextmanager
 async def held_stream(platform: Platform, client: Client) -> AsyncIterator[asyncio.Task[bytes]]:
-    """A stream of a turn that the model holds; the task ends with the stream."""
+    """The open stream of a held turn; the task ends with the stream."""
     conversation = await client.conversation()
     gate = f"revoked-{conversation}"
     async with live_turn(client, conversation, prompt(tokens=2, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         headers = client.headers({"accept": "text/event-stream"})
         path = client.path("StreamEvents")
         async with client.session.get(path, params=turn.ref, headers=headers) as reply:
@@ -44,11 +42,13 @@ async def held_stream(platform: Platform, client: Client) -> AsyncIterator[async
             reading = asyncio.create_task(reply.read())
             yield reading
             reading.cancel()
-        await release(platform, gate)
+        await platform.release_gate(gate)
 
 
 @requirement("access:edge:keys")
-async def test_a_key_speaks_for_its_owner_in_either_header_and_alone(alice: Client) -> None:
+async def test_a_key_acts_as_its_owner_in_either_header_as_the_only_credential(
+    alice: Client,
+) -> None:
     _, secret = await api_key(alice)
     conversation = await alice.conversation()
     for headers in ({"authorization": f"Bearer {secret}"}, {"x-api-key": secret}):
@@ -65,7 +65,7 @@ async def test_a_key_speaks_for_its_owner_in_either_header_and_alone(alice: Clie
 async def ask_conversation(
     client: Client, headers: dict[str, str], conversation: str
 ) -> tuple[int, Any]:
-    """Read a conversation with just these headers."""
+    """Read a conversation with these headers only."""
     path = client.path("GetConversation")
     body = {"conversationId": conversation}
     async with client.session.post(path, json=body, headers=headers) as reply:
@@ -73,19 +73,19 @@ async def ask_conversation(
 
 
 @requirement("access:edge:revocation")
-@pytest.mark.parametrize("traded", [False, True], ids=["key", "token of a key"])
-async def test_a_revoked_key_ends_everywhere_and_takes_its_streams_with_it(
-    platform: Platform, alice: Client, traded: bool
+@pytest.mark.parametrize("is_exchanged", [False, True], ids=["key", "token of a key"])
+async def test_a_revoked_key_is_refused_everywhere_and_its_streams_end(
+    platform: Platform, alice: Client, is_exchanged: bool
 ) -> None:
     key_id, secret = await api_key(alice)
-    robot = alice.as_(await exchanged(alice, secret) if traded else secret)
+    robot = alice.as_(await exchanged(alice, secret) if is_exchanged else secret)
     await robot.must("ListConversations")
     async with held_stream(platform, robot) as reading, held_stream(platform, alice) as other:
         began = time.monotonic()
         await alice.must_of(API_KEY_SERVICE, "RevokeApiKey", keyId=key_id)
         await until_refused(robot)
-        await asyncio.wait_for(reading, EVERYWHERE_SECONDS)
-        assert time.monotonic() - began < EVERYWHERE_SECONDS
+        await asyncio.wait_for(reading, REVOCATION_SECONDS)
+        assert time.monotonic() - began < REVOCATION_SECONDS
         assert not other.done()
         await alice.must("ListConversations")
 

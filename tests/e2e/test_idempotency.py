@@ -1,4 +1,4 @@
-"""Idempotency keys: replay, in progress, another body, per caller and per method."""
+"""Idempotency keys: replay, in progress, another body; per caller and method."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.talk import ask, calls, mark, messages, prompt, reader, release, until_held
+from tests.e2e.actions import ask, mark, messages, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -30,7 +30,7 @@ async def raw(client: Client, method: str, key: str, **body: Any) -> tuple[int, 
         ("DeleteConversation", {}),
     ],
 )
-async def test_a_repeat_gets_the_stored_reply_and_does_nothing(
+async def test_a_repeat_returns_the_stored_reply_without_effect(
     alice: Client, conversation: str, method: str, fields: Mapping[str, Any]
 ) -> None:
     body = (
@@ -56,18 +56,18 @@ async def test_a_final_refusal_is_replayed_too(alice: Client) -> None:
 
 
 @requirement("kit:idempotency")
-async def test_a_repeat_while_the_first_runs_is_told_when_to_come_back(
+async def test_a_repeat_while_the_first_call_runs_gets_409_with_retry_after(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"progress-{conversation}"
     body = {"conversationId": conversation, "text": prompt(tokens=2, gate=gate).text}
     first = asyncio.create_task(raw(alice, "SendMessage", "key", **body))
-    await until_held(platform, gate)
+    await platform.wait_held(gate)
     early = await alice.call("SendMessage", {"idempotency-key": "key"}, **body)
     assert (early.status, early.code) == (409, "ABORTED")
     assert int(early.headers["retry-after"]) >= 1
     assert early.body["error"]["details"]["retryInfo"]["retryAfter"].endswith("s")
-    await release(platform, gate)
+    await platform.release_gate(gate)
     done = await first
     assert await raw(alice, "SendMessage", "key", **body) == (200, done[1], True)
 
@@ -78,7 +78,7 @@ async def test_a_key_with_another_body_is_refused(alice: Client, conversation: s
     for method in ("AppendMessage", "SendMessage", "StreamMessage"):
         body = {"conversationId": conversation, "text": "one"}
         if method == "StreamMessage":
-            await reader(alice, method, body, key).run()
+            await alice.reader(method, body, key).run()
         else:
             await alice.must(method, key, **body)
         before = await messages(alice, conversation)
@@ -103,14 +103,14 @@ async def test_a_stream_with_the_same_key_follows_the_same_turn(
     said = prompt(tokens=5, gate=gate, gate_after=2)
     body = {"conversationId": conversation, "text": said.text}
     key = {"idempotency-key": "key"}
-    readers = [reader(alice, "StreamMessage", body, key) for _ in range(3)]
+    readers = [alice.reader("StreamMessage", body, key) for _ in range(3)]
     running = [asyncio.create_task(one.run()) for one in readers]
-    await wait_until(lambda: all(one.fold.text for one in readers), what="text for everybody")
-    await release(platform, gate)
+    await wait_until(lambda: all(one.fold.text for one in readers), what="text at every reader")
+    await platform.release_gate(gate)
     folds = await asyncio.gather(*running)
-    late = await reader(alice, "StreamMessage", body, key).run()
+    late = await alice.reader("StreamMessage", body, key).run()
     assert folds[0].raw == folds[1].raw == folds[2].raw == late.raw
-    assert len(await calls(platform, said)) == 1
+    assert len(await platform.model_calls(said.word)) == 1
     assert len(await messages(alice, conversation)) == 2
 
 
@@ -123,15 +123,13 @@ async def test_many_repeats_at_once_are_one_turn(
     answers = await asyncio.gather(*(raw(alice, "SendMessage", "key", **body) for _ in range(10)))
     assert {status for status, _, _ in answers} <= {200, 409}
     assert len({content for status, content, _ in answers if status == 200}) == 1
-    assert len(await calls(platform, said)) == 1
+    assert len(await platform.model_calls(said.word)) == 1
     assert len(await messages(alice, conversation)) == 2
 
 
 @requirement("kit:idempotency")
 @pytest.mark.parametrize("key", ["x" * 256, "", "with space", "naïve"])
-async def test_a_key_that_is_none_names_the_header(
-    alice: Client, conversation: str, key: str
-) -> None:
+async def test_a_malformed_key_names_the_header(alice: Client, conversation: str, key: str) -> None:
     answer = await alice.call(
         "AppendMessage", {"idempotency-key": key}, conversationId=conversation, text=mark()
     )
@@ -142,9 +140,7 @@ async def test_a_key_that_is_none_names_the_header(
 
 
 @requirement("turns:idempotent")
-async def test_without_a_key_each_call_is_a_turn_of_its_own(
-    alice: Client, conversation: str
-) -> None:
+async def test_each_call_without_a_key_makes_a_turn(alice: Client, conversation: str) -> None:
     for _ in range(2):
         await ask(alice, conversation, "again")
     assert len(await messages(alice, conversation)) == 4
@@ -154,8 +150,7 @@ async def test_without_a_key_each_call_is_a_turn_of_its_own(
 async def test_one_key_in_two_conversations_makes_a_turn_in_each(alice: Client) -> None:
     first, second = await alice.conversation(), await alice.conversation()
     one, other = [
-        await reader(
-            alice,
+        await alice.reader(
             "StreamMessage",
             {"conversationId": conversation, "text": f"for the {place}"},
             headers={"idempotency-key": "same"},

@@ -1,17 +1,17 @@
-"""A conversation whose messages together are longer than one message of a sidecar may be."""
+"""A conversation whose messages exceed the size of one gRPC message."""
 
 import asyncpg
 import pytest
 
 from tests.bench.figures import closed_loop
-from tests.e2e.talk import ask, forgotten
+from tests.e2e.actions import ask, deactivate
 from tests.e2e.test_conversations import all_pages
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
 MESSAGES = 120
-TEXT = "\u0001" * 1024 + "🙂" * 1024  # six bytes of JSON for one, four for the other
+TEXT = "\u0001" * 1024 + "🙂" * 1024  # in JSON six bytes for one character, four for the other
 LARGE = TEXT + "x" * (65_536 - len(TEXT.encode()))
 
 
@@ -31,8 +31,8 @@ async def test_a_conversation_of_many_large_messages_is_listed_continued_and_rem
     assert len(listed) == MESSAGES
     assert all(message["text"] == LARGE for message in listed)
 
-    # An actor that has to read everything anew.
-    await forgotten(platform, "ConversationActor", conversation)
+    # The reactivated actor reads all its rows.
+    await deactivate(platform, "ConversationActor", conversation)
     await ask(alice, conversation, "and now?")
 
     await alice.must("DeleteConversation", conversationId=conversation)

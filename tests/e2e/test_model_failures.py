@@ -1,4 +1,4 @@
-"""The model fails, by class of failure: what is tried again, what is not, and what a reader sees."""
+"""Failures of the model by class: which are retried, and what a reader sees."""
 
 import asyncio
 from datetime import timedelta
@@ -8,22 +8,12 @@ import asyncpg
 import pytest
 
 from services.kit.eventlog import EventLog
-from tests.e2e.talk import (
-    ask,
-    calls,
-    ended,
-    events_of,
-    live_turn,
-    messages,
-    prompt,
-    release,
-    until_held,
-)
+from tests.e2e.actions import ask, ended, events_of, live_turn, messages, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
-MODEL_TRIES = 5
-"""The first at once, by the host that admitted the turn, and four by the workflow."""
+MODEL_ATTEMPTS = 5
+"""One attempt by the host that admitted the turn and four by the workflow."""
 WHOLE = "".join(f"token{number} " for number in range(6))
 
 FINAL: list[tuple[dict[str, Any], str]] = [
@@ -38,7 +28,7 @@ FINAL: list[tuple[dict[str, Any], str]] = [
     ({"tokens": 4, "error_after": 2, "error_code": 403}, "CONTENT_FILTERED"),
     ({"tokens": 4, "finish": "content_filter"}, "CONTENT_FILTERED"),
 ]
-PASSING: list[dict[str, Any]] = [
+RETRYABLE_STATUSES: list[dict[str, Any]] = [
     {"status": 429},
     {"status": 503},
     {"status": 500},
@@ -66,7 +56,7 @@ LASTING: list[tuple[dict[str, Any], str]] = [
 
 @requirement("model:retry-by-class", "model:error-in-200", "turns:one-terminal")
 @pytest.mark.parametrize(("failure", "code"), FINAL, ids=lambda value: str(value)[:50])
-async def test_a_failure_that_will_not_pass_ends_the_turn_at_once(
+async def test_a_permanent_failure_fails_the_turn_without_a_retry(
     platform: Platform, alice: Client, conversation: str, failure: dict[str, Any], code: str
 ) -> None:
     said = prompt(**failure)
@@ -74,7 +64,7 @@ async def test_a_failure_that_will_not_pass_ends_the_turn_at_once(
     assert fold.terminal == "run.failed"
     error = fold.events[-1]["data"]["error"]
     assert (error["code"], error["isTerminal"]) == (code, True)
-    assert len(await calls(platform, said)) == 1
+    assert len(await platform.model_calls(said.word)) == 1
     ref = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
     turn = await alice.must("GetTurn", **ref)
     assert (turn["status"], turn["error"]) == ("FAILED", error)
@@ -97,48 +87,48 @@ async def test_send_message_answers_with_the_turns_error(alice: Client, conversa
 
 
 @requirement("model:retry-by-class", "model:error-in-200")
-@pytest.mark.parametrize("failure", PASSING, ids=str)
-async def test_a_failure_that_passes_is_tried_again_unseen(
+@pytest.mark.parametrize("failure", RETRYABLE_STATUSES, ids=str)
+async def test_a_transient_failure_before_any_text_is_retried_silently(
     platform: Platform, alice: Client, conversation: str, failure: dict[str, Any]
 ) -> None:
     said = prompt(attempts=[{"tokens": 6, **failure}, {"tokens": 6}])
     fold = await ask(alice, conversation, said.text)
     assert (fold.terminal, fold.text, fold.restarts) == ("run.completed", WHOLE, 0)
-    assert len(await calls(platform, said)) == 2
+    assert len(await platform.model_calls(said.word)) == 2
 
 
 @requirement("model:cuts", "model:error-in-200", "turns:attempt-restarted")
 @pytest.mark.parametrize("failure", PASSING_AFTER_TEXT, ids=str)
-async def test_text_of_a_failed_attempt_is_taken_back_and_none_is_doubled(
+async def test_text_of_a_failed_attempt_is_dropped_and_never_duplicated(
     platform: Platform, alice: Client, conversation: str, failure: dict[str, Any]
 ) -> None:
     gate = f"passing-{conversation}"
     failing = {"tokens": 6, "gate": gate, "gate_after": 2, **failure}
     said = prompt(attempts=[failing, {"tokens": 6}])
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
-        await release(platform, gate)
+        await platform.wait_held(gate)
+        await platform.release_gate(gate)
         fold = await turn.rest()
     assert (fold.terminal, fold.text, fold.restarts) == ("run.completed", WHOLE, 1)
-    assert len(await calls(platform, said)) == 2
+    assert len(await platform.model_calls(said.word)) == 2
     stored = await messages(alice, conversation)
     assert [(each["text"], each["incomplete"]) for each in stored[1:]] == [(WHOLE, False)]
 
 
 @requirement("model:retry-by-class")
 @pytest.mark.parametrize("wanted", ["2", "date:3"])
-async def test_a_retry_comes_no_earlier_than_the_provider_asked(
+async def test_a_retry_waits_for_retry_after(
     platform: Platform, alice: Client, conversation: str, wanted: str
 ) -> None:
     said = prompt(status=429, retry_after=wanted, fail_times=1, tokens=2)
     sent = await alice.must("SendMessage", conversationId=conversation, text=said.text)
     assert sent["turn"]["attempts"] == 2
-    first, second = await calls(platform, said)
+    first, second = await platform.model_calls(said.word)
     assert second["opened_at"] - first["opened_at"] >= 1.9
 
 
 @requirement("model:terminal-rule", "model:cuts", "turns:bounds")
-async def test_a_failure_that_lasts_ends_the_turn_after_a_bounded_number_of_tries(
+async def test_a_lasting_failure_fails_the_turn_after_a_bounded_number_of_attempts(
     platform: Platform, alice: Client
 ) -> None:
     async def fails(failure: dict[str, Any], code: str) -> None:
@@ -147,7 +137,7 @@ async def test_a_failure_that_lasts_ends_the_turn_after_a_bounded_number_of_trie
         fold = await ask(alice, conversation, said.text)
         assert fold.terminal == "run.failed", failure
         assert fold.events[-1]["data"]["error"]["code"] == code, failure
-        assert len(await calls(platform, said)) == MODEL_TRIES, failure
+        assert len(await platform.model_calls(said.word)) == MODEL_ATTEMPTS, failure
         stored = (await messages(alice, conversation))[1:]
         assert [(each["text"], each["incomplete"]) for each in stored] == (
             [(fold.text, True)] if fold.text else []
@@ -158,7 +148,7 @@ async def test_a_failure_that_lasts_ends_the_turn_after_a_bounded_number_of_trie
 
 @requirement("model:terminal-rule")
 @pytest.mark.parametrize("ending", [{"done": False}, {"usage": False}, {"finish": "length"}])
-async def test_a_finish_reason_and_usage_or_done_make_an_answer_whole(
+async def test_an_answer_is_complete_with_a_finish_reason_and_usage_or_done(
     alice: Client, conversation: str, ending: dict[str, Any]
 ) -> None:
     text = prompt(tokens=6, **ending).text
@@ -170,7 +160,7 @@ async def test_a_finish_reason_and_usage_or_done_make_an_answer_whole(
 
 @requirement("model:chunk-boundaries")
 @pytest.mark.parametrize("crlf", [False, True])
-async def test_an_answer_that_comes_byte_by_byte_is_the_same(
+async def test_an_answer_sent_byte_by_byte_parses_to_the_same_text(
     alice: Client, conversation: str, crlf: bool
 ) -> None:
     whole = await ask(alice, conversation, prompt(tokens=16, unicode=True).text)
@@ -180,17 +170,17 @@ async def test_an_answer_that_comes_byte_by_byte_is_the_same(
 
 @requirement("turns:bounds")
 @pytest.mark.parametrize(("wanted", "sent"), [({"maxOutputTokens": 77}, 77), ({}, 4096)])
-async def test_the_bound_on_tokens_reaches_the_model(
+async def test_the_token_limit_is_sent_to_the_model(
     platform: Platform, alice: Client, conversation: str, wanted: dict[str, int], sent: int
 ) -> None:
     said = prompt(tokens=1)
     await alice.must("SendMessage", conversationId=conversation, text=said.text, **wanted)
-    [call] = await calls(platform, said)
+    [call] = await platform.model_calls(said.word)
     assert call["max_tokens"] == sent
 
 
 @requirement("turns:bounds")
-async def test_a_turn_whose_time_is_over_fails(
+async def test_a_turn_past_its_deadline_fails(
     platform: Platform,
     alice: Client,
     conversation: str,
@@ -200,7 +190,7 @@ async def test_a_turn_whose_time_is_over_fails(
     gate = f"late-{conversation}"
     said = prompt(tokens=3, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
@@ -210,7 +200,7 @@ async def test_a_turn_whose_time_is_over_fails(
             WHERE key LIKE $1
         """
         assert await database.execute(aged, f"%/turn/{turn.turn_id}") == "UPDATE 1"
-        await release(platform, gate)
+        await platform.release_gate(gate)
         await log.release(turn.turn_id, newer.number)
     found = await ended(alice, turn.ref, timeout=30)
     assert (found["status"], found["error"]["code"]) == ("FAILED", "DEADLINE_EXCEEDED")

@@ -1,4 +1,4 @@
-"""Whatever is sent to the operations of the emitted document, the edge answers as the document says, and never 5xx."""
+"""The edge answers generated requests as the OpenAPI document says, and never with 5xx."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
-# A request against the schema may still be taken: the protobuf JSON mapping also reads snake_case names and numbers
-# written as strings. So what is checked is the answer, not that everything outside the schema is refused.
+# Only responses are checked: the protobuf JSON mapping also accepts requests outside the schema, such as snake_case
+# names and numbers as strings.
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -31,27 +31,27 @@ EXAMPLES = 20
 LONGEST_POLL_SECONDS = 1
 
 schema = schemathesis.openapi.from_path(DOCUMENT)
-# A made-up credential beside the fuzzer's own would only ever be refused.
+# A generated credential beside the fuzzer's own is always refused.
 schema.config.generation.update(with_security_parameters=False)
 
 
 @pytest.fixture(scope="module")
 async def fuzzer(platform: Platform) -> AsyncIterator[Client]:
-    """A user for all examples; a message that the model answers at once."""
+    """The user of all examples."""
     async with platform.client("fuzzer") as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 async def leaver(platform: Platform) -> AsyncIterator[Client]:
-    """A user who may go: after that, every call would be refused."""
+    """A user for DeleteAccount, after which every call of the user is refused."""
     async with platform.client("leaver") as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 async def known(fuzzer: Client) -> dict[str, str]:
-    """Ids that exist."""
+    """Ids of existing objects."""
     conversation = await fuzzer.conversation()
     sent = await fuzzer.must("SendMessage", conversationId=conversation, text="hello")
     return {
@@ -62,7 +62,7 @@ async def known(fuzzer: Client) -> dict[str, str]:
 
 
 def aim(fields: Any, known: dict[str, str]) -> None:
-    """Name what exists, so that more than the lookup is reached, and wait for no long poll."""
+    """Replace generated ids by existing ones, to get past the lookup, and disable long polls."""
     if not isinstance(fields, dict):
         return
     fields.update(

@@ -1,4 +1,4 @@
-"""The secure profile: sidecars prove who they are by certificates, and do only what the access policies allow."""
+"""The secure profile: sidecars authenticate by certificates, and access policies limit their calls."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from yarl import URL
 from services.cli.stack.ports import LOOPBACK
 from services.contracts.apps import APPS, EDGE, METHODS, app_of, callers_of
 from services.contracts.llm.turns import RUN_TURN
-from tests.chaos.faults import until_issuing
-from tests.e2e.talk import ask
+from tests.chaos.faults import until_tokens_issued
+from tests.e2e.actions import ask
 from tests.requirements import requirement
 from tests.support.platform import ROOT, Client, Platform
 
@@ -28,15 +28,15 @@ CELLS: Final = [
     (caller, method)
     for method in METHODS
     for caller in CALLERS
-    if caller != method.service.app_id  # a sidecar calls its own app without asking anybody
+    if caller != method.service.app_id  # a sidecar calls its own app without a policy check
 ]
 UNREACHABLE: Final = [
     method
     for method in app_of("auth").methods
     if EDGE.id not in callers_of(method) and any(not m.internal for m in method.service.methods)
 ]
-"""Methods of `auth` that the edge may not call, beside others that it may."""
-DETOURS: Final = (
+"""Methods of `auth` that the edge may not call, in services with methods that it may call."""
+SPELLINGS: Final = (
     "{public}/../..{internal}",
     "{public}/%2e%2e/%2e%2e{internal}",
     "{public}%2f..%2f..{internal}",
@@ -61,7 +61,7 @@ DETOURS: Final = (
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform of its own, with certificates."""
+    """A platform with certificates."""
     running = Platform(tmp_path_factory.mktemp("secure"), OFFSET, secure=True)
     running.start()
     yield running
@@ -83,7 +83,7 @@ async def invoked(
     path: str,
     headers: dict[str, str] | None = None,
 ) -> tuple[int, Any]:
-    """A service invocation as the app of a sidecar makes it, its path sent as it is written."""
+    """A service invocation from an app's sidecar, with the path unnormalized."""
     url = f"{platform.stack.url(f'{caller}-daprd')}/v1.0/invoke/{target}/method{path}"
     own = {"dapr-api-token": platform.stack.api_token(caller), **(headers or {})}
     async with http.request(verb, URL(url, encoded=True), headers=own, json={}) as reply:
@@ -91,7 +91,7 @@ async def invoked(
 
 
 def refused_by_sidecar(status: int, text: str) -> bool:
-    """Refused before any app was reached: an app answers with an RpcError."""
+    """Whether a sidecar refused the call; an app would answer with an RpcError."""
     return status in (403, 404) and '"error"' not in text
 
 
@@ -111,38 +111,38 @@ async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_el
     for caller, method in CELLS:
         wanted = caller in callers_of(method)
         for verb in VERBS:
-            may = wanted and verb in (("POST", "GET") if method.is_stream else ("POST",))
+            allowed = wanted and verb in (("POST", "GET") if method.is_stream else ("POST",))
             found = await invoked(
                 secure, ada.session, caller, method.service.app_id, verb, method.path
             )
-            assert refused_by_sidecar(*found) is not may, (caller, method.name, verb, found)
+            assert refused_by_sidecar(*found) is not allowed, (caller, method.name, verb, found)
             tried += 1
     assert tried == len(CELLS) * len(VERBS)
 
 
 @requirement("access:proven-callers")
-async def test_no_spelling_of_a_path_passes_the_policies(secure: Platform, ada: Client) -> None:
+async def test_no_spelling_of_an_internal_path_passes_the_policies(
+    secure: Platform, ada: Client
+) -> None:
     tried = 0
     for method in UNREACHABLE:
         internal = method.path
         public = next(each.path for each in method.service.methods if not each.internal)
-        for written in DETOURS:
+        for written in SPELLINGS:
             path = written.format(
                 public=public, internal=internal, upper=internal.upper(), lower=internal.lower()
             ).replace("{slashes}", internal.replace("/", "%2f"))
             status, text = await invoked(secure, ada.session, "edge", "auth", "POST", path)
-            unparsable = status == 500 and "forbidden" in text  # daprd's own words for such a path
+            unparsable = status == 500 and "forbidden" in text  # daprd's response to such a path
             no_such = status == 404 and "No such method." in text
             assert status in (400, 403) or no_such or unparsable, (path, status, text)
             tried += 1
-    assert tried >= 2 * len(DETOURS)
+    assert tried >= 2 * len(SPELLINGS)
 
 
 @requirement("access:proven-callers")
 @pytest.mark.parametrize("name", ["dapr-caller-app-id", "Dapr-Caller-App-Id", "x-dapr-app-id"])
-async def test_saying_to_be_another_app_helps_nobody(
-    secure: Platform, ada: Client, name: str
-) -> None:
+async def test_a_claimed_app_id_is_ignored(secure: Platform, ada: Client, name: str) -> None:
     for method in UNREACHABLE:
         for said in CALLERS:
             found = await invoked(
@@ -154,20 +154,20 @@ async def test_saying_to_be_another_app_helps_nobody(
 
 @requirement("access:proven-callers")
 async def test_only_workflows_may_schedule_an_activity_of_another_app(secure: Platform) -> None:
-    secure.stack.halt("auth")  # so that its sidecar asks nobody else to run the workflow
+    secure.stack.halt("auth")  # else the app's own worker could get the workflow
     try:
-        said = schedule_from(secure, "auth", RUN_TURN.name, RUN_TURN.app_id)
+        outcome = schedule_from(secure, "auth", RUN_TURN.name, RUN_TURN.app_id)
     finally:
         secure.stack.restart("auth")
-        await until_issuing(secure)
-    assert "access denied by workflow access policy" in said
+        await until_tokens_issued(secure)
+    assert "access denied by workflow access policy" in outcome
 
 
 def schedule_from(platform: Platform, app: str, activity: str, host: str) -> str:
-    """How it ends when an app's workflow asks for an activity of another."""
+    """Outcome of an app's workflow that calls an activity of another app."""
     port = platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
     return subprocess.run(
-        [sys.executable, "-m", "tests.support.rogue", str(port), activity, host],
+        [sys.executable, "-m", "tests.support.foreign_activity", str(port), activity, host],
         env={**os.environ, "DAPR_API_TOKEN": platform.stack.api_token(app)},
         cwd=ROOT,
         capture_output=True,
@@ -178,7 +178,7 @@ def schedule_from(platform: Platform, app: str, activity: str, host: str) -> str
 
 
 @requirement("access:proven-callers")
-def test_nobody_gets_a_certificate_for_another_app(secure: Platform) -> None:
+def test_sentry_issues_no_certificate_for_another_app(secure: Platform) -> None:
     spec = secure.stack.spec("llm-daprd")
     ports = iter(range(19_950, 19_960))
     flags = {"--app-id": "edge"} | {
@@ -191,11 +191,11 @@ def test_nobody_gets_a_certificate_for_another_app(secure: Platform) -> None:
     argv = list(spec.argv)
     for flag, value in flags.items():
         argv[argv.index(flag) + 1] = value
-    posing = replace(spec, argv=tuple(argv))
+    impostor = replace(spec, argv=tuple(argv))
     ended = subprocess.run(
-        posing.argv,
-        env={**os.environ, **posing.env},
-        cwd=posing.cwd,
+        impostor.argv,
+        env={**os.environ, **impostor.env},
+        cwd=impostor.cwd,
         capture_output=True,
         text=True,
         timeout=60,
@@ -207,7 +207,7 @@ def test_nobody_gets_a_certificate_for_another_app(secure: Platform) -> None:
 
 @requirement("access:proven-callers")
 @pytest.mark.parametrize("app", CALLERS)
-async def test_a_sidecar_takes_no_call_without_a_certificate(secure: Platform, app: str) -> None:
+async def test_a_sidecar_refuses_a_call_without_a_certificate(secure: Platform, app: str) -> None:
     port = secure.stack.spec(f"{app}-daprd").ports[f"internal gRPC of the sidecar of {app}"]
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

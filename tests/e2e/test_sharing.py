@@ -1,4 +1,4 @@
-"""Sharing a conversation: by user, by organization and by link; what each role may; and the end of it."""
+"""Sharing by user, organization and link; what each role permits; and revocation."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ import pytest
 
 from services.contracts.auth.audit import AUDIT_SERVICE
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
-from tests.e2e.talk import ask, messages, missing, user_of
+from tests.e2e.actions import ask, messages, missing, user_of
 from tests.requirements import requirement
 from tests.support.platform import Answer, Client, Platform
 from tests.support.wait import wait_until
@@ -23,19 +23,19 @@ WRITES: dict[str, dict[str, Any]] = {
 
 
 async def sharing(client: Client, method: str, **body: Any) -> Answer:
-    """Call a method of sharing."""
+    """Call a sharing method."""
     return await client.call_of(AUTHORIZATION_SERVICE, method, **body)
 
 
 async def shared(client: Client, method: str, conversation: str, **body: Any) -> Any:
-    """Call a method of sharing on a conversation that has to succeed."""
+    """Call a sharing method on a conversation, which must succeed."""
     return await client.must_of(
         AUTHORIZATION_SERVICE, method, object=f"conversation:{conversation}", **body
     )
 
 
 async def shared_with(client: Client) -> list[str]:
-    """What others share with a client."""
+    """Conversations shared with a client."""
     found = await client.must_of(AUTHORIZATION_SERVICE, "ListSharedWithMe")
     return found["objects"]
 
@@ -54,7 +54,7 @@ async def codes(client: Client, conversation: str) -> dict[str, str | None]:
 
 
 def may(*, read: str | None, write: str | None, own: str | None) -> dict[str, str | None]:
-    """The codes of a role."""
+    """The expected codes of a role."""
     return {
         **dict.fromkeys(READS, read),
         **dict.fromkeys(WRITES, write),
@@ -69,7 +69,7 @@ EDITOR = may(read=None, write=None, own="PERMISSION_DENIED")
 
 
 @requirement("access:sharing")
-async def test_a_user_gets_the_role_it_is_given_and_no_more_until_it_is_taken_away(
+async def test_a_shared_role_permits_only_its_operations_until_it_is_revoked(
     alice: Client, bob: Client
 ) -> None:
     conversation = await alice.conversation(title="ours")
@@ -91,14 +91,14 @@ async def test_a_user_gets_the_role_it_is_given_and_no_more_until_it_is_taken_aw
 
 
 @requirement("access:sharing")
-async def test_every_member_of_an_organization_gets_the_role_and_nobody_else(
+async def test_a_role_shared_with_an_organization_applies_to_its_members_only(
     platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     organization = f"org-{uuid.uuid4().hex[:12]}"
     subject = f"organization:{organization}#member"
     await shared(alice, "Share", conversation, subject=subject, role="EDITOR")
     assert await codes(bob, conversation) == NOBODY
-    await platform.write_facts((f"user:{user_of(bob)}", "member", f"organization:{organization}"))
+    await platform.write_tuples((f"user:{user_of(bob)}", "member", f"organization:{organization}"))
     assert await codes(bob, conversation) == EDITOR
     assert await shared_with(bob) == [f"conversation:{conversation}"]
     await shared(alice, "Unshare", conversation, subject=subject)
@@ -107,7 +107,7 @@ async def test_every_member_of_an_organization_gets_the_role_and_nobody_else(
 
 @requirement("access:share-links")
 @pytest.mark.parametrize(("role", "expected"), [("VIEWER", VIEWER), ("EDITOR", EDITOR)])
-async def test_a_link_gives_its_role_to_who_opens_it_until_it_is_revoked(
+async def test_a_link_grants_its_role_to_users_who_open_it_until_it_is_revoked(
     alice: Client, bob: Client, conversation: str, role: str, expected: dict[str, str | None]
 ) -> None:
     link = await shared(alice, "CreateShareLink", conversation, role=role)
@@ -125,7 +125,7 @@ async def test_a_link_gives_its_role_to_who_opens_it_until_it_is_revoked(
 
 
 @requirement("access:share-links")
-async def test_links_that_ended_are_as_links_that_never_were(
+async def test_an_ended_link_answers_as_an_unknown_one(
     alice: Client, bob: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     revoked = await shared(alice, "CreateShareLink", conversation)
@@ -147,7 +147,7 @@ async def test_links_that_ended_are_as_links_that_never_were(
     async def deleted() -> bool:
         return (await sharing(bob, "OpenShareLink", token=gone["token"])).status == 404
 
-    await wait_until(deleted, 20, "the link to go with its conversation")
+    await wait_until(deleted, 20, "the link to be deleted with its conversation")
     unknown = await sharing(bob, "OpenShareLink", token=f"yl_{uuid.uuid4().hex}")
     assert unknown.code == "NOT_FOUND"
     for each in (revoked, expiring, gone):
@@ -163,8 +163,8 @@ async def test_links_that_ended_are_as_links_that_never_were(
     assert again.code == "NOT_FOUND"
 
 
-@requirement("access:sharing", "access:forget")
-async def test_a_deleted_conversation_is_gone_for_everybody_with_its_shares(
+@requirement("access:sharing", "access:object-deletion")
+async def test_a_deleted_conversation_is_not_found_for_users_it_was_shared_with(
     alice: Client, bob: Client
 ) -> None:
     conversation = await alice.conversation()
@@ -177,16 +177,16 @@ async def test_a_deleted_conversation_is_gone_for_everybody_with_its_shares(
             "NOT_FOUND"
         )
 
-    async def forgotten() -> bool:
+    async def is_gone() -> bool:
         return await shared_with(bob) == []
 
-    await wait_until(forgotten, 20, "the share to go")
+    await wait_until(is_gone, 20, "the share to be deleted")
     listed = await sharing(alice, "ListShares", object=f"conversation:{conversation}")
     assert listed.code == "NOT_FOUND"
 
 
 @requirement("access:sharing")
-async def test_an_owner_cannot_give_away_or_lose_what_is_its_own(
+async def test_ownership_can_be_neither_shared_nor_removed(
     alice: Client, bob: Client, conversation: str
 ) -> None:
     target, me = f"conversation:{conversation}", f"user:{user_of(alice)}"
@@ -198,7 +198,7 @@ async def test_an_owner_cannot_give_away_or_lose_what_is_its_own(
 
 
 @requirement("access:sharing", "access:audit:own")
-async def test_the_owners_log_says_who_shared_what_with_whom_and_who_was_refused(
+async def test_the_owners_audit_log_records_shares_and_denials(
     alice: Client, bob: Client, conversation: str
 ) -> None:
     target, subject = f"conversation:{conversation}", f"user:{user_of(bob)}"

@@ -1,4 +1,4 @@
-"""Streams: resume, cursors, long poll, heartbeat, and readers who do not read."""
+"""Streams: resume, cursors, long poll, heartbeat, and clients that do not read."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,17 +8,7 @@ import psutil
 import pytest
 
 from services.kit.eventlog import EventLog, NewEvent, NewStream
-from tests.e2e.talk import (
-    ask,
-    events_of,
-    live_turn,
-    missing,
-    prompt,
-    reader,
-    release,
-    until_held,
-    user_of,
-)
+from tests.e2e.actions import ask, events_of, live_turn, missing, prompt, user_of
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.sse import SseParser
@@ -36,14 +26,14 @@ async def a_turn(client: Client, conversation: str, text: str = "hello there") -
 
 
 @requirement("events:resume", "events:gap-free")
-async def test_a_stream_that_is_resumed_after_each_event_gives_the_same_bytes(
+async def test_a_stream_resumed_after_each_event_has_the_same_bytes(
     alice: Client, conversation: str
 ) -> None:
     said = prompt(tokens=12, delay_ms=50, unicode=True)
     live = await ask(alice, conversation, said.text)
     ref = {"conversationId": conversation, "turnId": live.events[0]["data"]["turnId"]}
     for after in range(live.seq):
-        resumed = reader(alice, "StreamEvents", {**ref, "after": after}, get=after % 2 == 1)
+        resumed = alice.reader("StreamEvents", {**ref, "after": after}, get=after % 2 == 1)
         resumed.fold.seq = after
         assert (await resumed.run()).raw == live.raw[after:]
 
@@ -59,14 +49,14 @@ async def test_events_are_the_same_as_a_stream_and_as_a_list(
 
 
 @requirement("events:resume")
-async def test_a_stream_cut_in_the_middle_goes_on_while_the_model_speaks(
+async def test_a_stream_cut_during_generation_resumes_live(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"cut-{conversation}"
     said = prompt(tokens=8, gate=gate, gate_after=4)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
-    await release(platform, gate)
+        await platform.wait_held(gate)
+    await platform.release_gate(gate)
     fold = await turn.stream.run()
     assert fold.text == "".join(f"token{number} " for number in range(8))
     assert turn.stream.connections == 2
@@ -74,12 +64,12 @@ async def test_a_stream_cut_in_the_middle_goes_on_while_the_model_speaks(
 
 
 @requirement("events:resume")
-async def test_fields_of_a_stream_may_come_in_the_query(alice: Client, conversation: str) -> None:
+async def test_a_stream_accepts_its_fields_in_the_query(alice: Client, conversation: str) -> None:
     body = {"conversationId": conversation, "text": "by query", "temperature": "0.5"}
-    fold = await reader(alice, "StreamMessage", body, get=True).run()
+    fold = await alice.reader("StreamMessage", body, get=True).run()
     assert fold.text == "You said: by query"
     again = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
-    assert (await reader(alice, "StreamEvents", again, get=True).run()).raw == fold.raw
+    assert (await alice.reader("StreamEvents", again, get=True).run()).raw == fold.raw
 
 
 @requirement("events:bad-cursor")
@@ -97,7 +87,7 @@ async def test_fields_of_a_stream_may_come_in_the_query(alice: Client, conversat
         ("١", "INVALID_ARGUMENT"),
     ],
 )
-async def test_a_last_event_id_that_no_event_has_is_refused(
+async def test_an_unknown_last_event_id_is_refused(
     alice: Client, conversation: str, verb: str, sent: str, code: str
 ) -> None:
     ref = await a_turn(alice, conversation)
@@ -120,7 +110,7 @@ async def test_after_must_be_an_event_of_the_turn(alice: Client, conversation: s
 
 
 @requirement("events:bad-cursor", "conversations:tenancy")
-async def test_a_last_event_id_gives_nothing_of_another_users_stream(
+async def test_a_last_event_id_does_not_open_another_users_stream(
     alice: Client, bob: Client, conversation: str
 ) -> None:
     ref = await a_turn(alice, conversation)
@@ -134,25 +124,25 @@ async def test_a_last_event_id_gives_nothing_of_another_users_stream(
 
 
 @requirement("events:long-poll")
-async def test_a_long_poll_answers_with_the_first_event_that_comes(
+async def test_a_long_poll_returns_the_first_new_event(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"poll-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         seen = turn.stream.fold.seq
         nothing = await alice.must("ListEvents", **turn.ref, after=seen)
         assert nothing == {"events": [], "closed": False}
         polling = asyncio.create_task(
             alice.must("ListEvents", **turn.ref, after=seen, waitSeconds=30)
         )
-        await release(platform, gate)
+        await platform.release_gate(gate)
         page = await polling
     assert page["events"][0]["seq"] == str(seen + 1)
 
 
 @requirement("events:long-poll")
-async def test_a_list_of_events_goes_in_pages_and_says_when_nothing_more_will_come(
+async def test_events_are_listed_in_pages_and_the_last_page_says_closed(
     alice: Client, conversation: str
 ) -> None:
     ref = await a_turn(alice, conversation)
@@ -165,7 +155,7 @@ async def test_a_list_of_events_goes_in_pages_and_says_when_nothing_more_will_co
         closed = page["closed"]
         assert len(page["events"]) == 1
     assert seqs == list(range(1, len(seqs) + 1))
-    async with asyncio.timeout(30):  # there is nothing to wait for
+    async with asyncio.timeout(30):  # a closed stream is not waited for
         rest = await alice.must("ListEvents", **ref, after=seqs[-1], waitSeconds=60)
     assert rest == {"events": [], "closed": True}
 
@@ -176,7 +166,7 @@ async def test_an_idle_stream_carries_a_comment(
 ) -> None:
     gate = f"idle-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=1, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         parser = SseParser()
         async with (
             asyncio.timeout(2 * HEARTBEAT_SECONDS),
@@ -187,18 +177,18 @@ async def test_an_idle_stream_carries_a_comment(
                 assert all(event.event == "run.started" for event in events)
                 if parser.comments == 2:  # the first opens the stream
                     break
-        await release(platform, gate)
+        await platform.release_gate(gate)
 
 
 @pytest.fixture
 async def long_stream(
     alice: Client, conversation: str, log: EventLog
 ) -> AsyncIterator[dict[str, str]]:
-    """A turn with far more events than any buffer on the way should hold."""
+    """A turn with more events than any buffer may hold."""
     ref = await a_turn(alice, conversation)
     await log.forget([ref["turnId"]])
     stream = NewStream(ref["turnId"], "turn", user_of(alice), conversation)
-    attempt = await log.open_begun(stream, [])
+    attempt = await log.open_with_attempt(stream, [])
     assert attempt is not None
     piece = NewEvent("text.delta", {"text": "x" * 1000})
     for _ in range(LONG_STREAM_BYTES // 500_000):
@@ -209,7 +199,7 @@ async def long_stream(
 
 
 @requirement("events:slow-client")
-async def test_readers_who_do_not_read_cost_bounded_memory(
+async def test_clients_that_do_not_read_cost_bounded_memory(
     platform: Platform, alice: Client, long_stream: dict[str, str]
 ) -> None:
     assert (await events_of(alice, long_stream)).terminal == "run.completed"
@@ -229,18 +219,18 @@ async def test_readers_who_do_not_read_cost_bounded_memory(
         grown = {name: memory(platform, name) - before[name] for name in processes}
         for reply in replies:
             reply.close()
-    # A Go heap may stand at twice what lives in it, so 3 MiB a reader are seen; unbounded, it were all of the stream.
+    # A Go heap may be twice its live size, so 3 MiB per client are allowed; unbounded, it would be the whole stream.
     allowed = STALLED_READERS * LONG_STREAM_BYTES // 2
     assert {name: size for name, size in grown.items() if size > allowed} == {}
 
 
 def memory(platform: Platform, name: str) -> int:
     """The resident memory of a process."""
-    return psutil.Process(platform.stack.process(name)).memory_info().rss
+    return psutil.Process(platform.stack.pid(name)).memory_info().rss
 
 
 async def quiet(platform: Platform, names: tuple[str, ...]) -> None:
-    """Wait until no process grows past what it has been: every buffer on the way is full."""
+    """Wait until no process grows any more: every buffer is full."""
     peak = dict.fromkeys(names, 0)
     since = 0
 
@@ -251,4 +241,4 @@ async def quiet(platform: Platform, names: tuple[str, ...]) -> None:
         peak.update({name: max(now[name], peak[name]) for name in names})
         return since >= 10
 
-    await wait_until(still, 20, "memory to stand still", every=0.1)
+    await wait_until(still, 20, "memory to stop growing", every=0.1)

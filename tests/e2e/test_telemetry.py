@@ -5,30 +5,32 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.talk import calls, prompt
+from services.contracts.llm.conversations import SEND_MESSAGE
+from services.contracts.workflows.service import START_WORKFLOW
+from tests.e2e.actions import prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
 
 @requirement("kit:telemetry")
-async def test_a_clients_trace_arrives_at_the_model(
+async def test_a_clients_trace_reaches_the_model(
     platform: Platform, alice: Client, conversation: str, trace_file: Path
 ) -> None:
-    # The first answer fails, so that the workflow holds the wait for the second.
+    # The first attempt fails, so that the workflow waits and makes the second.
     trace, said = uuid.uuid4().hex, prompt(attempts=[{"status": 500}, {"tokens": 2}])
     headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
     await alice.must("SendMessage", headers, conversationId=conversation, text=said.text)
-    asked = await calls(platform, said)
+    asked = await platform.model_calls(said.word)
     assert [call["traceparent"].split("-")[1] for call in asked] == [trace, trace]
 
     def spans() -> list[dict[str, Any]] | None:
         found = spans_of(trace_file, trace)
         names = {span["name"] for span in found}
         wanted = {
-            "POST /yocaso.llm.v1.ConversationService/SendMessage",
-            "ConversationActor.BeginTurn",
-            "POST /yocaso.workflows.v1.WorkflowService/StartWorkflow",
+            f"POST {SEND_MESSAGE.path}",
+            "ConversationActor.begin_turn",
+            f"POST {START_WORKFLOW.path}",
             "model.call",
         }
         return found if wanted <= names else None
@@ -40,7 +42,7 @@ async def test_a_clients_trace_arrives_at_the_model(
 
 
 def spans_of(file: Path, trace: str) -> list[dict[str, Any]]:
-    """The spans of one trace; a line without its end is still being written."""
+    """The spans of one trace; an incomplete last line is skipped."""
     whole, _, _ = file.read_text().rpartition("\n")
     lines = [json.loads(line) for line in whole.splitlines() if trace in line]
     return [span for span in lines if span["context"]["trace_id"].removeprefix("0x") == trace]

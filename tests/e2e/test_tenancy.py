@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
-from tests.e2e.talk import ask, live_turn, messages, missing, prompt, release, until_held
+from tests.e2e.actions import ask, live_turn, messages, missing, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -30,7 +30,7 @@ CALLS = [
 
 
 async def answer(client: Client, method: str, verb: str, body: dict[str, Any]) -> Any:
-    """Everything that a caller can see of an answer, but for what names the request and the time."""
+    """The response without headers that differ per request."""
     accept = "text/event-stream" if CONVERSATION_SERVICE[method].is_stream else "application/json"
     query, content = (body, None) if verb == "GET" else (None, body)
     headers = client.headers({"accept": accept})
@@ -86,15 +86,15 @@ async def test_a_stranger_cannot_cancel_a_turn(
     gate = f"stranger-{conversation}"
     said = prompt(tokens=3, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         refused = await bob.call("CancelTurn", **turn.ref)
         assert refused.code == "NOT_FOUND"
-        await release(platform, gate)
+        await platform.release_gate(gate)
         assert (await turn.rest()).terminal == "run.completed"
 
 
 @requirement("conversations:tenancy", "turns:idempotent")
-async def test_the_same_key_of_two_users_is_two_keys(alice: Client, bob: Client) -> None:
+async def test_the_same_key_of_two_users_is_independent(alice: Client, bob: Client) -> None:
     key = {"idempotency-key": "shared-key"}
     mine = await alice.must("CreateConversation", key, title="mine")
     theirs = await bob.must("CreateConversation", key, title="theirs")

@@ -1,4 +1,4 @@
-"""Turns, through the edge: streaming, admission, disconnects, fencing, and turns that nobody drives."""
+"""Turns through the edge: streaming, admission, disconnects, fencing, and recovery."""
 
 import asyncio
 import uuid
@@ -9,19 +9,7 @@ import asyncpg
 
 from services.contracts.llm.turns import TURN_STREAM
 from services.kit.eventlog import EventLog, NewEvent, NewStream
-from tests.e2e.talk import (
-    ask,
-    calls,
-    ended,
-    events_of,
-    live_turn,
-    messages,
-    prompt,
-    reader,
-    release,
-    until_held,
-    user_of,
-)
+from tests.e2e.actions import ask, ended, events_of, live_turn, messages, prompt, user_of
 from tests.requirements import requirement
 from tests.support.actors import ActorCalls
 from tests.support.platform import Client, Platform
@@ -53,7 +41,7 @@ async def test_the_model_sees_the_system_prompt_and_the_history(
     await alice.must("SendMessage", conversationId=conversation, text="first")
     said = prompt(tokens=1)
     await alice.must("SendMessage", conversationId=conversation, text=said.text)
-    [call] = await calls(platform, said)
+    [call] = await platform.model_calls(said.word)
     assert [(each["role"], each["content"]) for each in call["messages"]] == [
         ("system", "Be brief."),
         ("user", "first"),
@@ -63,16 +51,16 @@ async def test_the_model_sees_the_system_prompt_and_the_history(
 
 
 @requirement("turns:stream", "edge:stream-flush")
-async def test_the_first_text_arrives_while_the_model_is_still_at_work(
+async def test_the_first_text_arrives_before_the_model_has_finished(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"first-{conversation}"
     said = prompt(tokens=4, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
         assert turn.stream.fold.text == "token0 "
-        [call] = await calls(platform, said)
+        [call] = await platform.model_calls(said.word)
         assert (call["outcome"], call["tokens_sent"], call["waiting_at"]) == ("open", 1, gate)
-        await release(platform, gate)
+        await platform.release_gate(gate)
         fold = await turn.rest()
     assert fold.text == "token0 token1 token2 token3 "
     assert (await messages(alice, conversation))[-1]["text"] == fold.text
@@ -96,19 +84,19 @@ async def test_a_message_is_refused_while_a_turn_runs(
 ) -> None:
     gate = f"reject-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         for method in ("SendMessage", "StreamMessage"):
             refused = await alice.call(method, conversationId=conversation, text="me too")
             assert (refused.status, refused.code) == (409, "TURN_IN_PROGRESS")
         view = await alice.must("GetConversation", conversationId=conversation)
         assert (view["activeTurnId"], view["messageCount"]) == (turn.turn_id, "1")
-        await release(platform, gate)
+        await platform.release_gate(gate)
         await turn.rest()
     await alice.must("SendMessage", conversationId=conversation, text="now")
 
 
 @requirement("turns:enqueue")
-async def test_waiting_turns_run_in_the_order_of_their_coming_and_their_number_is_bounded(
+async def test_queued_turns_run_in_order_and_the_queue_is_bounded(
     platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     async def turns() -> int:
@@ -117,24 +105,23 @@ async def test_waiting_turns_run_in_the_order_of_their_coming_and_their_number_i
         return len(rows)
 
     gate = f"queue-{conversation}"
-    running = reader(
-        alice,
+    running = alice.reader(
         "StreamMessage",
         {"conversationId": conversation, "text": prompt(tokens=1, gate=gate).text},
     )
     first = asyncio.create_task(running.run())
-    await until_held(platform, gate)
+    await platform.wait_held(gate)
     texts = [f"waiting {number}" for number in range(MAX_QUEUE)]
     sending: list[asyncio.Task[object]] = []
     for number, text in enumerate(texts, 2):
         body = {"conversationId": conversation, "text": text, "admission": "ENQUEUE"}
         sending.append(asyncio.create_task(alice.must("SendMessage", **body)))
-        await wait_until(has_turns(turns, number), what="the next to be in line")
+        await wait_until(has_turns(turns, number), what="the next turn to be queued")
     full = await alice.call(
         "SendMessage", conversationId=conversation, text="one more", admission="ENQUEUE"
     )
     assert (full.status, full.code) == (429, "QUOTA_EXCEEDED")
-    await release(platform, gate)
+    await platform.release_gate(gate)
     await asyncio.gather(first, *sending)
     asked = [each["text"] for each in await messages(alice, conversation) if each["role"] == "USER"]
     assert asked[1:] == texts
@@ -152,14 +139,14 @@ def has_turns(turns: Callable[[], Awaitable[int]], number: int) -> Callable[[], 
 
 
 @requirement("turns:disconnect")
-async def test_a_turn_goes_on_when_its_reader_leaves(
+async def test_a_turn_continues_when_its_reader_disconnects(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"leave-{conversation}"
     said = prompt(tokens=5, gate=gate, gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
-    await release(platform, gate)
+        await platform.wait_held(gate)
+    await platform.release_gate(gate)
     assert (await ended(alice, turn.ref))["status"] == "COMPLETED"
     assert (await messages(alice, conversation))[-1]["text"].split() == [
         f"token{number}" for number in range(5)
@@ -167,21 +154,21 @@ async def test_a_turn_goes_on_when_its_reader_leaves(
 
 
 @requirement("turns:disconnect", "edge:client-gone")
-async def test_a_reader_who_asked_for_it_cancels_the_turn_by_leaving(
+async def test_a_disconnect_cancels_the_turn_if_requested(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"hang-up-{conversation}"
     said = prompt(tokens=5, gate=gate, gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True, onDisconnect="CANCEL") as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
     found = await ended(alice, turn.ref)
     assert (found["status"], found["cancel"]["tokensAfterCancel"]) == ("CANCELLED", 0)
-    assert [call["outcome"] for call in await calls(platform, said)] == ["client_closed"]
+    assert [call["outcome"] for call in await platform.model_calls(said.word)] == ["client_closed"]
     assert (await messages(alice, conversation))[-1]["incomplete"] is True
 
 
 @requirement("turns:disconnect")
-async def test_a_reader_who_asked_for_a_cancel_may_read_to_the_end(
+async def test_cancel_on_disconnect_does_not_affect_a_reader_that_stays(
     alice: Client, conversation: str
 ) -> None:
     fold = await ask(alice, conversation, "hello", onDisconnect="CANCEL")
@@ -189,21 +176,21 @@ async def test_a_reader_who_asked_for_a_cancel_may_read_to_the_end(
 
 
 @requirement("turns:fenced", "turns:attempt-restarted", "turns:one-terminal")
-async def test_an_attempt_that_was_taken_over_can_write_nothing_more(
+async def test_a_superseded_attempt_can_write_nothing(
     platform: Platform, alice: Client, conversation: str, log: EventLog
 ) -> None:
     gate = f"fence-{conversation}"
     said = prompt(attempts=[{"tokens": 6, "gate": gate, "gate_after": 2}, {"tokens": 6}])
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await until_held(platform, gate)
+        await platform.wait_held(gate)
         await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
         await log.append(turn.turn_id, newer.number, [NewEvent("custom", {"by": "the newer"})])
-        await release(platform, gate)
+        await platform.release_gate(gate)
 
         async def gave_up() -> bool:
-            return (await calls(platform, said))[0]["outcome"] != "open"
+            return (await platform.model_calls(said.word))[0]["outcome"] != "open"
 
         await wait_until(gave_up, what="the stale attempt to stop")
         await log.release(turn.turn_id, newer.number)
@@ -222,7 +209,7 @@ async def test_an_attempt_that_was_taken_over_can_write_nothing_more(
 
 
 @requirement("turns:liveness")
-async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
+async def test_a_turn_is_answered_although_its_host_died_after_admitting_it(
     platform: Platform, alice: Client, conversation: str, log: EventLog
 ) -> None:
     turn_id = f"turn_{uuid.uuid4().hex}"
@@ -236,7 +223,7 @@ async def test_a_turn_whose_host_died_right_after_admitting_it_is_answered(
     }
     actor = ("ConversationActor", conversation)
     actors = ActorCalls(platform.stack)
-    reply = await actors.invoke("llm", actor, "BeginTurn", command, timeout=10)
+    reply = await actors.invoke("llm", actor, "begin_turn", command, timeout=10)
     await actors.close()
     assert reply["ok"]["turn"]["status"] == "RUNNING"
     ref = {"conversationId": conversation, "turnId": turn_id}
@@ -253,7 +240,7 @@ AGED = """
 
 
 @requirement("turns:liveness")
-async def test_a_turn_without_a_stream_can_be_cancelled_and_blocks_nobody_past_its_deadline(
+async def test_a_turn_without_a_stream_can_be_cancelled_and_ends_at_its_deadline(
     platform: Platform, alice: Client, log: EventLog, database: asyncpg.Connection
 ) -> None:
     ids = [await alice.conversation() for _ in range(2)]
@@ -268,7 +255,7 @@ async def test_a_turn_without_a_stream_can_be_cancelled_and_blocks_nobody_past_i
             "request": {"conversationId": conversation, "text": "nobody knows of me"},
         }
         actor = ("ConversationActor", conversation)
-        reply = await actors.invoke("llm", actor, "BeginTurn", command, timeout=10)
+        reply = await actors.invoke("llm", actor, "begin_turn", command, timeout=10)
         assert reply["ok"]["turn"]["status"] == "RUNNING"
         turns.append({"conversationId": conversation, "turnId": turn_id})
     await actors.close()

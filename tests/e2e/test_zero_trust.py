@@ -1,4 +1,4 @@
-"""Every door but the edge's is locked: apps, sidecars, Dapr's own APIs and actors, each tried with the wrong key."""
+"""Every port except the edge's requires a token: apps, sidecars, Dapr's APIs and actors, tried with wrong tokens."""
 
 import itertools
 from typing import Any, Final
@@ -18,14 +18,15 @@ from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
 APPS: Final = tuple(app.id for app in apps.APPS if app is not EDGE)
-"""Those that have a sidecar in front; the edge's own port is the door."""
+"""Apps whose port requires the sidecar's token."""
 SIDECARS: Final = (*APPS, EDGE.id)
+CALLERS: Final = {app.id for app in apps.APPS if app.calls}
+ACTORS: Final = tuple(actor for app in apps.APPS for actor in app.actors)
 FORGED: Final = (
-    ("PUT", "/actors/ConversationActor/conv_x/method/delete"),
-    ("PUT", "/actors/ConversationActor/conv_x/method/remind/purge"),
-    ("PUT", "/actors/ConversationActor/conv_x/method/timer/t"),
-    ("PUT", "/actors/FirebaseBridgeActor/u/method/unlink"),
-    ("DELETE", "/actors/ConversationActor/conv_x"),
+    *(("PUT", f"/actors/{actor}/x/method/delete") for actor in ACTORS),
+    *(("PUT", f"/actors/{actor}/x/method/remind/purge") for actor in ACTORS),
+    *(("PUT", f"/actors/{actor}/x/method/timer/t") for actor in ACTORS),
+    *(("DELETE", f"/actors/{actor}/x") for actor in ACTORS),
     ("GET", "/dapr/config"),
     ("GET", "/dapr/subscribe"),
     ("POST", "/job/anything"),
@@ -44,10 +45,10 @@ DAPR_APIS: Final = (
     ("GET", "/v1.0/configuration/any"),
     ("POST", "/v1.0-alpha1/lock/any"),
     ("PUT", "/v1.0-alpha1/crypto/any/encrypt"),
-    ("PUT", "/v1.0/actors/ConversationActor/conv_x/method/delete"),
-    ("GET", "/v1.0/actors/ConversationActor/conv_x/state/head"),
-    ("POST", "/v1.0/actors/ConversationActor/conv_x/reminders/purge"),
-    ("POST", "/v1.0/workflows/dapr/GenerationWorkflow/start"),
+    *(("PUT", f"/v1.0/actors/{actor}/x/method/delete") for actor in ACTORS),
+    *(("GET", f"/v1.0/actors/{actor}/x/state/head") for actor in ACTORS),
+    *(("POST", f"/v1.0/actors/{actor}/x/reminders/purge") for actor in ACTORS),
+    *(("POST", f"/v1.0/workflows/dapr/{each.name}/start") for each in apps.WORKFLOWS),
     ("POST", "/v1.0-beta1/workflows/dapr/x/terminate"),
     ("POST", "/v1.0-alpha1/jobs/any"),
     ("GET", "/v1.0/metadata"),
@@ -55,7 +56,7 @@ DAPR_APIS: Final = (
     ("POST", "/v1.0/shutdown"),
 )
 INTERNAL: Final = [method for method in METHODS if method.internal]
-DETOURS: Final = (
+SPELLINGS: Final = (
     "{public}/../{internal}",
     "{public}/..%2f..%2f{internal}",
     "{public}/%2e%2e/%2e%2e/{internal}",
@@ -69,11 +70,11 @@ DETOURS: Final = (
     "{internal}#{public}",
     "{upper}",
 )
-"""Ways around a check of paths; each names an internal method to somebody who may only call public ones."""
+"""Spellings of an internal path that a check of public paths could miss."""
 
 
 def tokens(platform: Platform, right: str) -> list[dict[str, str]]:
-    """No token, an empty one, a wrong one, a cut one, and those of others."""
+    """No token, malformed ones, and the tokens of other apps and sidecars."""
     others = {platform.stack.app_token(app) for app in SIDECARS}
     others |= {platform.stack.api_token(app) for app in SIDECARS}
     wrong = ["", "wrong", right[:-1], right + "0", *sorted(others - {right})]
@@ -83,15 +84,15 @@ def tokens(platform: Platform, right: str) -> list[dict[str, str]]:
 async def status(
     http: aiohttp.ClientSession, verb: str, url: str, headers: dict[str, str]
 ) -> tuple[int, str]:
-    """What a call gives, its path sent as it is written."""
+    """Status and text of a call, with the path unnormalized."""
     raw = URL(url, encoded=True)
     async with http.request(verb, raw, headers=headers, json={}) as reply:
         return reply.status, await reply.text()
 
 
-@requirement("access:locked-doors")
+@requirement("access:zero-trust")
 @pytest.mark.parametrize("app", APPS)
-async def test_an_app_answers_nobody_but_its_own_sidecar(
+async def test_an_app_refuses_every_token_but_its_sidecars(
     platform: Platform, alice: Client, app: str
 ) -> None:
     paths = [*FORGED, *(("POST", method.path) for method in METHODS)]
@@ -104,9 +105,9 @@ async def test_an_app_answers_nobody_but_its_own_sidecar(
     assert len(paths) * len(wrong) > 400
 
 
-@requirement("access:locked-doors")
+@requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
-async def test_a_sidecar_answers_nobody_without_its_token(
+async def test_a_sidecar_refuses_every_token_but_its_own(
     platform: Platform, alice: Client, app: str
 ) -> None:
     url = platform.stack.url(f"{app}-daprd")
@@ -117,9 +118,9 @@ async def test_a_sidecar_answers_nobody_without_its_token(
         assert found in (401, 404) or path.endswith("outbound"), (verb, path, headers, text)
 
 
-@requirement("access:locked-doors")
+@requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
-async def test_a_sidecar_s_grpc_needs_its_token(platform: Platform, app: str) -> None:
+async def test_the_grpc_port_of_a_sidecar_requires_its_token(platform: Platform, app: str) -> None:
     port = platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         stub: Any = dapr_pb2_grpc.DaprStub(channel)
@@ -134,7 +135,7 @@ async def test_a_sidecar_s_grpc_needs_its_token(platform: Platform, app: str) ->
             assert refused.value.code() in closed
 
 
-@requirement("access:locked-doors")
+@requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
 async def test_a_sidecar_has_only_the_apis_that_its_app_uses(
     platform: Platform, alice: Client, app: str
@@ -145,16 +146,14 @@ async def test_a_sidecar_has_only_the_apis_that_its_app_uses(
             alice.session, verb, platform.stack.url(f"{app}-daprd") + path, headers
         )
         assert found in (403, 404, 405), (verb, path, found, text)
-    assert platform.stack.is_running(f"{app}-daprd")
+    assert platform.stack.is_ready(f"{app}-daprd")
 
 
-@requirement("access:locked-doors")
+@requirement("access:zero-trust")
 async def test_everything_listens_on_loopback_only(platform: Platform) -> None:
     listening: list[tuple[str, str, int]] = []
     for name in platform.stack.names:
-        pid = platform.stack.process(name)
-        assert pid is not None, name
-        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+        for process in platform.family(name):
             listening += [
                 (name, connection.laddr.ip, connection.laddr.port)
                 for connection in process.net_connections(kind="inet")
@@ -166,15 +165,15 @@ async def test_everything_listens_on_loopback_only(platform: Platform) -> None:
         for name in platform.stack.names
         for what, port in platform.stack.spec(name).ports.items()
     }
-    # placement and scheduler 1.18.3 take --healthz-listen-address and do not hold to it; nothing but health is there.
+    # placement and scheduler 1.18.3 ignore --healthz-listen-address; their health ports serve nothing else.
     health = {ports["placement health"], ports["scheduler health"]}
     outside = [each for each in listening if each[1] not in (LOOPBACK, "::1")]
     assert {port for _, _, port in outside} <= health
     assert {port for _, _, port in listening} <= set(ports.values())  # no profiler, no debugger
 
 
-@requirement("access:locked-doors")
-async def test_no_detour_leads_the_edge_to_an_internal_method(
+@requirement("access:zero-trust")
+async def test_no_path_at_the_edge_reaches_an_internal_method(
     platform: Platform, alice: Client
 ) -> None:
     before = await alice.must("ListConversations")
@@ -189,8 +188,8 @@ async def test_no_detour_leads_the_edge_to_an_internal_method(
             "/yocaso.none.v1.None/None",
         )
         internal = method.path
-        for detour in DETOURS:
-            path = detour.format(
+        for spelling in SPELLINGS:
+            path = spelling.format(
                 public=public.lstrip("/"),
                 internal=internal.lstrip("/"),
                 upper=internal.upper().lstrip("/"),
@@ -201,16 +200,16 @@ async def test_no_detour_leads_the_edge_to_an_internal_method(
                 found, text = await status(alice.session, "POST", url, alice.headers())
                 assert found in (400, 401, 404, 405), (url, found, text)
                 tried += 1
-    assert tried >= 2 * len(DETOURS) * len(INTERNAL)
+    assert tried >= 2 * len(SPELLINGS) * len(INTERNAL)
     assert await alice.must("ListConversations") == before
 
 
-@requirement("access:locked-doors")
-async def test_an_app_that_the_contract_does_not_name_is_refused_by_the_app_too(
+@requirement("access:zero-trust")
+async def test_an_app_also_refuses_callers_that_the_contract_does_not_name(
     platform: Platform, alice: Client
 ) -> None:
     for method in INTERNAL:
-        for caller in {EDGE.id, "auth", "llm"} - {*callers_of(method), method.service.app_id}:
+        for caller in CALLERS - {*callers_of(method), method.service.app_id}:
             url = platform.stack.url(f"{caller}-daprd")
             path = f"/v1.0/invoke/{method.service.app_id}/method{method.path}"
             own = {"dapr-api-token": platform.stack.api_token(caller)}

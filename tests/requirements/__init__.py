@@ -1,6 +1,7 @@
-"""What Yocaso promises: every behaviour has an id and a source; a test names the ids that it shows.
+"""What Yocaso guarantees: requirements by their source, the place in the repository that states them.
 
-`tests/contract/test_requirements.py` fails for an id without a test and for a test with an unknown id.
+A test names the ids that it proves by `@requirement(...)`. `tests/contract/test_requirements.py` fails for a
+requirement without a test, a test with an unknown id, and a source that does not exist.
 """
 
 from typing import Final
@@ -9,11 +10,12 @@ import pytest
 
 from tests.requirements import platform, product
 
-REQUIREMENTS: Final = {**product.PROMISES, **platform.PROMISES}
+SOURCES: Final = (*product.SOURCES.items(), *platform.SOURCES.items())
+REQUIREMENTS: Final = tuple(name for _, requirements in SOURCES for name in requirements)
 
 
 def requirement(*ids: str) -> pytest.MarkDecorator:
-    """Says which promises a test shows."""
+    """Marks a test with the requirements that it proves."""
     unknown = [name for name in ids if name not in REQUIREMENTS]
     if unknown:
         raise ValueError(f"no such requirement: {unknown}")

@@ -1,4 +1,4 @@
-"""`poe soak --seconds N [--seed S]`: faults of every process under load; then the checkers. Exit code 1 on a violation."""
+"""`poe soak --seconds N [--seed S]`: random faults of every process under load, then the checkers; exit code 1 on a violation."""
 
 import argparse
 import asyncio
@@ -15,15 +15,16 @@ from typing import Any, Final
 import aiohttp
 
 from tests.soak.caller import Caller
-from tests.soak.footprint import Footprint, footprints, judge_footprints
-from tests.soak.judge import judge
-from tests.soak.ledger import HEAL_SECONDS, Ledger, Phase, say
+from tests.soak.checks import check_invariants
+from tests.soak.footprint import Footprint, check_footprints, footprints
+from tests.soak.ledger import Ledger, Phase, say
 from tests.soak.load import User
-from tests.soak.logs import judge_logs
+from tests.soak.logs import check_logs
 from tests.soak.nemesis import Nemesis
-from tests.soak.remains import delete_all, judge_remains, require_sight
+from tests.soak.residual_data import check_residual_data, check_visibility, delete_all
 from tests.support.history import History
-from tests.support.platform import Client, Platform
+from tests.support.platform import SHORT_RETENTION, Client, Platform
+from tests.support.retries import RECOVERY_SECONDS
 
 OFFSET: Final = 20_000
 QUIET_SECONDS: Final = 15.0
@@ -31,11 +32,10 @@ PROGRESS_SECONDS: Final = 10.0
 MIN_OK_RATE: Final = 0.2
 MIN_OPERATIONS_PER_SECOND: Final = 0.5
 MAX_SECONDS_PER_FAULT: Final = 45.0
-ENV: Final = {"llm": {"LLM_KEPT_SECONDS": "5"}}
 
 
 def main() -> None:
-    """Run one soak and say how it went."""
+    """Run one soak and print its result."""
     parser = argparse.ArgumentParser(prog="poe soak", description=__doc__)
     parser.add_argument("--seconds", type=float, required=True, help="how long faults are injected")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 class Soak:
-    """One run: quiet load, faults under load, then the checkers."""
+    """One run: load without faults, load with faults, then the checkers."""
 
     def __init__(self, folder: Path, seconds: float, seed: int, users: int) -> None:
         self.ledger = Ledger(folder)
@@ -70,13 +70,15 @@ class Soak:
         self._journal = folder / "model.jsonl"
         self._names = [f"soak-{number}" for number in range(users)]
         self._history = History(folder / "history.jsonl")
-        self._platform = Platform(folder / "platform", OFFSET, env=ENV, journal=self._journal)
+        self._platform = Platform(
+            folder / "platform", OFFSET, env=SHORT_RETENTION, journal=self._journal
+        )
         self._users: list[User] = []
         self._before: dict[str, Footprint] = {}
         self._after: dict[str, Footprint] = {}
 
     def run(self) -> dict[str, Any]:
-        """The figures, with the verdict."""
+        """Run and return the figures."""
         with self._history:
             self._platform.start()
             try:
@@ -93,13 +95,15 @@ class Soak:
                 self._users.append(await self._user(exits, name))
             self._before = await self._load()
             say("checking")
-            await judge(self._platform, self._users, self.ledger, self._history, self._journal)
+            await check_invariants(
+                self._platform, self._users, self.ledger, self._history, self._journal
+            )
             probe = await self._user(exits, "probe")
             await delete_all([*self._users, probe])
-        await judge_remains(self._platform, self.ledger)
-        self._after = await judge_footprints(self._platform, self._before, self.ledger)
-        judge_logs(self._platform, self.ledger)
-        self._judge_emptiness()
+        await check_residual_data(self._platform, self.ledger)
+        self._after = await check_footprints(self._platform, self._before, self.ledger)
+        check_logs(self._platform, self.ledger)
+        self._check_not_vacuous()
 
     async def _user(self, exits: AsyncExitStack, name: str) -> User:
         timeout = aiohttp.ClientTimeout(total=170, sock_connect=5, sock_read=40)
@@ -112,43 +116,43 @@ class Soak:
         return User(caller, self._history, source, asyncio.Event())
 
     async def _load(self) -> dict[str, Footprint]:
-        """Quiet load, then faults; the footprints in between."""
-        living = [asyncio.create_task(user.live()) for user in self._users]
-        telling = asyncio.create_task(self._tell())
+        """Load without faults, then with faults; returns the footprints in between."""
+        running = [asyncio.create_task(user.run()) for user in self._users]
+        reporting = asyncio.create_task(self._report_progress())
         try:
-            await self._unless_ended(living, asyncio.sleep(QUIET_SECONDS))
+            await self._unless_ended(running, asyncio.sleep(QUIET_SECONDS))
             before = await footprints(self._platform)
-            await require_sight(self._platform, self.ledger)
+            await check_visibility(self._platform, self.ledger)
             self.ledger.phase = Phase.FAULTS
             nemesis = Nemesis(self._platform, self.ledger, self._source)
-            await self._unless_ended(living, nemesis.run(self._seconds))
+            await self._unless_ended(running, nemesis.run(self._seconds))
             self.ledger.heal()
             say("faults are over")
             for user in self._users:
                 user.stopping.set()
-            done, late = await asyncio.wait(living, timeout=3 * HEAL_SECONDS)
+            done, late = await asyncio.wait(running, timeout=3 * RECOVERY_SECONDS)
             if late:
-                self.ledger.problem("users that never ended", f"{len(late)} of {len(living)}")
+                self.ledger.problem("users that never ended", f"{len(late)} of {len(running)}")
             for each in done:
                 each.result()
         finally:
-            for task in (*living, telling):
+            for task in (*running, reporting):
                 task.cancel()
-            await asyncio.gather(*living, telling, return_exceptions=True)
+            await asyncio.gather(*running, reporting, return_exceptions=True)
         return before
 
-    async def _unless_ended(self, living: "list[asyncio.Task[None]]", work: Any) -> None:
-        """Await work, and fail at once when a user stops by an error of the soak's own."""
+    async def _unless_ended(self, running: "list[asyncio.Task[None]]", work: Any) -> None:
+        """Await work, and fail at once if a user stops because of an error in the soak itself."""
         working = asyncio.ensure_future(work)
-        await asyncio.wait([working, *living], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([working, *running], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             working.cancel()
-            for each in living:
+            for each in running:
                 if each.done():
                     each.result()
         await working
 
-    async def _tell(self) -> None:
+    async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             ledger = self.ledger
@@ -159,8 +163,8 @@ class Soak:
                 f"{len(ledger.faults)} faults, problems {dict(ledger.problems)}"
             )
 
-    def _judge_emptiness(self) -> None:
-        """A soak without load or faults shows nothing."""
+    def _check_not_vacuous(self) -> None:
+        """A soak with too little load or too few faults proves nothing."""
         ledger = self.ledger
         rate = ledger.ok_rate(Phase.FAULTS)
         if rate < MIN_OK_RATE:

@@ -1,4 +1,4 @@
-"""A user's client that never gives up before the bound: keyed calls are repeated until their outcome is known."""
+"""A user's client, which repeats keyed calls until their outcome is known."""
 
 import asyncio
 import random
@@ -9,19 +9,19 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.soak.ledger import GaveUp, Ledger
-from tests.support.patience import PASSING
+from tests.soak.ledger import Abandoned, Ledger
 from tests.support.platform import Answer, Client
+from tests.support.retries import RETRYABLE_STATUSES
 
 ATTEMPT_SECONDS: Final = 15.0
-"""How long a unary call waits before it is made again."""
+"""Timeout of an attempt of a unary call."""
 SEND_SECONDS: Final = 60.0
-"""The same for a call that waits for a whole answer of the model."""
+"""Timeout of an attempt of SendMessage, which waits for the answer."""
 
 
 @dataclass
 class Caller:
-    """Calls in one user's name."""
+    """Calls of one user."""
 
     user: str
     client: Client
@@ -31,7 +31,7 @@ class Caller:
     async def once(
         self, method: str, key: str | None = None, /, *, wait: float = ATTEMPT_SECONDS, **body: Any
     ) -> Answer | None:
-        """One attempt; None where its outcome is unknown."""
+        """One attempt; None if its outcome is unknown."""
         headers = {"idempotency-key": key} if key else None
         try:
             async with asyncio.timeout(wait):
@@ -40,9 +40,9 @@ class Caller:
             self.ledger.attempt(False, f"{method}: {type(error).__name__}")
             return None
         except ValueError as error:
-            self.ledger.problem("a reply that is no JSON", f"{method}: {error}")
+            self.ledger.problem("a reply that is not JSON", f"{method}: {error}")
             return None
-        known = answer.status < 500 and answer.status not in PASSING
+        known = answer.status < 500 and answer.status not in RETRYABLE_STATUSES
         self.ledger.attempt(known, f"{method}: {answer.status} {answer.code}")
         if answer.status == 500:
             self.ledger.problem("500", f"{method} {body}: {answer.body}")
@@ -52,38 +52,38 @@ class Caller:
     async def until_known(
         self, method: str, key: str | None = None, /, *, wait: float = ATTEMPT_SECONDS, **body: Any
     ) -> Answer:
-        """Repeat until the answer is neither unknown nor one that may pass.
+        """Repeat while the outcome is unknown or transient.
 
         Raises:
-            GaveUp: it never came to that.
+            Abandoned: still so after `RECOVERY_SECONDS` without faults.
         """
         began, pause = time.monotonic(), 0.1
         last: Answer | None = None
         while True:
             last = await self.once(method, key, wait=wait, **body) or last
-            if last is not None and last.status not in PASSING:
+            if last is not None and last.status not in RETRYABLE_STATUSES:
                 return last
             if self.ledger.is_overdue(began):
-                self.ledger.problem("a call that never came", f"{method} {key} {body}: {last}")
-                raise GaveUp(method)
+                self.ledger.problem("a call that never succeeded", f"{method} {key} {body}: {last}")
+                raise Abandoned(method)
             await asyncio.sleep(pause * self.source.uniform(0.5, 1))
             pause = min(pause * 2, 2)
 
     async def must(self, method: str, key: str | None = None, /, **body: Any) -> Any:
-        """Repeat until it succeeds; its response.
+        """Repeat until it succeeds.
 
         Raises:
-            GaveUp: it was refused for good.
+            Abandoned: it was refused.
         """
         answer = await self.until_known(method, key, **body)
         if answer.status != 200:
             detail = f"{method} {key} {body}: {answer.status} {answer.body}"
             self.ledger.problem(f"{method} refused: {answer.status} {answer.code}", detail)
-            raise GaveUp(method)
+            raise Abandoned(method)
         return answer.body
 
     async def pages(self, method: str, field_name: str, **body: Any) -> list[dict[str, Any]]:
-        """A whole list."""
+        """All rows of a list."""
         rows: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:
@@ -95,5 +95,5 @@ class Caller:
 
 
 def new_key() -> str:
-    """An Idempotency-Key of its own."""
+    """A new Idempotency-Key."""
     return uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Memory and file descriptors of each process, and whether they are back near the start."""
+"""Memory and file descriptors of each process, compared before and after the faults."""
 
 import asyncio
 import time
@@ -19,13 +19,13 @@ SLACK_FILES: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process and its children use: memory of their own, and open files."""
+    """Unique memory and open files of a process and its children."""
 
     mib: float
     files: int
 
     def exceeds(self, before: "Footprint") -> bool:
-        """Whether this is more than a process at rest may differ from another of its kind."""
+        """Whether this is more than an idle process varies."""
         return (
             self.mib > before.mib * GROWTH + SLACK_MIB
             or self.files > before.files * FILES_GROWTH + SLACK_FILES
@@ -33,19 +33,17 @@ class Footprint:
 
 
 async def footprints(platform: Platform) -> dict[str, Footprint]:
-    """Of each process of the platform, by name."""
+    """The footprint of each process of the platform."""
     return await asyncio.to_thread(_measure, platform)
 
 
 def _measure(platform: Platform) -> dict[str, Footprint]:
     found: dict[str, Footprint] = {}
     for name in platform.stack.names:
-        pid = platform.stack.process(name)
-        if pid is None:
-            continue
-        process = psutil.Process(pid)
         memory, files = 0.0, 0
-        for each in (process, *process.children(recursive=True)):
+        if not (family := platform.family(name)):
+            continue
+        for each in family:
             try:
                 memory += each.memory_full_info().uss / 2**20
                 files += each.num_fds()
@@ -55,10 +53,10 @@ def _measure(platform: Platform) -> dict[str, Footprint]:
     return found
 
 
-async def judge_footprints(
+async def check_footprints(
     platform: Platform, before: dict[str, Footprint], ledger: Ledger
 ) -> dict[str, Footprint]:
-    """Wait until every process is back near the start, and note those that are not."""
+    """Wait until every process is back near its earlier footprint, and record those that are not."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         after = await footprints(platform)

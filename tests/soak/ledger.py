@@ -1,4 +1,4 @@
-"""What a soak has met so far: attempts, problems, and when faults were under way."""
+"""The record of a soak: attempts, violations, and times of faults."""
 
 import json
 import time
@@ -8,10 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-HEAL_SECONDS: Final = 60.0
-"""The bound of I11: so long after the last fault every call is answered and every turn has ended."""
+from tests.support.retries import RECOVERY_SECONDS
+
 SHOWN: Final = 3
-"""How many problems of a kind are printed; all are in the file."""
+"""Number of violations of a kind that are printed; the file has all."""
 
 
 class Phase(StrEnum):
@@ -24,7 +24,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done to a process, and from when until when it was away; times are monotonic seconds."""
+    """A fault of a process, until it was ready again; times are monotonic seconds."""
 
     target: str
     kind: str
@@ -32,13 +32,13 @@ class Fault:
     ended: float
 
 
-class GaveUp(Exception):
-    """Something did not come within the bound; it is noted."""
+class Abandoned(Exception):
+    """A user's action failed; the violation is recorded."""
 
 
 @dataclass
 class Ledger:
-    """Counts attempts by phase, collects problems by kind, and knows the faults."""
+    """Counts attempts by phase and violations by kind, and records faults."""
 
     folder: Path
     phase: Phase = Phase.QUIET
@@ -52,13 +52,13 @@ class Ledger:
     _files: dict[str, TextIO] = field(default_factory=dict[str, TextIO])
 
     def attempt(self, ok: bool, why: str = "", *, count: int = 1) -> None:
-        """Note how attempts at the edge ended."""
+        """Count attempts at the edge."""
         self.attempts[self.phase, ok] += count
         if not ok:
             self.refusals[why] += count
 
     def problem(self, kind: str, detail: str) -> None:
-        """Note a violation."""
+        """Record a violation."""
         self.problems[kind] += 1
         row = {"at": round(time.monotonic() - self.began, 1), "kind": kind, "detail": detail}
         self.write("problems", row)
@@ -66,37 +66,37 @@ class Ledger:
             say(f"PROBLEM {kind}: {detail[:600]}")
 
     def fault(self, fault: Fault) -> None:
-        """Note a fault that is over."""
+        """Record a fault that is over."""
         self.faults.append(fault)
         away = round(fault.ended - fault.began, 1)
         at = round(fault.began - self.began, 1)
         self.write("faults", {"at": at, "target": fault.target, "kind": fault.kind, "away": away})
 
     def heal(self) -> None:
-        """The last fault is over, and every process answers."""
+        """Record that the last fault is over and every process is ready."""
         self.phase, self.healed_at = Phase.HEALED, time.monotonic()
 
     def is_overdue(self, began: float) -> bool:
-        """Whether something begun then should have ended by now."""
+        """Whether an action begun then should have ended."""
         return (
             self.healed_at is not None
-            and time.monotonic() > max(began, self.healed_at) + HEAL_SECONDS
+            and time.monotonic() > max(began, self.healed_at) + RECOVERY_SECONDS
         )
 
     def faults_within(self, targets: frozenset[str], began: float, ended: float) -> int:
-        """How many faults of some processes fell into a time."""
+        """Number of faults of these processes within a period."""
         return sum(
             each.target in targets and each.began <= ended and each.ended >= began
             for each in self.faults
         )
 
     def ok_rate(self, phase: Phase) -> float:
-        """The part of a phase's attempts that were answered."""
+        """The share of a phase's attempts that were answered."""
         ok, refused = self.attempts[phase, True], self.attempts[phase, False]
         return ok / (ok + refused) if ok + refused else 0.0
 
     def write(self, name: str, row: dict[str, Any]) -> None:
-        """Add a line to a file of the folder."""
+        """Append a JSON line to a file of the folder."""
         if name not in self._files:
             path = self.folder / f"{name}.jsonl"
             self._files[name] = path.open("a", encoding="utf-8", buffering=1)

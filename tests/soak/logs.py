@@ -1,4 +1,4 @@
-"""What the apps and sidecars wrote: an error is a bug, whatever was killed."""
+"""Checks the logs of the apps: an error is a bug, whatever was killed."""
 
 import json
 import re
@@ -7,24 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from services.contracts.apps import APPS
+from services.kit.manifest import Language
 from tests.soak.ledger import Ledger
 from tests.support.platform import Platform
 
-APPS: Final = ("auth", "llm", "workflows")
-UNHEALTHY: Final = "entered un-healthy status"
 LAST: Final = 200
+"""Characters of an error that identify its kind."""
 NUMBERS: Final = re.compile(r"\d+")
 
 
-def judge_logs(platform: Platform, ledger: Ledger) -> None:
-    """Note each kind of error that an app logged, and count how often a sidecar gave its app up."""
-    for app in APPS:
+def check_logs(platform: Platform, ledger: Ledger) -> None:
+    """Record each kind of error in the logs of the Python apps, and count unhealthy apps."""
+    for app in (app.id for app in APPS if app.language is Language.PYTHON):
         kinds = Counter(_kind(row) for row in _errors(platform.stack.log(app)))
         for kind, count in kinds.items():
             ledger.problem("an error in a log", f"{count} × {app}: {kind}")
-    for app in platform.stack.apps:
-        text = platform.stack.log(f"{app}-daprd").read_text(errors="replace")
-        ledger.done["apps unhealthy"] += text.count(UNHEALTHY)
+    ledger.done["apps unhealthy"] += platform.count_unhealthy()
 
 
 def _errors(log: Path) -> Iterator[dict[str, Any]]:
@@ -38,6 +37,6 @@ def _errors(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """The exception, else the event: one failure is logged by its route and by the server."""
+    """The end of the exception or event, with numbers masked."""
     why = str(row.get("exception") or row.get("error") or row.get("event")).strip()
     return NUMBERS.sub("<n>", why[-LAST:])

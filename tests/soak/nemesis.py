@@ -1,4 +1,4 @@
-"""Kills and freezes processes at random, one at a time and sometimes two."""
+"""Kills and freezes random processes, sometimes two at once."""
 
 import asyncio
 import os
@@ -9,41 +9,37 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.cli.stack import StackError
-from tests.chaos.faults import frozen, kill, running
+from tests.chaos.faults import frozen, kill, until_ready
 from tests.soak.ledger import Fault, Ledger
 from tests.support.platform import Platform
 
 MODEL: Final = "model"
 BACK_SECONDS: Final = 120.0
-PAUSES: Final = ((0.7, 1, 4), (0.2, 4, 15), (0.1, 15, 40))
-"""How long a process stays frozen: share of the freezes, and seconds from and to."""
+FREEZES: Final = ((0.7, 1, 4), (0.2, 4, 15), (0.1, 15, 40))
+"""Durations of freezes: their share, and minimum and maximum seconds."""
 QUIET: Final = (1.5, 7)
 """Seconds between two faults."""
-TWO: Final = 0.2
-"""The share of faults that hit two processes at once."""
+TWO_AT_ONCE: Final = 0.2
+"""Share of faults that hit two processes at once."""
 WEIGHTS: Final = {"llm": 3, "llm-daprd": 2, "postgres": 2}
 
 
 @dataclass
 class Nemesis:
-    """Chooses from a seeded source, so that a seed gives the same plan; when it hits differs."""
+    """Injects faults from a seeded source: a seed gives the same faults, at other times."""
 
     platform: Platform
     ledger: Ledger
     source: random.Random
 
     async def run(self, seconds: float) -> None:
-        """Do harm for so long; afterwards every process runs.
-
-        Raises:
-            AssertionError, StackError: a process did not come back.
-        """
+        """Inject faults for so many seconds, then wait until every process is ready."""
         until = time.monotonic() + seconds
         names = [*self.platform.stack.names, MODEL]
         weights = [WEIGHTS.get(name, 1) for name in names]
         while time.monotonic() < until:
             targets = {*self.source.choices(names, weights)}
-            if self.source.random() < TWO:
+            if self.source.random() < TWO_AT_ONCE:
                 targets.add(self.source.choice(names))
             await asyncio.gather(*(self._hit(target) for target in sorted(targets)))
             await asyncio.sleep(self.source.uniform(*QUIET))
@@ -61,13 +57,13 @@ class Nemesis:
             else:
                 await self._freeze(target, seconds)
             if target != MODEL:
-                await asyncio.wait_for(running(self.platform, target), BACK_SECONDS)
+                await asyncio.wait_for(until_ready(self.platform, target), BACK_SECONDS)
         except (AssertionError, StackError, TimeoutError) as error:
-            self.ledger.problem(f"{target} did not come back", f"after {kind}: {error}")
+            self.ledger.problem(f"{target} did not become ready", f"after {kind}: {error}")
         self.ledger.fault(Fault(target, kind, began, time.monotonic()))
 
     def _frozen_seconds(self) -> float:
-        [(_, least, most)] = self.source.choices(PAUSES, [share for share, _, _ in PAUSES])
+        [(_, least, most)] = self.source.choices(FREEZES, [share for share, _, _ in FREEZES])
         return self.source.uniform(least, most)
 
     async def _freeze(self, target: str, seconds: float) -> None:
@@ -87,4 +83,4 @@ class Nemesis:
 
     async def _all_running(self) -> None:
         for name in self.platform.stack.names:
-            await asyncio.wait_for(running(self.platform, name), BACK_SECONDS)
+            await asyncio.wait_for(until_ready(self.platform, name), BACK_SECONDS)

@@ -1,12 +1,12 @@
-"""A cache of access checks over tuples and a feed that a test writes by hand, at a time that it moves."""
+"""An access cache over a fake access source, with a clock that a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Self, cast
 
 from services.kit.access.cache import (
-    EVERYTHING,
+    ANY_ACCESS_CHANGE,
     AccessCache,
     AccessChange,
     AccessChanges,
@@ -23,8 +23,8 @@ BOB = AccessCheck("bob", "viewer", "conversation:c1")
 AWAY = RpcError(ErrorCode.UNAVAILABLE, "away")
 
 
-class Tuples:
-    """An `AccessSource` over a set of what is allowed, with a feed that is written by hand."""
+class FakeAccessSource:
+    """An `AccessSource` over a set of allowed checks; `gate` and `feed_gate` hold its replies back."""
 
     def __init__(self, *allowed: AccessCheck) -> None:
         self.allowed = set(allowed)
@@ -53,7 +53,7 @@ class Tuples:
         self.reads += 1
         if self.feed_away:
             raise AWAY
-        new = [EVERYTHING] if after is None else self.fed[after:]
+        new = [ANY_ACCESS_CHANGE] if after is None else self.fed[after:]
         return AccessChanges(len(self.fed), new)
 
 
@@ -68,35 +68,35 @@ class LocalWakeUps:
         yield self.event
 
 
-class World:
-    """A cache that follows its feed, at a time that is moved by hand."""
+class AccessFixture:
+    """A cache that follows its feed."""
 
-    def __init__(self, tuples: Tuples) -> None:
+    def __init__(self, source: FakeAccessSource) -> None:
         self.now = 0.0
-        self.tuples = tuples
-        self.cache = AccessCache(tuples, lambda: self.now)
+        self.source = source
+        self.cache = AccessCache(source, lambda: self.now)
         self.wake_ups = LocalWakeUps()
         self.following: asyncio.Task[None] | None = None
 
-    async def follow(self) -> "World":
+    async def follow(self) -> Self:
         follow = self.cache.follow_feed(cast(WakeUps, self.wake_ups))
         self.following = asyncio.create_task(follow)
-        await wait_until(lambda: self.tuples.reads == 1)
+        await wait_until(lambda: self.source.reads == 1)
         return self
 
     async def change(self, *changes: AccessChange, removed: Iterable[AccessCheck] = ()) -> None:
-        """Feed a change, and have it read."""
-        self.tuples.allowed -= set(removed)
-        self.tuples.fed += changes
+        """Publish changes in the feed and wait until the cache has read them."""
+        self.source.allowed -= set(removed)
+        self.source.fed += changes
         await self.read()
 
     async def read(self) -> None:
-        before = self.tuples.reads
+        before = self.source.reads
         self.wake_ups.event.set()
-        await wait_until(lambda: self.tuples.reads > before)
+        await wait_until(lambda: self.source.reads > before)
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Stop following the feed."""
         if self.following is not None:
             self.following.cancel()
             await asyncio.gather(self.following, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Calls actors through a chosen sidecar, as the app beside that sidecar does."""
+"""Calls actor methods through a chosen sidecar, as the app beside it does."""
 
 import asyncio
 import json
@@ -13,19 +13,19 @@ from services.cli.stack.ports import LOOPBACK
 
 
 class ActorCalls:
-    """One open connection per sidecar, so that a burst of calls arrives as one."""
+    """Keeps one connection per sidecar, so that the calls of a burst arrive together."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._under_way: set[asyncio.Future[Any]] = set()
+        self._in_flight: set[asyncio.Future[Any]] = set()
 
     async def invoke(
         self, host: str, actor: tuple[str, str], method: str, body: Any, timeout: float
     ) -> Any:
-        """The method's Reply; raises grpc.aio.AioRpcError or TimeoutError where its outcome is unknown.
+        """The method's Reply; raises grpc.aio.AioRpcError or TimeoutError if its outcome is unknown.
 
-        A caller that has waited long enough leaves; what its sidecar began goes on, as it does for an app that died.
+        A timeout does not cancel the call at the sidecar, as after the death of an app.
         """
         actor_type, actor_id = actor
         request = api_v1.InvokeActorRequest(
@@ -34,19 +34,19 @@ class ActorCalls:
         token = (("dapr-api-token", self._stack.api_token(host)),)
         stub: Any = dapr_pb2_grpc.DaprStub(self._channel(host))
         call = asyncio.ensure_future(stub.InvokeActor(request, metadata=token))
-        self._under_way.add(call)
+        self._in_flight.add(call)
         call.add_done_callback(self._ended)
         reply = await asyncio.wait_for(asyncio.shield(call), timeout)
         return json.loads(reply.data)
 
     def _ended(self, call: "asyncio.Future[Any]") -> None:
-        self._under_way.discard(call)
+        self._in_flight.discard(call)
         if not call.cancelled():
-            call.exception()  # nobody may be waiting for it
+            call.exception()  # marks it as retrieved; its caller may have timed out
 
     async def close(self) -> None:
-        """Leave everything, and close the connections."""
-        for call in list(self._under_way):
+        """Cancel calls in flight and close the connections."""
+        for call in list(self._in_flight):
             call.cancel()
         for channel in self._channels.values():
             await channel.close()
@@ -54,7 +54,7 @@ class ActorCalls:
     def _channel(self, host: str) -> grpc.aio.Channel:
         if host not in self._channels:
             port = self._stack.spec(f"{host}-daprd").ports[f"gRPC of the sidecar of {host}"]
-            # A sidecar that was killed is looked for again at once, not after seconds.
+            # Reconnect to a restarted sidecar at once; gRPC's default backoff is seconds.
             options = (("grpc.max_reconnect_backoff_ms", 500),)
             self._channels[host] = grpc.aio.insecure_channel(f"{LOOPBACK}:{port}", options)
         return self._channels[host]

@@ -1,4 +1,4 @@
-"""The Helm chart as a cluster would get it: rendered by the real helm, judged by Dapr's own definitions."""
+"""Renders the Helm chart with helm and validates it against Dapr's CRDs."""
 
 import json
 import os
@@ -20,30 +20,30 @@ CONFIGURATIONS = "/apis/dapr.io/v1alpha1/namespaces/{namespace}/configurations/d
 
 
 class Helm:
-    """Helm at its pin, built once for every checkout, with a home of its own."""
+    """The pinned helm, with a home folder of its own."""
 
     def __init__(self, home: Path) -> None:
         self._binary = PROGRAMS.helm()
         self._env = {"HOME": str(home), "PATH": os.environ["PATH"]}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The outcome of a command."""
+        """Run a helm command."""
         command = [str(self._binary), *arguments]
         return subprocess.run(
             command, env=self._env, capture_output=True, text=True, check=False, timeout=25
         )
 
     def template(self, namespace: str, **values: str) -> list[dict[str, Any]]:
-        """The resources of a release."""
+        """Render the resources of a release."""
         settings = [f"--set={name}={value}" for name, value in values.items()]
         rendered = self.run("template", "one", str(CHART), f"--namespace={namespace}", *settings)
         assert rendered.returncode == 0, rendered.stderr
         return [one for one in yaml.safe_load_all(rendered.stdout) if one]
 
     def validators(self) -> dict[tuple[str, str], Draft202012Validator]:
-        """By version and kind of a resource, what Dapr accepts; a field that it does not know is refused."""
+        """Schemas of Dapr's CRDs by apiVersion and kind, made to refuse unknown fields."""
         found: dict[tuple[str, str], Draft202012Validator] = {}
-        for file in PROGRAMS.dapr_definitions().glob("*.yaml"):
+        for file in PROGRAMS.dapr_crds().glob("*.yaml"):
             for definition in filter(None, yaml.safe_load_all(file.read_text())):
                 spec = definition["spec"]
                 for version in spec["versions"]:
@@ -55,7 +55,7 @@ class Helm:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of an object that may have its named fields only, unless the definition keeps others."""
+    """The schema without additional properties, except where the CRD preserves unknown fields."""
     closed = dict(schema)
     for name in ("items", "additionalProperties"):
         if isinstance(schema.get(name), dict):
@@ -69,7 +69,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def a_cluster(namespace: str, mtls: dict[str, Any] | None) -> Iterator[str]:
-    """The address of an API server with Dapr's kinds and, unless None, a control plane with this mTLS."""
+    """A fake Kubernetes API server with Dapr's kinds and, unless `mtls` is None, a control plane; yields its URL."""
     kind = {"name": "configurations", "kind": "Configuration", "namespaced": True, "verbs": ["get"]}
     answers: dict[str, dict[str, Any]] = {
         "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
@@ -111,6 +111,6 @@ def _handler(answers: dict[str, dict[str, Any]]) -> type[BaseHTTPRequestHandler]
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """A test says what it saw itself."""
+            """Silence the request log."""
 
     return Handler

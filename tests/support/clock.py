@@ -1,12 +1,12 @@
-"""A clock that stands still until the test moves it."""
+"""A clock that a test sets."""
 
 
 class ManualClock:
-    """Seconds, as `time.monotonic` gives them."""
+    """Callable like `time.monotonic`."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
 
     def __call__(self) -> float:
-        """The time as it was set."""
+        """The time that was set."""
         return self.now

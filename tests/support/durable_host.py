@@ -1,6 +1,6 @@
-"""A process that hosts durable work and admits some of it: `python -m tests.support.durable_host DATABASE VALKEY IDS`.
+"""A process that hosts durable work: `python -m tests.support.durable_host DATABASE VALKEY IDS`.
 
-Each work does its first step, then waits for ever. Tests kill or stop it.
+Each work emits one event, prints its id and waits until a test kills the process.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ KIND = "test-work"
 
 
 class Waiting:
-    """Work that does not end."""
+    """Durable work that never ends."""
 
     name = KIND
 
     async def run(self, segment: Segment) -> None:
-        """Do the first step, then wait."""
+        """Emit one event, then wait."""
         await segment.emit([NewEvent("custom", {"attempt": segment.number})])
         print(segment.stream_id, flush=True)
         await asyncio.Event().wait()
 
     async def recover(self, head: StreamHead) -> bool:
-        """Leave others' work alone."""
+        """Recover no work of other hosts."""
         return False
 
     async def settle(self, stream_id: str, owed: Any) -> None:
-        """Nothing is owed."""
+        """This work owes nothing after its end."""
 
 
 async def main(database_url: str, valkey_url: str, ids: list[str]) -> None:
-    """Admit the works and wait."""
+    """Admit the work and wait."""
     database, wake_ups, lease = Database(database_url), WakeUps(valkey_url), HostLease(database_url)
     wake_ups.start()
     await lease.start()

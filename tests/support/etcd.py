@@ -1,22 +1,22 @@
-"""Reads the keys of an etcd, such as the one inside Dapr's scheduler, over its gRPC wire."""
+"""Lists the keys of an etcd server, such as the one in Dapr's scheduler, over gRPC."""
 
 from typing import Any
 
 import grpc.aio
 
 RANGE = "/etcdserverpb.KV/Range"
-EVERYTHING = b"\x0a\x01\x00\x12\x01\x00\x40\x01"
-"""RangeRequest: `key` (1) and `range_end` (2) a zero byte, which means all; `keys_only` (8)."""
+ALL_KEYS = b"\x0a\x01\x00\x12\x01\x00\x40\x01"
+"""A RangeRequest with `key` (1) and `range_end` (2) a zero byte, which selects all keys, and `keys_only` (8)."""
 _KVS, _KEY = 2, 1
 _BYTES = 2
 _UNLIMITED = (("grpc.max_receive_message_length", -1),)
 
 
 async def keys(address: str) -> list[str]:
-    """Every key, in order."""
+    """Every key, sorted."""
     async with grpc.aio.insecure_channel(address, _UNLIMITED) as channel:
         call: Any = channel.unary_unary(RANGE)
-        return keys_of(await call(EVERYTHING, timeout=20))
+        return keys_of(await call(ALL_KEYS, timeout=20))
 
 
 def keys_of(answer: bytes) -> list[str]:
@@ -26,7 +26,7 @@ def keys_of(answer: bytes) -> list[str]:
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes]]:
-    """A protobuf message's fields with bytes in them."""
+    """The length-delimited fields of a protobuf message."""
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(message):

@@ -1,4 +1,4 @@
-"""The other end of failpoints: learns that a process stands at a named step, and lets it go on, or die."""
+"""Controls failpoints: processes report each hit and pause until released or killed."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Self
 
 @dataclass(slots=True)
 class Hit:
-    """A process that has come to a failpoint; a stopped one waits until it is released."""
+    """A process at a failpoint; a stopped one waits for `release`."""
 
     name: str
     hit: int
@@ -22,7 +22,7 @@ class Hit:
     released: bool = False
 
     async def release(self, line: str = "go") -> None:
-        """Let the process go on; harmless when it has died meanwhile."""
+        """Let the process continue; no error if it has died."""
         if self.released:
             return
         self.released = True
@@ -33,10 +33,9 @@ class Hit:
 
 
 class FailpointControl:
-    """Listens on a unix socket; pass `environment(...)` to the processes that are to be stopped.
+    """Listens on a unix socket; `environment(...)` arms a process.
 
-    A restarted process is armed as the first one was: later hits of a name that has been hit `times` times are let
-    through, and are not killed.
+    A restarted process is armed again, so hits beyond `times` of a name pass without effect.
     """
 
     def __init__(self, path: Path, times: int = 1) -> None:
@@ -64,26 +63,21 @@ class FailpointControl:
         self._path.unlink(missing_ok=True)
 
     def environment(self, *points: str) -> dict[str, str]:
-        """The variables that arm a process: `environment("turn.after_begin:1:stop")`."""
+        """Environment variables that arm a process: `environment("turn.after_begin:1:stop")`."""
         return {"YOCASO_FAILPOINTS": ",".join(points), "YOCASO_FAILPOINT_SOCKET": str(self._path)}
 
     async def wait_for(self, name: str, timeout: float = 10.0) -> Hit:
-        """The first hit of that name.
-
-        Raises: AssertionError when no process has come there in time: a test without its fault shows nothing.
-        """
+        """Wait for the first hit of a failpoint; without a hit the test fails, because no fault happened."""
         try:
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait_for(lambda: self.has_hit(name))
         except TimeoutError:
             seen = [each.name for each in self.hits]
-            raise AssertionError(
-                f"nobody came to {name} within {timeout:g} s; hit: {seen}"
-            ) from None
+            raise AssertionError(f"no hit of {name} within {timeout:g} s; hit: {seen}") from None
         return next(each for each in self.hits if each.name == name)
 
     def has_hit(self, name: str) -> bool:
-        """Whether some process has come there."""
+        """Whether a process has hit the failpoint."""
         return any(each.name == name for each in self.hits)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

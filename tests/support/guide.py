@@ -1,4 +1,4 @@
-"""The examples of a guide: fenced blocks by name, each with the text that it prints."""
+"""Parses the examples of a guide: named fenced blocks, each with a block of its expected output."""
 
 import re
 from collections import Counter
@@ -15,25 +15,25 @@ _MARK: Final = "=== example "
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A block that runs, and what the guide says it prints; `…` is any text within a line."""
+    """An example and its expected output, in which `…` is any text within a line."""
 
     name: str
     language: str
     code: str
     prints: str
 
-    def printed(self, text: str) -> bool:
-        """Whether that is what was printed."""
+    def matches(self, text: str) -> bool:
+        """Whether the output is as expected."""
         lines = self.prints.strip().splitlines()
         said = [re.escape(line).replace("…", "[^\n]*") for line in lines]
         return re.fullmatch("\n".join(said), text.strip()) is not None
 
 
 def examples_of(guide: Path) -> list[Example]:
-    """All of them, in order.
+    """The examples of a guide, in order.
 
     Raises:
-        ValueError: a block has no name or no known language, or does not say what it prints.
+        ValueError: a block has no name, an unknown language, or no output block.
     """
     runs: dict[str, tuple[str, str]] = {}
     prints: dict[str, str] = {}
@@ -47,14 +47,12 @@ def examples_of(guide: Path) -> list[Example]:
         else:
             runs[name] = (language, body)
     if Counter([*runs, *prints]) != Counter(dict.fromkeys(runs, 2)) or len(fences) != 2 * len(runs):
-        raise ValueError(
-            f"each block has one that says what it prints: {sorted({*runs} ^ {*prints})}"
-        )
+        raise ValueError(f"each example needs an output block: {sorted({*runs} ^ {*prints})}")
     return [Example(name, *run, prints[name]) for name, run in runs.items()]
 
 
 def script_of(examples: Sequence[Example], prelude: str) -> str:
-    """One program: the examples of a language one after another, told apart by what is printed before each."""
+    """One program that runs the examples of a language in order and prints a marker before each."""
     say = {"js": 'console.log("{}");', "sh": 'echo "{}"'}
     parts = [prelude]
     for example in examples:
@@ -63,6 +61,6 @@ def script_of(examples: Sequence[Example], prelude: str) -> str:
 
 
 def printed_by(output: str) -> dict[str, str]:
-    """What each example printed, by its name."""
+    """The output of each example, by name."""
     parts = output.split(_MARK)[1:]
     return {name: text for name, _, text in (part.partition("\n") for part in parts)}

@@ -1,32 +1,44 @@
-"""The whole platform for tests: a `Stack` of its own, a scripted model, and clients that go through the edge."""
+"""The platform under test: a `Stack`, a scripted model, and clients that call through the edge."""
 
 import json
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
+import psutil
 
-from services.cli.edge import Running
+from services.cli.edge import StackEndpoints
 from services.cli.stack import Stack
 from services.cli.tokens import issue_token
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from services.kit.contract import RpcService
+from tests.support.sse import StreamClient
 from tests.support.wait import wait_until
 
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 90.0
+ROOT: Final = Path(__file__).parents[2]
+START_SECONDS: Final = 90.0
+UNHEALTHY: Final = "entered un-healthy status"
+"""What daprd logs when its app fails the health check."""
+SHORT_RETENTION: Final = {"llm": {"LLM_KEPT_SECONDS": "5"}}
+"""Environment that erases deleted conversations after 5 s instead of 60."""
+
+
+def idempotency_key() -> dict[str, str]:
+    """A header with a new Idempotency-Key."""
+    return {"idempotency-key": uuid.uuid4().hex}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the edge said."""
+    """A response of the edge."""
 
     status: int
     body: Any
@@ -34,13 +46,13 @@ class Answer:
 
     @property
     def code(self) -> str | None:
-        """The code of an RpcError."""
+        """The code, if the body is an RpcError."""
         return self.body.get("error", {}).get("code") if isinstance(self.body, dict) else None
 
 
 @dataclass
 class Client:
-    """A user of the platform."""
+    """A user who calls through the edge."""
 
     url: str
     token: str
@@ -48,7 +60,7 @@ class Client:
     defaults: dict[str, str] = field(default_factory=dict)
 
     def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The headers of a call."""
+        """Headers of a call: the token, the defaults, then `extra`."""
         return {"authorization": f"Bearer {self.token}", **self.defaults, **(extra or {})}
 
     def path(self, method: str) -> str:
@@ -62,13 +74,13 @@ class Client:
     async def call(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> Answer:
-        """Call a unary method of the conversation service; the answer, whatever it is."""
+        """Call a unary method of the conversation service, whatever its status."""
         return await self.call_of(CONVERSATION_SERVICE, method, headers, **body)
 
     async def must(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> Any:
-        """Call a unary method that has to succeed; its response."""
+        """Call a unary method that must succeed."""
         answer = await self.call(method, headers, **body)
         assert answer.status == 200, answer
         return answer.body
@@ -81,7 +93,7 @@ class Client:
         /,
         **body: Any,
     ) -> Answer:
-        """Call a unary method of any service; the answer, whatever it is."""
+        """Call a unary method of any service, whatever its status."""
         url = self.url_of(service, method)
         async with self.session.post(url, json=body, headers=self.headers(headers)) as reply:
             text = await reply.text()
@@ -95,36 +107,54 @@ class Client:
         /,
         **body: Any,
     ) -> Any:
-        """Call a unary method of any service that has to succeed; its response."""
+        """Call a unary method of any service that must succeed."""
         answer = await self.call_of(service, method, headers, **body)
         assert answer.status == 200, answer
         return answer.body
 
     def as_(self, credential: str) -> Self:
-        """The same client with another credential: an access token or an API key."""
+        """The same client with another access token or API key."""
         return replace(self, token=credential)
 
     async def conversation(self, **fields: Any) -> str:
-        """A new conversation's id."""
+        """Create a conversation and return its id."""
         return (await self.must("CreateConversation", **fields))["conversationId"]
 
     @asynccontextmanager
     async def stream(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open stream, to be read by `tests.support.sse`."""
+        """An open event stream."""
         accept = {"accept": "text/event-stream", **(headers or {})}
         async with self.session.post(
             self.path(method), json=body, headers=self.headers(accept)
         ) as reply:
             yield reply
 
+    def reader(
+        self,
+        method: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+        *,
+        get: bool = False,
+        **options: Any,
+    ) -> StreamClient:
+        """A resuming reader of a stream; with `get` the fields are sent in the query."""
+        return StreamClient(
+            self.session,
+            self.path(method),
+            headers=self.headers(headers),
+            body=None if get else body,
+            params={name: str(value) for name, value in body.items()} if get else None,
+            **options,
+        )
+
 
 class Platform:
-    """Started once and shared; `stack` kills, pauses and restarts its parts by name.
+    """Started once per session; `stack` kills, pauses and restarts its processes by name.
 
-    `offset` shifts every port, so that platforms live side by side. Not supervised: what a test kills stays down
-    until the test restarts it, unless `supervised`.
+    `offset` shifts every port, so several platforms run at once. Killed processes restart, except `unsupervised` ones.
     """
 
     def __init__(
@@ -140,7 +170,7 @@ class Platform:
         self._journal = journal
         self._model_port = 6095 + offset
         merged = {name: dict(values) for name, values in (env or {}).items()}
-        # One user of a test asks more than a person does; what is limited is shown where it is tested.
+        # A test user sends more calls than the default rate limit allows; tests of the limit set their own.
         merged.setdefault("*", {}).setdefault("YOCASO_RATE_USER", "1000000")
         merged.setdefault("llm", {}).update(
             {
@@ -162,18 +192,18 @@ class Platform:
 
     @property
     def model_url(self) -> str:
-        """The scripted model's origin."""
+        """Origin of the scripted model."""
         return f"http://127.0.0.1:{self._model_port}"
 
     @property
     def edge_url(self) -> str:
-        """Where clients come in."""
+        """Origin of the edge."""
         return self.stack.url("edge")
 
     def start(self) -> Self:
-        """Start everything; blocks until each part answers."""
+        """Start every process and block until each answers."""
         self.start_model()
-        # The kernel ends the stack's processes with the thread that started them.
+        # PR_SET_PDEATHSIG ends the stack's processes with the thread that started them.
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("start a platform from the main thread")
         try:
@@ -184,7 +214,7 @@ class Platform:
         return self
 
     def start_model(self) -> None:
-        """Start the scripted model as its own process."""
+        """Start the scripted model in a process of its own."""
         command = [
             sys.executable,
             "-m",
@@ -200,12 +230,12 @@ class Platform:
 
     @property
     def model_process(self) -> int:
-        """The pid of the scripted model; nobody restarts it."""
+        """The pid of the scripted model; it is not supervised."""
         assert self._model is not None
         return self._model.pid
 
     def restart_model(self) -> None:
-        """Start the scripted model again after it was killed; with a journal it counts on."""
+        """Start the scripted model again after a kill; a journal keeps its attempt counts."""
         assert self._model is not None
         self._model.wait(10)
         assert self._model.stdout is not None
@@ -213,7 +243,7 @@ class Platform:
         self.start_model()
 
     def stop(self) -> None:
-        """Stop everything."""
+        """Stop every process."""
         self.stack.stop()
         self.stop_model()
 
@@ -227,14 +257,14 @@ class Platform:
             self._model = None
 
     def token(self, user: str, scopes: Sequence[str] = ()) -> str:
-        """A bearer token of a user; without scopes it may do all that a user may."""
-        sidecar = Running(self.edge_url, self.stack.url("auth-daprd"), "authApiToken")
-        return issue_token(self._state, user, f"{user}@example.com", scopes, running=sidecar)
+        """An access token of a user, with every user scope unless `scopes` are given."""
+        endpoints = StackEndpoints(self.edge_url, self.stack.url("auth-daprd"), "authApiToken")
+        return issue_token(self._state, user, f"{user}@example.com", scopes, endpoints=endpoints)
 
-    async def write_facts(self, *facts: tuple[str, str, str]) -> None:
-        """Make facts true, each a subject, a relation and an object, as an app that may."""
+    async def write_tuples(self, *tuples: tuple[str, str, str]) -> None:
+        """Write relationship tuples (subject, relation, object) as the app llm."""
         names = ("subject", "relation", "object")
-        writes = [dict(zip(names, fact, strict=True)) for fact in facts]
+        writes = [dict(zip(names, each, strict=True)) for each in tuples]
         path = f"/v1.0/invoke/auth/method{AUTHORIZATION_SERVICE['WriteTuples'].path}"
         headers = {"dapr-api-token": self.stack.api_token("llm")}
         async with (
@@ -247,14 +277,14 @@ class Platform:
 
     @asynccontextmanager
     async def client(self, user: str) -> AsyncIterator[Client]:
-        """A client that goes through the edge in a user's name."""
+        """A client that calls through the edge as a user."""
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=170, sock_connect=5)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
             yield Client(self.edge_url, self.token(user), session)
 
     async def model(self, path: str, body: Any = None) -> Any:
-        """The scripted model's own controls: `/__scripts`, `/__journal`, `/__gate`, `/__reset`."""
+        """Call a control path of the scripted model: `/__scripts`, `/__journal`, `/__gate`, `/__reset`."""
         method = "GET" if body is None else "POST"
         async with (
             aiohttp.ClientSession() as session,
@@ -264,8 +294,39 @@ class Platform:
             assert reply.status < 300, text
             return json.loads(text) if text else None
 
+    async def model_calls(self, word: str) -> list[dict[str, Any]]:
+        """Journal entries of the scripted model whose prompt contains `word`."""
+        journal = await self.model("/__journal")
+        return [entry for entry in journal["entries"] if word in entry["prompt"]]
+
+    async def release_gate(self, gate: str) -> None:
+        """Let the model calls that wait at a gate continue."""
+        await self.model("/__gate", {"action": "release", "name": gate})
+
+    async def wait_held(self, gate: str, count: int = 1) -> None:
+        """Wait until `count` model calls wait at a gate."""
+
+        async def held() -> bool:
+            waiting = (await self.model("/__gate"))["waiting"]
+            return sum(each["name"] == gate for each in waiting) >= count
+
+        await wait_until(held, 20, f"{count} model calls at {gate}")
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """A process and its children; empty if it does not run."""
+        pid = self.stack.pid(name)
+        if pid is None:
+            return []
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+
+    def count_unhealthy(self) -> int:
+        """How many times a sidecar declared its app unhealthy, according to its log."""
+        logs = [self.stack.log(f"{app}-daprd") for app in self.stack.apps]
+        return sum(log.read_text(errors="replace").count(UNHEALTHY) for log in logs)
+
     async def until_answering(self, user: str = "probe", seconds: float = 60) -> None:
-        """Wait until a whole turn is answered."""
+        """Wait until a turn completes."""
         async with self.client(user) as client:
 
             async def answers() -> bool:
@@ -280,4 +341,4 @@ class Platform:
                     return False
                 return sent.status == 200
 
-            await wait_until(answers, seconds, "a turn to be answered")
+            await wait_until(answers, seconds, "a turn to complete")

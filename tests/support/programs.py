@@ -1,4 +1,4 @@
-"""Builds every program that the tests start, so that no stage of tests waits for a build: `python -m tests.support.programs`."""
+"""Builds every program that the tests start, so that no test waits for a build: `python -m tests.support.programs`."""
 
 from pathlib import Path
 from typing import Final
@@ -9,7 +9,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 def say(line: str) -> None:
-    """Show how far the work is, at once."""
+    """Print progress, unbuffered."""
     print(line, flush=True)
 
 
@@ -17,7 +17,7 @@ PROGRAMS: Final = Binaries(default_cache(), ROOT / "services" / "edge", say)
 
 
 def main() -> None:
-    """Build what is not there yet, one after the other."""
+    """Build the missing programs one after another."""
     for program in (
         PROGRAMS.daprd,
         PROGRAMS.placement,

@@ -1,4 +1,4 @@
-"""A strict reader of server-sent events, and a client that resumes where it was cut."""
+"""A strict parser of server-sent events, and a client that resumes streams."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ FIELDS: Final = frozenset({"id", "event", "data", "retry"})
 
 
 class MalformedStream(AssertionError):
-    """The server sent what the format or our promises do not allow."""
+    """The stream violates the format or the guarantees of the event log."""
 
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
-    """One event as it was sent."""
+    """One event of the wire."""
 
     data: str
     event: str = "message"
@@ -32,9 +32,9 @@ class SseEvent:
 
 
 class SseParser:
-    """Feed bytes in any pieces, get the complete events. LF, CR and CRLF end a line; a BOM may come first.
+    """Parses bytes in chunks of any size; refuses invalid UTF-8 and unknown fields.
 
-    Raises: MalformedStream for invalid UTF-8 and for a field that the format does not know.
+    LF, CR and CRLF end a line; a BOM may come first.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class SseParser:
         self.comments = 0
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """The events that end in this piece."""
+        """Add bytes and return the events that they complete."""
         self._buffer += data
         events: list[SseEvent] = []
         while (line := self._line()) is not None:
@@ -91,10 +91,10 @@ class SseParser:
 
 @dataclass(slots=True)
 class Fold:
-    """What a reader shows after the events so far; refuses whatever breaks the promises of a stream.
+    """Folds a stream's events into the shown text, and refuses violations of its guarantees.
 
-    Seqs are 1, 2, 3 … without a gap or a repeat; `attempt.restarted` drops the text since its `fromSeq`; exactly one
-    terminal event, and nothing after it.
+    Seqs are 1, 2, 3 … without a gap or a repeat; `attempt.restarted` drops the text from its `fromSeq` on; exactly one
+    terminal event, the last.
     """
 
     seq: int = 0
@@ -104,26 +104,26 @@ class Fold:
 
     @property
     def text(self) -> str:
-        """The answer as shown."""
+        """The text shown to the user."""
         return "".join(part for _, part in self._parts)
 
     @property
     def terminal(self) -> str | None:
-        """The type of the terminal event, once there is one."""
+        """The type of the terminal event, if it was read."""
         last = self.events[-1]["type"] if self.events else None
         return last if last in TERMINAL else None
 
     @property
     def restarts(self) -> int:
-        """How often an attempt began anew."""
+        """Number of `attempt.restarted` events."""
         return sum(event["type"] == "attempt.restarted" for event in self.events)
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
-        """The events of one type."""
+        """Events of one type."""
         return [event for event in self.events if event["type"] == kind]
 
     def take(self, sent: SseEvent) -> None:
-        """The next event of the log."""
+        """Add the next event."""
         event = sent.json()
         if self.terminal:
             raise MalformedStream(f"{sent.event} after {self.terminal}")
@@ -142,9 +142,9 @@ class Fold:
 
 
 class StreamClient:
-    """Reads one stream to its terminal event through any number of cuts, by `Last-Event-ID`.
+    """Reads one stream to its terminal event and resumes after each cut by `Last-Event-ID`.
 
-    With `random_cuts` it tears its connection itself, at places drawn from that source, in the middle of a frame too.
+    With `random_cuts` it also cuts its own connection at random bytes.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class StreamClient:
         self._pause = pause
 
     async def run(self, timeout: float = 30.0) -> Fold:
-        """Read until the terminal event; connection failures and `reconnect` are answered by resuming."""
+        """Read until the terminal event; resumes after `reconnect` and connection failures."""
         try:
             async with asyncio.timeout(timeout):
                 while self.fold.terminal is None:
@@ -201,13 +201,13 @@ class StreamClient:
             await asyncio.sleep(self._pause)
 
     def _note(self, sent: SseEvent) -> None:
-        """An error that may pass is answered by resuming, as a lost connection is."""
+        """Resume after a retryable `error` event, as after a lost connection."""
         if sent.json()["error"]["isTerminal"]:
             raise MalformedStream(f"the stream failed: {sent.data}")
         self.failures.append(sent.data)
 
     async def events(self) -> AsyncIterator[SseEvent]:
-        """The frames of one connection from where the fold stands, folded as they are read; no resuming."""
+        """Events of one connection, starting after the last folded event; does not resume."""
         self.connections += 1
         async for sent in self._events():
             if sent.event not in ("reconnect", "error"):
@@ -233,7 +233,7 @@ class StreamClient:
                     return
 
     def _cut_within(self, piece: bytes) -> int | None:
-        """How much of a piece still arrives before the client's own cut, if it cuts here."""
+        """At which byte of a piece the client cuts the connection, if it does."""
         if self._random is None or self._random.random() >= self._cut_probability:
             return None
         return self._random.randrange(len(piece) + 1)

@@ -1,6 +1,6 @@
-"""Runs the gates and every kind of test, one stage after another, and ends with the sums.
+"""Runs the gates and every kind of test in stages, and prints the totals.
 
-`python -m tests.support.stages [check | --only STAGE]`
+`python -m tests.support.stages [check | --only STAGE | PATH…]`; paths and options behind them are pytest's.
 """
 
 import os
@@ -22,12 +22,12 @@ MODEL: Final = "services/auth/model/emit"
 PYTHON: Final = sys.executable
 GRACE_SECONDS: Final = 60
 WHOLE_PERCENT: Final = "80"
-"""Of services and workflows, branches counted: what unit, contract and component tests run, apps included."""
+"""Minimum branch coverage of services and workflows by unit, contract and component tests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A command with a bound in minutes; `tests` stages leave a JUnit report, `measured` ones their coverage."""
+    """A command with a timeout in minutes; `tests` stages write a JUnit report, `measured` ones coverage data."""
 
     name: str
     command: tuple[str, ...]
@@ -38,12 +38,12 @@ class Stage:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the stages came to."""
+    """Test counts, and the stages that failed."""
 
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("passed", "failed", "skipped"), 0)
     )
-    broken: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
 
 def _pytest(name: str, minutes: float, *, measured: bool = False) -> Stage:
@@ -93,7 +93,7 @@ STAGES: Final = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run what is asked, all of it even when a stage fails; the exit code is 0 only when every stage passed."""
+    """Run the chosen stages, also after a failure; exit code 0 if all passed."""
     os.chdir(ROOT)
     stages = _chosen(arguments)
     outcome = Outcome()
@@ -102,25 +102,26 @@ def main(arguments: Sequence[str]) -> int:
         subprocess.run((PYTHON, "-m", "coverage", "erase"), check=True)
     for stage in stages:
         _run(stage, outcome)
-    if outcome.broken:
-        _say(f"stages that failed: {', '.join(outcome.broken)}")
+    if outcome.failed:
+        _say(f"stages that failed: {', '.join(outcome.failed)}")
     counts = ", ".join(f"{number} {name}" for name, number in outcome.counts.items())
-    _say(f"{counts}, {len(outcome.broken)} stages failed in {time.monotonic() - began:.0f}s")
-    return 1 if outcome.broken else 0
+    _say(f"{counts}, {len(outcome.failed)} stages failed in {time.monotonic() - began:.0f}s")
+    return 1 if outcome.failed else 0
 
 
 def _chosen(arguments: Sequence[str]) -> Sequence[Stage]:
-    match list(arguments):
+    match [each for each in arguments if each != "--"]:
         case []:
             return STAGES
         case ["check"]:
             return CHECKS
         case ["--only", name] if found := [stage for stage in STAGES if stage.name == name]:
             return found
+        case [path, *_] as selected if (ROOT / path.partition("::")[0]).exists():
+            return (Stage("selected", (PYTHON, "-m", "pytest", *selected), 60, tests=True),)
         case _:
-            raise SystemExit(
-                f"usage: stages [check | --only {{{','.join(s.name for s in STAGES)}}}]"
-            )
+            names = ", ".join(stage.name for stage in STAGES)
+            raise SystemExit(f"usage: stages [check | --only STAGE | PATH…]\nstages: {names}")
 
 
 def _run(stage: Stage, outcome: Outcome) -> None:
@@ -135,11 +136,11 @@ def _run(stage: Stage, outcome: Outcome) -> None:
     verdict = "passed" if code == 0 else f"FAILED ({code})"
     _say(f"== {stage.name} {verdict} in {time.monotonic() - began:.1f}s")
     if code != 0:
-        outcome.broken.append(stage.name)
+        outcome.failed.append(stage.name)
 
 
 def _bounded(command: Sequence[str], seconds: float) -> int | str:
-    """The exit code; past its bound a command is interrupted, so that it can still clean up, then killed."""
+    """The exit code of a command; on timeout it is interrupted, to let it clean up, then killed."""
     process = subprocess.Popen(command, start_new_session=True)
     try:
         return process.wait(seconds)

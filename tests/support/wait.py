@@ -1,4 +1,4 @@
-"""Waiting on conditions: the one way in which a test lets time pass."""
+"""Waiting for a condition; tests do not sleep."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ async def wait_until(
     *,
     every: float = 0.02,
 ) -> ValueT:
-    """The first true value of the condition; a failure that names what never came."""
+    """Poll until the condition is true and return its value; on timeout the failure names `what`."""
     deadline = time.monotonic() + timeout
     while True:
         found = condition()

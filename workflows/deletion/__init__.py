@@ -1,1 +1,1 @@
-"""The right to erasure: every app removes what it has of a user, then the receipt is complete."""
+"""Account deletion: every app erases its data of the user, then the receipt is completed."""

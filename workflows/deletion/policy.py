@@ -1,13 +1,13 @@
-"""How long apart an erasure looks again, and tries again: it is never given up."""
+"""Delays of account deletion, which retries until it succeeds."""
 
 from datetime import timedelta
 
 
-def before_next_look(looks: int) -> timedelta:
-    """Objects remove themselves in the background: soon at first, then every half minute."""
-    return timedelta(seconds=min(1.0 * 1.5**looks, 30.0))
+def poll_delay(polls: int) -> timedelta:
+    """Before asking an app again whether its background erasure is done: 1 s growing to 30 s."""
+    return timedelta(seconds=min(1.5 ** min(polls, 12), 30.0))
 
 
-def after_failure(failures: int) -> timedelta:
-    """An app that is away is asked again for as long as it takes, at least once an hour."""
-    return timedelta(seconds=min(1.0 * 2 ** min(failures, 12), 3600.0))
+def retry_delay(failures: int) -> timedelta:
+    """Before retrying a failed activity: 1 s growing to an hour."""
+    return timedelta(seconds=min(2.0 ** min(failures, 12), 3600.0))

@@ -1,4 +1,4 @@
-"""Erases an account. Replayed from the top at every wake-up: no clock, no random, no I/O."""
+"""Erases an account. Replayed from the top on every event: no clock, no random, no I/O."""
 
 from collections.abc import Generator
 from typing import Any
@@ -14,41 +14,39 @@ from services.contracts.auth.accounts import (
 from services.contracts.erasure import ErasedUser, EraseUserInput
 from services.kit.dapr.workflows import ActivityFailed, WorkflowContext, workflow
 from services.kit.references import ActivityRef, I, O
-from workflows.deletion.policy import after_failure, before_next_look
+from workflows.deletion.policy import poll_delay, retry_delay
 
 
 @workflow(DELETE_ACCOUNT_WORKFLOW)
 def delete_account(
     ctx: WorkflowContext, account: DeleteAccountInput
 ) -> Generator[Any, Any, AccountDeletion]:
-    """App by app: count, erase until nothing is left, write it into the receipt."""
+    """For each app: count its objects, erase until done, record the counts in the receipt."""
     for eraser in ERASERS:
         count = EraseUserInput(**account.model_dump(), count_only=True)
-        found = (yield from _persist(ctx, eraser, count)).found
+        found = (yield from _retry(ctx, eraser, count)).found
         yield from _erase(ctx, eraser, EraseUserInput(**account.model_dump()))
         part = RecordErasureInput(deletion_id=account.deletion_id, app=eraser.app_id, removed=found)
-        yield from _persist(ctx, RECORD_ERASURE, part)
-    return (
-        yield from _persist(
-            ctx, RECORD_ERASURE, RecordErasureInput(deletion_id=account.deletion_id)
-        )
-    )
+        yield from _retry(ctx, RECORD_ERASURE, part)
+    completion = RecordErasureInput(deletion_id=account.deletion_id)
+    return (yield from _retry(ctx, RECORD_ERASURE, completion))
 
 
 def _erase(
     ctx: WorkflowContext, eraser: ActivityRef[EraseUserInput, ErasedUser], request: EraseUserInput
 ) -> Generator[Any, Any, None]:
-    looks = 0
-    while not (yield from _persist(ctx, eraser, request)).done:
-        yield from ctx.sleep(before_next_look(looks))
-        looks += 1
+    polls = 0
+    while not (yield from _retry(ctx, eraser, request)).done:
+        yield from ctx.sleep(poll_delay(polls))
+        polls += 1
 
 
-def _persist(ctx: WorkflowContext, activity: ActivityRef[I, O], value: I) -> Generator[Any, Any, O]:
+def _retry(ctx: WorkflowContext, activity: ActivityRef[I, O], value: I) -> Generator[Any, Any, O]:
+    """Call an activity until it succeeds."""
     failures = 0
     while True:
         try:
             return (yield from ctx.call(activity, value))
         except ActivityFailed:
-            yield from ctx.sleep(after_failure(failures))
+            yield from ctx.sleep(retry_delay(failures))
             failures += 1

@@ -1,1 +1,1 @@
-"""One conversation turn: generate, commit; shaped for the tool loop and approvals."""
+"""Retries of a conversation turn."""

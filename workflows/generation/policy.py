@@ -1,19 +1,19 @@
-"""How often, and how long apart, a turn's segment is tried: the one place that retries."""
+"""Retry limits and delays of a turn."""
 
 from datetime import timedelta
 from typing import Final
 
-MODEL_TRIES: Final = 4
-"""Tries of the model by the workflow, when it fails in a way that may pass; the host's own first one comes before."""
-HOST_TRIES: Final = 40
-"""Tries of the segment itself, when its host dies or a store is away."""
+MAX_MODEL_ATTEMPTS: Final = 4
+"""Attempts by the workflow at a model that fails retryably; the host's first attempt is not counted."""
+MAX_HOST_FAILURES: Final = 40
+"""Failures of the activity (its host died, a store is down) before the turn fails."""
 
 
-def after_model_failure(tries: int, wanted_seconds: float) -> timedelta:
-    """Exponential, and never earlier than the provider asked."""
-    return timedelta(seconds=max(wanted_seconds, min(0.5 * 2 ** (tries - 1), 8.0)))
+def model_retry_delay(attempts: int, retry_after_seconds: float) -> timedelta:
+    """0.5 s doubling to 8 s, but at least what the provider asked for."""
+    return timedelta(seconds=max(retry_after_seconds, min(0.5 * 2 ** (attempts - 1), 8.0)))
 
 
-def after_host_failure(tries: int) -> timedelta:
-    """Soon at first, since a dead host is replaced within seconds."""
-    return timedelta(seconds=min(0.5 * 1.5 ** (tries - 1), 10.0))
+def host_retry_delay(failures: int) -> timedelta:
+    """0.5 s growing to 10 s."""
+    return timedelta(seconds=min(0.5 * 1.5 ** (failures - 1), 10.0))

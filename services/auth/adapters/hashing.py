@@ -1,4 +1,4 @@
-"""Secrets: drawn at random, and kept as keyed hashes."""
+"""Random secrets, and their keyed hashes."""
 
 import hmac
 import secrets
@@ -16,21 +16,19 @@ SHARE_LINKS: Final = b"yocaso auth share links"
 
 
 def derived_key(secret: str, purpose: bytes) -> bytes:
-    """A key of 32 bytes for one purpose, from the secret that is behind them all."""
+    """Derive a 32-byte key for one purpose from AUTH_KEY_SECRET."""
     return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(secret.encode())
 
 
 class KeyedHash:
-    """HMAC-SHA-256 under a key that is derived for one purpose: a stolen database alone tests no guess."""
+    """HMAC-SHA-256 with a derived key: guesses cannot be tested on a stolen database."""
 
     def __init__(self, secret: str, purpose: bytes) -> None:
         self._key = derived_key(secret, purpose)
 
     def __call__(self, text: str) -> bytes:
-        """The hash of a text."""
         return hmac.digest(self._key, text.encode(), sha256)
 
 
 def random_base62(length: int) -> str:
-    """So many random characters."""
     return "".join(secrets.choice(BASE62) for _ in range(length))

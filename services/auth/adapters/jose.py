@@ -1,4 +1,4 @@
-"""RS256 keys by joserfc; private keys sealed by AES-256-GCM."""
+"""RS256 signatures by joserfc; private keys are encrypted by AES-256-GCM."""
 
 import json
 import secrets
@@ -21,16 +21,15 @@ MAX_OPENED: Final = 4
 ALGORITHM: Final = "RS256"
 
 
-class JoseKeyForge:
-    """`KeyForge`; the secret encrypts what it makes, and a kid binds each sealed key to its row."""
+class JoseTokenSigner:
+    """`TokenSigner`. The kid is authenticated with each encrypted key: it does not open in another row."""
 
     def __init__(self, secret: str) -> None:
         self._cipher = AESGCM(derived_key(secret, b"yocaso auth signing keys"))
-        # Opening one takes a hundred times as long as signing with it.
+        # Decrypting and parsing a key takes a hundred times as long as a signature.
         self._opened = lru_cache(MAX_OPENED)(self._open)
 
-    def make(self, signs_from: datetime) -> SigningKey:
-        """A new key pair, its private part encrypted."""
+    def make_key(self, signs_from: datetime) -> SigningKey:
         kid = secrets.token_hex(8)
         key = RSAKey.generate_key(KEY_BITS, {"kid": kid, "use": "sig", "alg": ALGORITHM})
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -40,12 +39,10 @@ class JoseKeyForge:
         return SigningKey(kid=kid, public=public, sealed=sealed, signs_from=signs_from)
 
     def sign(self, key: SigningKey, claims: dict[str, Any]) -> str:
-        """A signed token."""
         private = self._opened(key.kid, key.sealed)
         return jwt.encode({"alg": ALGORITHM, "kid": key.kid, "typ": "JWT"}, claims, private)
 
     def verify(self, keys: Sequence[SigningKey], token: str) -> dict[str, Any] | None:
-        """What a token says that one of these keys signed."""
         ours = KeySet([RSAKey.import_key(key.public) for key in keys])
         try:
             return dict(jwt.decode(token, ours, algorithms=[ALGORITHM]).claims)

@@ -1,4 +1,4 @@
-"""Counts the calls of API keys, each against the limit of its own."""
+"""Counts the calls of API keys in Valkey."""
 
 from limits import RateLimitItemPerSecond
 
@@ -7,13 +7,12 @@ from services.kit.access.limits import SlidingWindows
 
 
 class WindowCallCounter:
-    """`CallCounter` in sliding windows."""
+    """`CallCounter` by sliding windows."""
 
     def __init__(self, windows: SlidingWindows) -> None:
         self._windows = windows
 
     async def count(self, key_id: str, limit: KeyRateLimit, cost: int) -> int | None:
-        """The calls that remain after `cost` more; None where they are too many."""
         item = RateLimitItemPerSecond(limit.limit, limit.window_seconds, namespace="api-key")
         if cost and not await self._windows.hit(item, key_id, cost):
             return None

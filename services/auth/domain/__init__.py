@@ -1,1 +1,1 @@
-"""What is allowed, and what follows. Pure: time, chance and ids are passed in."""
+"""Rules of auth. Pure: time, random text and ids are parameters."""

@@ -1,4 +1,4 @@
-"""Which answers of access checks a removed relationship tuple may change."""
+"""Which cached access checks a deleted relationship tuple invalidates."""
 
 from collections.abc import Collection, Iterable
 
@@ -6,15 +6,17 @@ from services.contracts.auth.authorization import RelationTuple
 from services.kit.access.cache import AccessChange
 
 
-def taken_away(removed: Iterable[RelationTuple], holders: Collection[str]) -> list[AccessChange]:
-    """What to forget. `holders` are the types through whose objects a user may have a relation to another object.
+def affected_access(
+    deleted: Iterable[RelationTuple], holders: Collection[str]
+) -> list[AccessChange]:
+    """The changes to publish. `holders` are the types through whose objects users reach other objects.
 
-    A yes rests on a chain of tuples from the object to the user. A tuple about an object of another type is the
-    chain's first, so it matters to this object alone; one that names a user is the last, so it matters to this
-    user alone. A holder's tuple about another holder is in the middle: it matters to everything.
+    Access rests on a chain of tuples from the object to the user. A tuple of a non-holder object is the first link,
+    so only this object is affected; one that names a user is the last, so only this user is. Between two holders
+    it may be in any chain: everything is affected.
     """
     changes: dict[AccessChange, None] = {}  # each once, in order
-    for each in removed:
+    for each in deleted:
         subject_type, _, user_id = each.subject.partition(":")
         object_type = each.object.partition(":")[0]
         change = AccessChange(

@@ -1,4 +1,4 @@
-"""Who may come in from Firebase: what a token has to say, and what is known of its user."""
+"""Rules of sign-in by Firebase: valid tokens, and the state of their users."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,24 +9,19 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from services.auth.domain.firebase_users import (
-    AdmitFirebaseUserCommand,
-    FirebaseAccount,
-    FirebaseLink,
-    FirebaseVerdict,
-)
+from services.kit.contract import Message, Timestamp
 from services.kit.errors import ErrorCode, RpcError
 
 FRESH_SIGN_IN: Final = timedelta(minutes=5)
-"""How long after a sign-in a session cookie is made: a token that leaked later buys no fortnight."""
+"""Maximum age of the sign-in for a session cookie: a leaked older ID token buys no cookie of two weeks."""
 LAST_SECOND: Final = 253_402_300_799
-"""The end of the year 9999: later instants have no date."""
+"""End of the year 9999, the last that `datetime` can hold."""
 
 Seconds = Annotated[StrictInt, Field(ge=0, le=LAST_SECOND)]
 
 
 class FirebaseTokenKind(StrEnum):
-    """What Firebase signs, by its name among people."""
+    """Kinds of Firebase token, as error messages name them."""
 
     ID_TOKEN = "ID token"  # noqa: S105 - a name
     SESSION_COOKIE = "session cookie"
@@ -39,7 +34,7 @@ ISSUERS: Final = {
 
 
 class _Provider(BaseModel):
-    """The claim `firebase`; users of a tenant are not users of the project."""
+    """The claim `firebase`. Users of tenants are refused."""
 
     tenant: Any = None
 
@@ -59,9 +54,59 @@ class _Claims(BaseModel):
     firebase: _Provider = _Provider()
 
 
+class FirebaseAccount(Message):
+    """A Firebase user at the time of a look-up; `existing` is false after deletion."""
+
+    looked_up_at: Timestamp
+    existing: bool
+    disabled: bool = False
+    tokens_valid_after: Timestamp | None = None
+
+
+class AdmitFirebaseUserCommand(Message):
+    """A sign-in by a verified token; `authenticated_at` is its `auth_time`."""
+
+    project_id: str
+    uid: str
+    email: str | None = None
+    authenticated_at: Timestamp
+
+
+class FirebaseVerdict(StrEnum):
+    """Whether a sign-in is valid; UNKNOWN until Firebase is asked again."""
+
+    VALID = "VALID"
+    REVOKED = "REVOKED"
+    DISABLED = "DISABLED"
+    DELETED = "DELETED"
+    UNKNOWN = "UNKNOWN"
+
+
+class FirebaseAdmission(Message):
+    """The verdict on a sign-in."""
+
+    verdict: FirebaseVerdict
+
+
+class FirebaseLink(Message):
+    """The Firebase user of one of our users."""
+
+    project_id: str
+    uid: str
+    email: str | None = None
+    first_sign_in: Timestamp
+    last_sign_in: Timestamp
+
+
+class FirebaseLinkResponse(Message):
+    """The link, if the user ever signed in by Firebase."""
+
+    link: FirebaseLink | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class FirebaseUser:
-    """Who a verified token speaks for; `email` only where Firebase has verified it."""
+    """The user of a verified token; `email` only if Firebase has verified it."""
 
     user_id: str
     uid: str
@@ -71,7 +116,7 @@ class FirebaseUser:
 
 @dataclass(frozen=True, slots=True)
 class FirebaseProject:
-    """The project whose users may come in, and how far its clock and ours may differ."""
+    """The accepted project, and the tolerated clock skew."""
 
     project_id: str
     skew: timedelta
@@ -79,42 +124,42 @@ class FirebaseProject:
     def user_of(
         self, kind: FirebaseTokenKind, claims: Mapping[str, Any], at: datetime
     ) -> FirebaseUser:
-        """The user that a rightly signed token speaks for.
+        """The user of a token, from its verified claims.
 
         Raises:
             RpcError: UNAUTHENTICATED.
         """
         try:
-            said = _Claims.model_validate(claims)
+            parsed = _Claims.model_validate(claims)
         except ValidationError as error:
             raise refused(kind, "is malformed") from error
-        if said.aud != self.project_id or said.iss != ISSUERS[kind] + self.project_id:
+        if parsed.aud != self.project_id or parsed.iss != ISSUERS[kind] + self.project_id:
             raise refused(kind, "is not of this project")
-        if said.firebase.tenant is not None:
+        if parsed.firebase.tenant is not None:
             raise refused(kind, "is of a tenant, and tenants are not served")
-        self._check_times(kind, said, at)
+        self._check_times(kind, parsed, at)
         return FirebaseUser(
-            user_id=user_id_of(self.project_id, said.sub),
-            uid=said.sub,
-            email=said.email if said.email_verified else None,
-            authenticated_at=datetime.fromtimestamp(said.auth_time, UTC),
+            user_id=user_id_of(self.project_id, parsed.sub),
+            uid=parsed.sub,
+            email=parsed.email if parsed.email_verified else None,
+            authenticated_at=datetime.fromtimestamp(parsed.auth_time, UTC),
         )
 
-    def _check_times(self, kind: FirebaseTokenKind, said: _Claims, at: datetime) -> None:
+    def _check_times(self, kind: FirebaseTokenKind, claims: _Claims, at: datetime) -> None:
         now, skew = at.timestamp(), self.skew.total_seconds()
-        if said.exp + skew <= now:
+        if claims.exp + skew <= now:
             raise refused(kind, "has expired")
-        if max(said.iat, said.nbf, said.auth_time) > now + skew:
+        if max(claims.iat, claims.nbf, claims.auth_time) > now + skew:
             raise refused(kind, "is not valid yet")
 
 
 def refused(kind: FirebaseTokenKind, why: str) -> RpcError:
-    """UNAUTHENTICATED, with a reason for people."""
+    """UNAUTHENTICATED, with the reason."""
     return RpcError(ErrorCode.UNAUTHENTICATED, f"The Firebase {kind} {why}.")
 
 
 def user_id_of(project_id: str, uid: str) -> str:
-    """Our id of a Firebase user: always the same, and never that of anybody else."""
+    """Our user id of a Firebase user."""
     digest = hashlib.sha256(f"firebase|{project_id}|{uid}".encode()).hexdigest()
     return f"user_{digest[:32]}"
 
@@ -125,19 +170,19 @@ def is_fresh(user: FirebaseUser, at: datetime) -> bool:
 
 
 class FirebaseIdentity(BaseModel):
-    """What the bridge keeps of a user: the link, and what Firebase last said."""
+    """State of `FirebaseBridgeActor`: the link, and the account as last looked up."""
 
     link: FirebaseLink | None = None
     account: FirebaseAccount | None = None
 
     def verdict(
-        self, authenticated_at: datetime, at: datetime, believed: timedelta | None
+        self, authenticated_at: datetime, at: datetime, max_age: timedelta | None
     ) -> FirebaseVerdict:
-        """Whether a sign-in counts now; `believed` is how long Firebase's word is, None where it cannot be asked."""
-        if believed is None:
+        """Whether a sign-in is valid; `max_age` bounds the age of the look-up, None without a directory."""
+        if max_age is None:
             return FirebaseVerdict.VALID
         account = self.account
-        if account is None or abs(at - account.looked_up_at) > believed:
+        if account is None or abs(at - account.looked_up_at) > max_age:
             return FirebaseVerdict.UNKNOWN
         if not account.existing:
             return FirebaseVerdict.DELETED
@@ -148,21 +193,19 @@ class FirebaseIdentity(BaseModel):
         return FirebaseVerdict.VALID
 
     def linked(self, command: AdmitFirebaseUserCommand) -> "FirebaseIdentity":
-        """The identity after a sign-in that counts; the same where it is known already."""
-        known = self.link
+        """The identity after a valid sign-in."""
+        known, at = self.link, command.authenticated_at
         link = FirebaseLink(
             project_id=command.project_id,
             uid=command.uid,
             email=command.email,
-            first_sign_in=known.first_sign_in if known else command.authenticated_at,
-            last_sign_in=max(known.last_sign_in, command.authenticated_at)
-            if known
-            else command.authenticated_at,
+            first_sign_in=known.first_sign_in if known else at,
+            last_sign_in=max(known.last_sign_in, at) if known else at,
         )
         return self.model_copy(update={"link": link})
 
-    def told(self, account: FirebaseAccount) -> "FirebaseIdentity":
-        """The identity after Firebase's word; the same where a later word is known."""
+    def updated(self, account: FirebaseAccount) -> "FirebaseIdentity":
+        """The identity after a look-up; unchanged if a later one is known."""
         known = self.account
         if known is not None and known.looked_up_at >= account.looked_up_at:
             return self

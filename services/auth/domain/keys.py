@@ -1,4 +1,4 @@
-"""API keys: how a secret is written, what a key may do at a moment, and how it changes."""
+"""Rules of API keys: secrets, scopes, limits and changes."""
 
 import re
 import string
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from services.contracts.apps import KEY_SCOPES
 from services.contracts.auth.audit import AuditAction
+from services.contracts.auth.authorization import MEMBER, OWNER, RelationTuple
 from services.contracts.auth.keys import (
     ApiKey,
     BudgetPeriod,
@@ -26,49 +27,50 @@ from services.kit.errors import ErrorCode, RpcError
 
 BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 START_LENGTH: Final = 10
-"""Characters that are kept in clear: by them a key is found and known again by its owner."""
+"""Random characters stored in clear: the key is looked up by them, and shown by them to its owner."""
 SECRET_LENGTH: Final = 28
-"""Characters that nobody but the holder knows: 28 of 62 are 166 bits."""
+"""Random characters of which only a hash is stored: 166 bits."""
 CHECKSUM_LENGTH: Final = 6
 LAST_USED_EVERY: Final = timedelta(seconds=30)
+"""Precision of `last_used_at`: a write per call would be too much."""
 ORGANIZATION: Final = "organization."
-"""How the ids of service users begin, as whom the keys of organizations act."""
+"""Prefix of the ids of service users, as which the keys of organizations act."""
 
 _SECRET: Final = re.compile(
     rf"(yk_(?:live|test)_[0-9A-Za-z]{{{START_LENGTH}}})[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
 )
 
-Draw = Callable[[int], str]
-"""So many random characters of BASE62."""
+RandomText = Callable[[int], str]
+"""Returns this many random characters of BASE62."""
 Digest = Callable[[str], bytes]
-"""A keyed hash of a secret."""
+"""Returns a keyed hash of a secret."""
 
 
-def principal_of(organization_id: str) -> str:
+def service_user_of(organization_id: str) -> str:
     """The service user of an organization."""
     return ORGANIZATION + organization_id
 
 
 def is_reserved(user_id: str) -> bool:
-    """Whether an id can belong to no person."""
+    """Whether the id is a service user's."""
     return user_id.startswith(ORGANIZATION)
 
 
-def log_of(user_id: str) -> str:
-    """Whose audit log a user's doings are in: `user:…`, or `organization:…` for its service user."""
+def audit_log_of(user_id: str) -> str:
+    """The audit log of a user: `user:…`, or `organization:…` for a service user."""
     if is_reserved(user_id):
         return f"organization:{user_id.removeprefix(ORGANIZATION)}"
     return f"user:{user_id}"
 
 
-def new_secret(mode: KeyMode, draw: Draw) -> str:
-    """A secret; its checksum tells a typo, or a scanner what is none of ours."""
-    body = f"yk_{mode.lower()}_{draw(START_LENGTH + SECRET_LENGTH)}"
+def new_secret(mode: KeyMode, random_text: RandomText) -> str:
+    """A secret; its checksum shows typos, and lets secret scanners recognise it."""
+    body = f"yk_{mode.lower()}_{random_text(START_LENGTH + SECRET_LENGTH)}"
     return body + checksum(body)
 
 
 def start_of(secret: str) -> str | None:
-    """The part by which a key is found; None for what cannot be a key."""
+    """The part by which a key is looked up; None if the text is not a secret."""
     match = _SECRET.fullmatch(secret)
     if match is None or checksum(secret[:-CHECKSUM_LENGTH]) != secret[-CHECKSUM_LENGTH:]:
         return None
@@ -76,7 +78,7 @@ def start_of(secret: str) -> str | None:
 
 
 def checksum(text: str) -> str:
-    """CRC-32 in six characters."""
+    """CRC-32 in BASE62."""
     value, characters = zlib.crc32(text.encode()), ""
     for _ in range(CHECKSUM_LENGTH):
         value, digit = divmod(value, len(BASE62))
@@ -84,19 +86,19 @@ def checksum(text: str) -> str:
     return characters
 
 
-def period_began(period: BudgetPeriod, at: datetime) -> date:
-    """The first UTC day that counts."""
+def period_start(period: BudgetPeriod, at: datetime) -> date:
+    """The first UTC day of the current period."""
     today = at.astimezone(UTC).date()
     if period is BudgetPeriod.TOTAL:
         return date.min
     return today if period is BudgetPeriod.DAY else today.replace(day=1)
 
 
-def granted(wanted: Sequence[str], own: Collection[str]) -> list[str]:
-    """The scopes of a key, without repetition.
+def check_scopes(wanted: Sequence[str], own: Collection[str]) -> list[str]:
+    """The scopes of a key, deduplicated.
 
     Raises:
-        RpcError: INVALID_ARGUMENT for a scope that no key may have, or that whoever gives it has not.
+        RpcError: INVALID_ARGUMENT for a scope that keys may not have, or that is not in `own`.
     """
     for index, scope in enumerate(wanted):
         if scope not in KEY_SCOPES:
@@ -107,7 +109,7 @@ def granted(wanted: Sequence[str], own: Collection[str]) -> list[str]:
 
 
 class Slot(BaseModel):
-    """A secret that works: its hash, and until when."""
+    """A valid secret: its hash and expiry."""
 
     start: str
     digest: bytes
@@ -115,7 +117,7 @@ class Slot(BaseModel):
 
 
 class Key(BaseModel):
-    """A key. It acts as `user_id`: its owner, or the service user of the organization that owns it."""
+    """An API key. It acts as `user_id`: its owner, or the service user of its organization."""
 
     key_id: str
     user_id: str
@@ -148,17 +150,17 @@ class Key(BaseModel):
         slot: Slot,
         at: datetime,
     ) -> Self:
-        """A key that its maker, who has `scopes`, may make."""
+        """A new key of a caller with these scopes."""
         _require_future(request.expires_at, at)
         organization = request.organization_id
         return cls(
             key_id=key_id,
-            user_id=principal_of(organization) if organization else user_id,
+            user_id=service_user_of(organization) if organization else user_id,
             organization_id=organization,
             email="" if organization else email,
             name=request.name,
             mode=request.mode,
-            scopes=granted(request.scopes, scopes),
+            scopes=check_scopes(request.scopes, scopes),
             rate_limit=request.rate_limit,
             budget=request.budget,
             created_at=at,
@@ -168,14 +170,13 @@ class Key(BaseModel):
         )
 
     def status(self, at: datetime) -> KeyStatus:
-        """Whether it works."""
         if self.revoked_at is not None:
             return KeyStatus.REVOKED
-        over = self.expires_at is not None and self.expires_at <= at
-        return KeyStatus.EXPIRED if over else KeyStatus.ACTIVE
+        expired = self.expires_at is not None and self.expires_at <= at
+        return KeyStatus.EXPIRED if expired else KeyStatus.ACTIVE
 
     def slot(self, start: str, at: datetime) -> Slot | None:
-        """The secret that begins like this, the current one or one in its grace."""
+        """The secret with this start: the current one, or the previous within its grace period."""
         if start == self.start:
             return Slot(start=start, digest=self.digest, expires_at=self.expires_at)
         ends = self.previous_expires_at
@@ -185,7 +186,7 @@ class Key(BaseModel):
         return Slot(start=start, digest=self.previous_digest, expires_at=ends)
 
     def verdict(self, at: datetime, spent: float, scope: str | None) -> VerifyCode:
-        """What it may do now, but for its rate, which counts."""
+        """Whether a call is allowed now, rate limit aside."""
         status = self.status(at)
         if status is not KeyStatus.ACTIVE:
             return VerifyCode(status.value)
@@ -196,19 +197,19 @@ class Key(BaseModel):
         return VerifyCode.VALID
 
     def update(self, request: UpdateApiKeyRequest, own: Collection[str], at: datetime) -> Self:
-        """The key with the fields that the request has; an explicit null lifts a limit or an expiry."""
+        """The key with the fields that the request sets; null removes a limit or the expiry."""
         fields = request.model_fields_set - {"key_id"}
         for field in ("name", "scopes"):
             if field in fields and getattr(request, field) is None:
                 raise RpcError.invalid(field, "cannot be lifted")
         changed: dict[str, Any] = {field: getattr(request, field) for field in fields}
         if request.scopes is not None:
-            changed["scopes"] = granted(request.scopes, own)
+            changed["scopes"] = check_scopes(request.scopes, own)
         _require_future(request.expires_at, at)
         return self.model_copy(update=changed)
 
     def narrowed_from(self, before: Self) -> bool:
-        """Whether tokens that the key was traded for may now do more, or for longer, than it."""
+        """Whether tokens exchanged for the earlier key would exceed this one in scopes or lifetime."""
         if set(before.scopes) - set(self.scopes):
             return True
         if self.expires_at is None:
@@ -216,10 +217,10 @@ class Key(BaseModel):
         return before.expires_at is None or self.expires_at < before.expires_at
 
     def rotate(self, slot: Slot, grace: timedelta, at: datetime) -> Self:
-        """The key with a new secret; the one before works until the grace is over, an older one no more.
+        """The key with a new secret; the previous one stays valid for the grace period.
 
         Raises:
-            RpcError: FAILED_PRECONDITION where the key does not work.
+            RpcError: FAILED_PRECONDITION if the key is not active.
         """
         if (status := self.status(at)) is not KeyStatus.ACTIVE:
             raise RpcError(ErrorCode.FAILED_PRECONDITION, f"The key is {status.lower()}.")
@@ -235,7 +236,7 @@ class Key(BaseModel):
         )
 
     def revoke(self, at: datetime) -> Self:
-        """The key, ended with all its secrets; the first end counts."""
+        """The key, revoked with all its secrets; `revoked_at` keeps the first time."""
         return self.model_copy(
             update={
                 "revoked_at": self.revoked_at or at,
@@ -245,12 +246,20 @@ class Key(BaseModel):
             }
         )
 
-    def is_used_again(self, at: datetime) -> bool:
-        """Whether this use is worth noting."""
+    def ownership(self) -> list[RelationTuple]:
+        """The tuples to write with a new key; a service user becomes a member of its organization."""
+        owner = audit_log_of(self.user_id)
+        tuples = [RelationTuple(subject=owner, relation=OWNER, object=f"api_key:{self.key_id}")]
+        if self.organization_id is not None:
+            service_user = f"user:{self.user_id}"
+            tuples.append(RelationTuple(subject=service_user, relation=MEMBER, object=owner))
+        return tuples
+
+    def is_use_due(self, at: datetime) -> bool:
+        """Whether `last_used_at` is old enough to be written again."""
         return self.last_used_at is None or self.last_used_at <= at - LAST_USED_EVERY
 
-    def shown(self, spent: float, at: datetime) -> ApiKey:
-        """The key as its owner sees it."""
+    def view(self, spent: float, at: datetime) -> ApiKey:
         return ApiKey(
             key_id=self.key_id,
             name=self.name,
@@ -272,7 +281,7 @@ class Key(BaseModel):
 
 
 class KeyChange(BaseModel):
-    """What becomes of a key, and what is said of it; `revokes` ends the tokens that it was traded for."""
+    """A changed key and its audit action; `revokes` revokes the tokens exchanged for it."""
 
     key: Key
     action: AuditAction

@@ -1,4 +1,4 @@
-"""Sessions: one sign-in, its refresh tokens one after the other, and what ends it."""
+"""Rules of sessions: refresh tokens, their rotation and reuse."""
 
 import hmac
 import re
@@ -8,23 +8,23 @@ from typing import Final, Self
 
 from pydantic import BaseModel, Field
 
-from services.auth.domain.keys import BASE62, Digest, Draw
+from services.auth.domain.keys import BASE62, Digest, RandomText
 from services.auth.domain.signing import LONGEST_TOKEN
 from services.kit.errors import RpcError
 
 SESSION_LIFE: Final = timedelta(days=30)
 GRACE: Final = timedelta(seconds=10)
-"""How long the token before works once more, for a client that lost the reply with the next."""
+"""How long the previous token works once more, for a client that lost the reply with the next."""
 LONGEST_ACCESS_TOKEN: Final = timedelta(hours=1)
 SID_LENGTH: Final = 22
 SECRET_LENGTH: Final = 28
-MARK_LENGTH: Final = 22
+MAC_LENGTH: Final = 22
 
 _TOKEN: Final = re.compile(rf"yr_([0-9A-Za-z]{{{SID_LENGTH}}})[0-9A-Za-z]{{{SECRET_LENGTH}}}")
 
 
 class Subject(BaseModel):
-    """For whom a token is, and what it may do: of a session (`sid`), of an API key (`key_id`), or of neither."""
+    """Subject of a token: of a session (`sid`), of an API key (`key_id`), or of neither."""
 
     user_id: str
     email: str
@@ -33,10 +33,10 @@ class Subject(BaseModel):
     key_id: str | None = None
 
     def narrowed(self, scope: str | None) -> Self:
-        """The same subject with only the scopes that are asked for.
+        """The subject with only the requested scopes.
 
         Raises:
-            RpcError: INVALID_ARGUMENT for more than it has.
+            RpcError: INVALID_ARGUMENT for a scope that it lacks.
         """
         if scope is None:
             return self
@@ -49,15 +49,15 @@ class Subject(BaseModel):
 
 
 class TokenUse(StrEnum):
-    """What it means that a refresh token is shown."""
+    """Outcome of presenting a refresh token."""
 
-    GOOD = "GOOD"
+    VALID = "VALID"
     REUSED = "REUSED"
-    OVER = "OVER"
+    ENDED = "ENDED"
 
 
 class Session(BaseModel):
-    """A sign-in. `digest` is of the refresh token that is good; `previous_digest` of the one before."""
+    """A sign-in. `digest` is of the current refresh token, `previous_digest` of the one before."""
 
     sid: str
     user_id: str
@@ -72,17 +72,16 @@ class Session(BaseModel):
     rotated_at: datetime | None = None
 
     def use(self, digest: bytes, at: datetime) -> TokenUse:
-        """Judge a token of this session."""
         if self.ended_at is not None or self.expires_at <= at:
-            return TokenUse.OVER
+            return TokenUse.ENDED
         if hmac.compare_digest(digest, self.digest) or self._is_in_grace(digest, at):
-            return TokenUse.GOOD
+            return TokenUse.VALID
         return TokenUse.REUSED
 
     def refreshed(self, shown: bytes, fresh: bytes, at: datetime) -> Self:
-        """The session after a good token was traded for the next.
+        """The session after a valid refresh; `shown` is the digest presented, `fresh` that of the next token.
 
-        The token before works once: a third use, or that of a reply that nobody was to see, is reuse.
+        The previous token is accepted once: after that it counts as reuse, as does the token of a lost reply.
         """
         first_use = shown == self.digest
         return self.model_copy(
@@ -94,7 +93,6 @@ class Session(BaseModel):
         )
 
     def subject(self) -> Subject:
-        """For whom its tokens are."""
         return Subject(user_id=self.user_id, email=self.email, scopes=self.scopes, sid=self.sid)
 
     def _is_in_grace(self, digest: bytes, at: datetime) -> bool:
@@ -103,31 +101,31 @@ class Session(BaseModel):
         return hmac.compare_digest(digest, self.previous_digest or b"")
 
 
-def new_refresh_token(sid: str, draw: Draw, digest: Digest) -> str:
-    """A refresh token. It names its session, and bears a mark that only we can make."""
-    body = f"yr_{sid}{draw(SECRET_LENGTH)}"
-    return body + mark_of(body, digest)
+def new_refresh_token(sid: str, random_text: RandomText, digest: Digest) -> str:
+    """A refresh token: session id, random text and MAC."""
+    body = f"yr_{sid}{random_text(SECRET_LENGTH)}"
+    return body + mac_of(body, digest)
 
 
-def mark_of(body: str, digest: Digest) -> str:
-    """The mark of a token's body: 128 bits of its keyed hash."""
+def mac_of(body: str, digest: Digest) -> str:
+    """The MAC of a token's body: 128 bits of its keyed hash."""
     value = int.from_bytes(digest(f"mark {body}")[:16])
     characters = ""
-    for _ in range(MARK_LENGTH):
+    for _ in range(MAC_LENGTH):
         value, digit = divmod(value, len(BASE62))
         characters = BASE62[digit] + characters
     return characters
 
 
-def session_of(token: str, digest: Digest) -> str | None:
-    """The session of a refresh token that we made, whether or not it still works."""
-    body, mark = token[:-MARK_LENGTH], token[-MARK_LENGTH:]
+def session_id_of(token: str, digest: Digest) -> str | None:
+    """The session of a refresh token with a valid MAC; the token may have been used."""
+    body, mac = token[:-MAC_LENGTH], token[-MAC_LENGTH:]
     match = _TOKEN.fullmatch(body)
-    if match is None or not hmac.compare_digest(mark.encode(), mark_of(body, digest).encode()):
+    if match is None or not hmac.compare_digest(mac.encode(), mac_of(body, digest).encode()):
         return None
     return match[1]
 
 
-def life_of(claim: str) -> timedelta:
-    """How long after its revocation the last token with this claim may live."""
+def longest_token_life(claim: str) -> timedelta:
+    """How long a token with this claim may outlive its revocation."""
     return LONGEST_TOKEN if claim == "sub" else LONGEST_ACCESS_TOKEN

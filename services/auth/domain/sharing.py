@@ -1,4 +1,4 @@
-"""Sharing: who may be given what, and what a link is."""
+"""Rules of sharing: roles and share links."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -18,14 +18,14 @@ from services.contracts.auth.authorization import (
 from services.kit.errors import RpcError
 
 HOLDER: Final = "holder"
-TOKEN_PREFIX: Final = "yl_"  # noqa: S105 - what every token begins with
+TOKEN_PREFIX: Final = "yl_"  # noqa: S105 - a prefix
 TOKEN_BYTES: Final = 24
 RELATIONS: Final = {ShareRole.VIEWER: VIEWER, ShareRole.EDITOR: EDITOR}
 ROLES: Final = {relation: role for role, relation in RELATIONS.items()}
 
 
 class StoredLink(BaseModel):
-    """A link without its token, of which only a keyed hash is kept."""
+    """A share link without its token, of which only a keyed hash is stored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,27 +37,26 @@ class StoredLink(BaseModel):
     expires_at: AwareDatetime | None = None
     ended_at: AwareDatetime | None = None
 
-    def works_at(self, now: datetime) -> bool:
-        """Whether it opens."""
+    def is_valid_at(self, now: datetime) -> bool:
         return self.ended_at is None and (self.expires_at is None or now < self.expires_at)
 
     @property
     def grant(self) -> RelationTuple:
-        """What gives the role to all who hold the link."""
+        """The tuple that gives the role to all holders of the link."""
         return RelationTuple(
             subject=f"share_link:{self.link_id}#{HOLDER}",
             relation=RELATIONS[self.role],
             object=self.object,
         )
 
-    def held_by(self, user_id: str) -> RelationTuple:
-        """What makes a user one of them."""
+    def holder_tuple(self, user_id: str) -> RelationTuple:
+        """The tuple that makes a user a holder."""
         return RelationTuple(
             subject=f"user:{user_id}", relation=HOLDER, object=f"share_link:{self.link_id}"
         )
 
-    def shown(self, token: str | None = None) -> ShareLink:
-        """The link as its owner sees it; with the token once."""
+    def view(self, token: str | None = None) -> ShareLink:
+        """The link as its owner sees it; the token only at creation."""
         return ShareLink(
             link_id=self.link_id,
             object=self.object,
@@ -68,54 +67,46 @@ class StoredLink(BaseModel):
         )
 
 
-def direct_shares(facts: Iterable[RelationTuple]) -> list[Share]:
-    """Who has an object by a role of their own, each once, with the higher role."""
+def direct_shares(tuples: Iterable[RelationTuple]) -> list[Share]:
+    """Subjects with a role of their own, each once with the higher role."""
     found: dict[str, ShareRole] = {}
-    for fact in facts:
-        role = ROLES.get(fact.relation)
-        if role is None or fact.subject.startswith("share_link:"):
+    for each in tuples:
+        role = ROLES.get(each.relation)
+        if role is None or each.subject.startswith("share_link:"):
             continue
-        if found.get(fact.subject) is not ShareRole.EDITOR:
-            found[fact.subject] = role
+        if found.get(each.subject) is not ShareRole.EDITOR:
+            found[each.subject] = role
     return [Share(subject=subject, role=role) for subject, role in found.items()]
 
 
 def share_changes(
     target: str, subject: str, role: ShareRole
 ) -> tuple[list[RelationTuple], list[RelationTuple]]:
-    """What to write and what to delete, so that the subject has this role and no other."""
-    facts = {
+    """Writes and deletes that leave the subject with this role only."""
+    tuples = {
         each: RelationTuple(subject=subject, relation=relation, object=target)
         for each, relation in RELATIONS.items()
     }
-    return [facts.pop(role)], list(facts.values())
+    return [tuples.pop(role)], list(tuples.values())
 
 
-def role_facts(target: str, subject: str) -> list[RelationTuple]:
-    """Every role that a subject could have been given."""
+def role_tuples(target: str, subject: str) -> list[RelationTuple]:
+    """The tuples of every role that a share can give."""
     return [RelationTuple(subject=subject, relation=relation, object=target) for relation in ROLES]
 
 
-def owners(facts: Iterable[RelationTuple]) -> set[str]:
-    """Who owns an object."""
-    return {fact.subject for fact in facts if fact.relation == OWNER}
+def owners(tuples: Iterable[RelationTuple]) -> set[str]:
+    """The subjects that own an object."""
+    return {each.subject for each in tuples if each.relation == OWNER}
 
 
 def refuse_owner(subject: str, owners: set[str], caller: str) -> None:
-    """A share is for somebody else.
-
-    Raises:
-        RpcError: INVALID_ARGUMENT for the caller and for an owner.
-    """
+    """Raise INVALID_ARGUMENT if a share would be for an owner or for the caller."""
     if subject in owners or subject == f"user:{caller}":
         raise RpcError.invalid("subject", "has the object already, as its owner")
 
 
 def refuse_past(expires_at: datetime | None, now: datetime) -> None:
-    """A link is for some time yet.
-
-    Raises:
-        RpcError: INVALID_ARGUMENT.
-    """
+    """Raise INVALID_ARGUMENT for an expiry in the past."""
     if expires_at is not None and expires_at <= now:
         raise RpcError.invalid("expiresAt", "must be in the future")

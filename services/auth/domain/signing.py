@@ -1,4 +1,4 @@
-"""Signing keys over time. Which key signs, and which still verify, follows from when each begins to sign."""
+"""Rules of signing keys. `signs_from` of each key decides which key signs and which still verify."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 PUBLISHED_AHEAD: Final = timedelta(seconds=15)
-"""How long a new key is public before it signs: longer than an edge waits between two looks at the key set."""
+"""How long a new key is public before it signs: longer than the edge's refresh interval of the JWKS."""
 LONGEST_TOKEN: Final = timedelta(days=7)
 
 
@@ -21,13 +21,13 @@ class SigningKey(BaseModel):
 
 
 def signing_key(keys: Sequence[SigningKey], at: datetime) -> SigningKey | None:
-    """The key that signs: the newest of those that have begun."""
-    begun = [key for key in keys if key.signs_from <= at]
-    return max(begun, key=_order, default=None)
+    """The newest key that may sign already."""
+    usable = [key for key in keys if key.signs_from <= at]
+    return max(usable, key=_order, default=None)
 
 
 def verifying_keys(keys: Sequence[SigningKey], at: datetime) -> list[SigningKey]:
-    """The keys to publish, newest first: what will sign, what signs, and what signed tokens that may still live."""
+    """The keys to publish, newest first: future, current, and those whose tokens may not have expired."""
     ordered = sorted(keys, key=_order, reverse=True)
     return [
         key
@@ -37,13 +37,13 @@ def verifying_keys(keys: Sequence[SigningKey], at: datetime) -> list[SigningKey]
 
 
 def needs_successor(keys: Sequence[SigningKey], at: datetime, max_age: timedelta) -> bool:
-    """Whether a new key is due: there is none, or the newest has signed for long enough."""
+    """Whether there is no key, or the newest has signed for `max_age`."""
     newest = max(keys, key=_order, default=None)
     return newest is None or newest.signs_from + max_age <= at
 
 
 def successor_begins(keys: Sequence[SigningKey], at: datetime) -> datetime | None:
-    """When a key that is made now begins to sign: at once where it is the first; None where one is on its way."""
+    """When a key made now may sign: the first at once; None if a future key exists already."""
     if not keys:
         return at
     if any(key.signs_from > at for key in keys):

@@ -1,4 +1,4 @@
-"""API keys, what was spent with them, sessions, revocations, and the audit log."""
+"""API keys and their charges, sessions, revocations, and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op

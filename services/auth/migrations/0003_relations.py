@@ -1,4 +1,4 @@
-"""Facts on their way to OpenFGA, and share links."""
+"""The outbox of tuple changes, and share links."""
 
 import sqlalchemy as sa
 from alembic import op

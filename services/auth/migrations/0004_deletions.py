@@ -1,4 +1,4 @@
-"""Receipts of erased accounts."""
+"""Receipts of account deletions."""
 
 import sqlalchemy as sa
 from alembic import op

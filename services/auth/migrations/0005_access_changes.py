@@ -1,4 +1,4 @@
-"""Whose access was taken away: the feed by which apps forget what they remember of access checks."""
+"""The feed of removed access, by which apps invalidate their access caches."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ def upgrade() -> None:
         "access_changes",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("changes", JSONB, nullable=False),
-        sa.Column("position", sa.BigInteger),  # NULL: begun, and perhaps not yet made
+        sa.Column("position", sa.BigInteger),  # NULL until the removal is acknowledged
         sa.Column("at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
         schema="auth",
     )

@@ -1,1 +1,1 @@
-"""What this app needs of the outside world."""
+"""Ports of auth: what its services need of Postgres, OpenFGA and Firebase."""

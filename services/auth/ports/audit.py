@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from services.contracts.auth.audit import AuditAction, AuditEvent
 
+if TYPE_CHECKING:
+    from services.kit.storage.db import Transaction
+
 
 class AuditLog(Protocol):
-    """Events, once written never changed."""
+    """Append-only until events are purged."""
 
     async def record(
         self,
@@ -20,20 +23,17 @@ class AuditLog(Protocol):
         key_id: str | None = None,
         details: Mapping[str, str] = {},
         reference: str | None = None,
-        connection: Any = None,
+        transaction: "Transaction | None" = None,
     ) -> None:
-        """Add an event to the log of `owner` (`user:…` or `organization:…`), in the transaction of `connection` if given.
-
-        A repeated `reference` is recorded once.
-        """
+        """Add an event to the log of `owner` (`user:…` or `organization:…`), once per `reference`."""
         ...
 
     async def page(
         self, owner: str, action: AuditAction | None, *, limit: int, before: int | None
     ) -> tuple[list[AuditEvent], int | None]:
-        """The newest events of a log after a position, and where the next page begins."""
+        """The newest events before a position, and the position of the next page."""
         ...
 
     async def purge(self, until: datetime) -> None:
-        """Forget what is older."""
+        """Delete older events."""
         ...

@@ -1,40 +1,51 @@
-"""What sign-in by Firebase needs of the outside world."""
+"""Firebase: token signatures, users, and sign-in."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from services.auth.domain.firebase import FirebaseTokenKind
-from services.auth.domain.firebase_users import FirebaseAccount
+from services.auth.domain.firebase import FirebaseAccount, FirebaseTokenKind, FirebaseUser
 
 
 class SignatureCheck(Protocol):
-    """Knows Firebase's signature."""
+    """Verifies the signatures of Firebase tokens."""
 
     async def claims(self, kind: FirebaseTokenKind, token: str) -> Mapping[str, Any]:
-        """What a rightly signed token says.
+        """The claims of a token with a valid signature.
 
         Raises:
-            RpcError: UNAUTHENTICATED, or UNAVAILABLE where the keys cannot be had.
+            RpcError: UNAUTHENTICATED, or UNAVAILABLE if the certificates cannot be fetched.
         """
         ...
 
 
 class FirebaseDirectory(Protocol):
-    """Firebase's users, by the rights of a service account. UNAVAILABLE where it does not answer in time."""
+    """Firebase's users, by a service account. UNAVAILABLE if Firebase does not answer in time."""
 
     async def look_up(self, uid: str) -> FirebaseAccount:
-        """What Firebase says of a user."""
+        """The user as of now."""
         ...
 
     async def custom_token(self, uid: str) -> str:
-        """A custom token of at most an hour."""
+        """A custom token, valid for an hour."""
         ...
 
     async def session_cookie(self, id_token: str, ttl: timedelta) -> str:
-        """A session cookie; UNAUTHENTICATED where Firebase refuses the ID token."""
+        """A session cookie; UNAUTHENTICATED if Firebase refuses the ID token."""
         ...
 
     async def delete(self, uid: str) -> None:
-        """Delete a user; one that is not there is no error."""
+        """Delete the user; repeatable."""
+        ...
+
+
+class SignIn(Protocol):
+    """An identity provider."""
+
+    async def sign_in(self, kind: FirebaseTokenKind, token: str) -> FirebaseUser:
+        """The user of a token; UNAUTHENTICATED if the token or its user is not valid."""
+        ...
+
+    async def recheck(self, user_id: str, authenticated_at: datetime) -> None:
+        """UNAUTHENTICATED if the user's sign-in at that time has been revoked since."""
         ...

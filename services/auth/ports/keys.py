@@ -1,26 +1,41 @@
-"""Where API keys are kept and counted."""
+"""Storage of API keys, and the counter of their calls."""
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from services.auth.domain.keys import Key, KeyChange
+from services.auth.domain.keys import Key
 from services.contracts.auth.keys import KeyRateLimit
+
+if TYPE_CHECKING:
+    from services.kit.storage.db import Transaction
+
+KeyAndSpend = tuple[Key, float]
+"""A key, and what was charged to it in the current period of its budget."""
 
 
 class ApiKeys(Protocol):
-    """API keys, and what was spent with each in its budget's period."""
+    """API keys and their charges."""
 
-    async def add(self, key: Key, *, actor: str) -> None:
-        """Add a key, with the fact that it is owned and an event, in one transaction."""
+    async def add(self, transaction: "Transaction", key: Key) -> None:
+        """Insert a key."""
         ...
 
-    async def find(self, start: str, at: datetime) -> tuple[Key, float] | None:
-        """The key with a secret that begins like this."""
+    async def find(self, start: str, at: datetime) -> KeyAndSpend | None:
+        """The key whose current or previous secret has this start."""
         ...
 
-    async def get(self, key_id: str, at: datetime) -> tuple[Key, float] | None:
-        """A key by its id."""
+    async def get(self, key_id: str, at: datetime) -> KeyAndSpend | None:
+        """The key, or None."""
+        ...
+
+    async def lock(
+        self, transaction: "Transaction", key_id: str, at: datetime
+    ) -> KeyAndSpend | None:
+        """The key, with its row locked until the transaction ends."""
+        ...
+
+    async def save(self, transaction: "Transaction", key: Key) -> None:
+        """Update a key."""
         ...
 
     async def page(
@@ -31,32 +46,26 @@ class ApiKeys(Protocol):
         *,
         limit: int,
         before: int | None,
-    ) -> tuple[list[tuple[Key, float]], int | None]:
-        """The newest keys of a user or an organization after a position, and where the next page begins."""
+    ) -> tuple[list[KeyAndSpend], int | None]:
+        """The newest keys before a position, and the position of the next page."""
         ...
 
-    async def change(
-        self, key_id: str, decide: Callable[[Key], KeyChange | None], *, actor: str, at: datetime
-    ) -> tuple[Key, float] | None:
-        """Change a key as `decide` says, one change at a time; None where there is no such key."""
-        ...
-
-    async def used(self, key_id: str, at: datetime) -> None:
-        """Note a use, unless one was noted a moment ago."""
+    async def record_use(self, key_id: str, at: datetime) -> None:
+        """Set `last_used_at`, unless another replica has just set it."""
         ...
 
     async def charge(self, key_id: str, reference: str, amount: float, at: datetime) -> None:
-        """Book a cost; once per reference, and nothing where the key is no more."""
+        """Book a charge, once per reference; nothing for a key that does not exist."""
         ...
 
     async def purge(self, at: datetime) -> None:
-        """Forget references that nobody repeats any more."""
+        """Delete references that are too old to be repeated."""
         ...
 
 
 class CallCounter(Protocol):
-    """Counts the calls of keys, for all replicas together."""
+    """Counts the calls of keys across all replicas."""
 
     async def count(self, key_id: str, limit: KeyRateLimit, cost: int) -> int | None:
-        """The calls that remain after `cost` more; None where they are too many, and then nothing is counted."""
+        """Count `cost` calls; the calls that remain, or None past the limit."""
         ...

@@ -1,15 +1,12 @@
-"""`yocaso.auth.v1.TokenService`, and the public key set."""
+"""`yocaso.auth.v1.TokenService`, and the JWKS."""
 
-from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from services.auth.domain.firebase import FirebaseTokenKind
-from services.auth.rpc.firebase import WithFirebase, require
-from services.auth.rpc.issuer import Issuer
-from services.auth.rpc.sessions import SignIns
+from services.auth.service.firebase import FirebaseService
+from services.auth.service.tokens import TokenIssuer, TokenService
 from services.contracts.auth.tokens import (
     JWKS_PATH,
     TOKEN_SERVICE,
@@ -23,7 +20,6 @@ from services.contracts.auth.tokens import (
     RefreshTokenRequest,
     RevokeTokenRequest,
     SessionCookie,
-    SubjectTokenType,
     TokenResponse,
 )
 from services.kit.access.authorization import Caller, CallingApp, Public
@@ -32,87 +28,65 @@ from services.kit.http.dependencies import provided
 from services.kit.http.rpc import RpcRouter
 
 JWKS_CACHE: Final = "public, max-age=10"
-SHORT: Final = timedelta(minutes=10)
-FIREBASE_TOKENS: Final = {
-    SubjectTokenType.FIREBASE_ID_TOKEN: FirebaseTokenKind.ID_TOKEN,
-    SubjectTokenType.FIREBASE_SESSION_COOKIE: FirebaseTokenKind.SESSION_COOKIE,
-}
 
 rpc = RpcRouter(TOKEN_SERVICE)
 public = APIRouter()
 
+Deps = Annotated[TokenService, Depends(provided(TokenService))]
+Issuer = Annotated[TokenIssuer, Depends(provided(TokenIssuer))]
+Firebase = Annotated[FirebaseService, Depends(provided(FirebaseService))]
 
-With = Annotated[Issuer, Depends(provided(Issuer))]
-WithSignIns = Annotated[SignIns, Depends(provided(SignIns))]
+
+@public.get(JWKS_PATH, include_in_schema=False)
+async def jwks(issuer: Issuer) -> Response:
+    """The public keys (RFC 7517)."""
+    headers = {"cache-control": JWKS_CACHE}
+    return Response((await issuer.published()).to_json(), 200, headers, "application/json")
 
 
 @rpc.method
 async def issue_local_token(
-    request: IssueLocalTokenRequest, _: CallingApp, using: With
+    request: IssueLocalTokenRequest, _: CallingApp, issuer: Issuer
 ) -> AccessToken:
-    """A token for a local user."""
-    return await using.issue(request)
+    return await issuer.issue_local(request)
 
 
 @rpc.method
-async def rotate_key(request: Empty, _: CallingApp, using: With) -> Jwks:
-    """Begin signing with a new key soon; the key set already shows it."""
+async def rotate_key(request: Empty, _: CallingApp, issuer: Issuer) -> Jwks:
     del request
-    await using.rotate()
-    return await using.published()
-
-
-@public.get(JWKS_PATH, include_in_schema=False)
-async def jwks(using: With) -> Response:
-    """The public keys (RFC 7517)."""
-    headers = {"cache-control": JWKS_CACHE}
-    return Response((await using.published()).to_json(), 200, headers, "application/json")
+    return await issuer.rotate()
 
 
 @rpc.method
-async def exchange_token(
-    request: ExchangeTokenRequest, _: Public, using: WithSignIns, firebase: WithFirebase
-) -> TokenResponse:
-    """Trade a key or a sign-in for an access token."""
-    return await using.exchange(request, firebase)
+async def exchange_token(request: ExchangeTokenRequest, _: Public, deps: Deps) -> TokenResponse:
+    return await deps.exchange(request)
 
 
 @rpc.method
-async def refresh_token(
-    request: RefreshTokenRequest, _: Public, using: WithSignIns, firebase: WithFirebase
-) -> TokenResponse:
-    """Trade a refresh token for the next pair."""
-    return await using.refresh(request.refresh_token, firebase)
+async def refresh_token(request: RefreshTokenRequest, _: Public, deps: Deps) -> TokenResponse:
+    return await deps.refresh(request)
 
 
 @rpc.method
-async def revoke_token(request: RevokeTokenRequest, _: Public, using: WithSignIns) -> Empty:
-    """Sign out: end the session of a token."""
-    await using.revoke(request.token)
+async def revoke_token(request: RevokeTokenRequest, _: Public, deps: Deps) -> Empty:
+    await deps.revoke(request)
     return Empty()
 
 
 @rpc.method
 async def create_session_cookie(
-    request: CreateSessionCookieRequest, _: Public, firebase: WithFirebase
+    request: CreateSessionCookieRequest, _: Public, firebase: Firebase
 ) -> SessionCookie:
-    """Trade a Firebase ID token for a session cookie."""
-    return await require(firebase).session_cookie(request)
+    return await firebase.session_cookie(request)
 
 
 @rpc.method
-async def create_custom_token(
-    request: Empty, caller: Caller, firebase: WithFirebase
-) -> CustomToken:
-    """Make a Firebase custom token for the caller."""
+async def create_custom_token(request: Empty, caller: Caller, firebase: Firebase) -> CustomToken:
     del request
-    return await require(firebase).custom_token(caller)
+    return await firebase.custom_token(caller)
 
 
 @rpc.method
-async def list_revocations(
-    request: Empty, _: CallingApp, using: WithSignIns
-) -> ListRevocationsResponse:
-    """List the tokens that no longer count."""
+async def list_revocations(request: Empty, _: CallingApp, deps: Deps) -> ListRevocationsResponse:
     del request
-    return await using.revoked()
+    return await deps.revoked()

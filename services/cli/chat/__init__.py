@@ -1,1 +1,1 @@
-"""`yocaso chat`: a conversation in the terminal."""
+"""`yocaso chat`: conversations in the terminal."""

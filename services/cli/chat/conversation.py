@@ -1,4 +1,4 @@
-"""What the user's commands do, and how an answer is shown."""
+"""Executes the user's commands and displays answers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -6,19 +6,27 @@ from typing import Any, Final
 from services.cli.chat.client import ChatClient
 from services.cli.chat.transcript import Transcript
 from services.cli.edge import CallError
+from services.contracts.llm.conversations import (
+    CANCEL_TURN,
+    CREATE_CONVERSATION,
+    GET_CONVERSATION,
+    LIST_CONVERSATIONS,
+    LIST_MESSAGES,
+)
 
-_HISTORY: Final = 20
+_MESSAGES_SHOWN: Final = 20
+"""Messages displayed when a conversation is opened."""
 _HELP: Final = """\
-/new               begin another conversation
+/new               create a conversation
 /list              list your conversations
-/open ID           go on with one of them
-/cancel            cancel the running turn (Ctrl-C does so while an answer comes)
-/quit              leave (as does Ctrl-D)
-Anything else is a message."""
+/open ID           continue a conversation
+/cancel            cancel the running turn, as does Ctrl-C during an answer
+/quit              leave, as does Ctrl-D
+Any other line is sent as a message."""
 
 
 class Chat:
-    """One user's terminal: the conversation that is open, and the turn that runs."""
+    """The open conversation of a terminal, and its running turn."""
 
     def __init__(self, client: ChatClient, model: str | None, write: Callable[[str], None]) -> None:
         self._client = client
@@ -35,26 +43,26 @@ class Chat:
         }
 
     async def open(self, conversation: str | None) -> None:
-        """Go on with a conversation and show its last messages, or begin one."""
+        """Open a conversation and display its last messages; with None, create one."""
         if conversation is None:
             created = await self._client.call(
-                "create-conversation", {"model": self._model} if self._model else {}
+                CREATE_CONVERSATION, {"model": self._model} if self._model else {}
             )
             self._conversation = str(created["conversationId"])
             self._write(f"new conversation {self._conversation}\n")
             return
         page = await self._client.call(
-            "list-messages",
-            {"conversationId": conversation, "limit": _HISTORY, "order": "DESCENDING"},
+            LIST_MESSAGES,
+            {"conversationId": conversation, "limit": _MESSAGES_SHOWN, "order": "DESCENDING"},
         )
         self._conversation = conversation
         for message in reversed(page.get("messages", [])):
             speaker = "you" if message["role"] == "USER" else str(message["role"]).lower()
-            cut = " [cut off]" if message.get("incomplete") else ""
+            cut = " [incomplete]" if message.get("incomplete") else ""
             self._write(f"\n{speaker}> {message['text']}{cut}\n")
 
-    async def obey(self, line: str) -> bool:
-        """Do what a line says; False when the user leaves."""
+    async def execute(self, line: str) -> bool:
+        """Execute a command or send a message; False after /quit."""
         command, _, argument = line.partition(" ")
         if command in ("/quit", "/exit"):
             return False
@@ -64,46 +72,45 @@ class Chat:
             elif command in self._commands:
                 await self._commands[command](argument.strip())
             else:
-                self._write(f"{command} is not known; /help lists what is\n")
+                self._write(f"{command} is not a command; /help lists the commands\n")
         except CallError as error:
             self._write(f"\n[{error}]\n")
         return True
 
     async def send(self, text: str) -> None:
-        """Ask, and show the answer as it comes."""
+        """Send a message and display the answer while it streams."""
         turn = self._turn = Transcript()
         body: dict[str, Any] = {"conversationId": self._conversation, "text": text}
         if self._model:
             body["model"] = self._model
         self._write("\n")
         try:
-            async for event in self._client.ask(
+            async for event in self._client.stream_turn(
                 body, position=lambda: turn.last_seq, is_over=lambda: turn.is_over
             ):
-                shown = turn.take(event)
-                if shown.restarted:
-                    self._write("\n[the answer begins again]\n")
-                self._write(shown.text)
+                update = turn.apply(event)
+                if update.restarted:
+                    self._write("\n[the answer restarts]\n")
+                self._write(update.text)
         finally:
             self._turn = None
         endings = {"run.failed": f"\n[{turn.error}]", "run.cancelled": "\n[cancelled]"}
         self._write(endings.get(turn.outcome, "") + "\n")
 
     async def cancel(self) -> None:
-        """Cancel the running turn, whether this terminal began it or another."""
+        """Cancel the running turn, also one begun by another client."""
         turn_id = self._turn.turn_id if self._turn else ""
         named = {"conversationId": self._conversation}
         if not turn_id:
-            turn_id = str(
-                (await self._client.call("get-conversation", named)).get("activeTurnId", "")
-            )
+            found = await self._client.call(GET_CONVERSATION, named)
+            turn_id = str(found.get("activeTurnId", ""))
         if not turn_id:
-            self._write("[no turn runs]\n")
+            self._write("[no turn is running]\n")
             return
-        await self._client.call("cancel-turn", {**named, "turnId": turn_id})
+        await self._client.call(CANCEL_TURN, {**named, "turnId": turn_id})
 
-    async def cancel_quietly(self) -> None:
-        """Cancel a turn that may be ending by itself."""
+    async def try_cancel(self) -> None:
+        """Cancel the running turn and display an error instead of raising it."""
         try:
             await self.cancel()
         except CallError as error:
@@ -111,12 +118,12 @@ class Chat:
 
     async def _open_named(self, conversation: str) -> None:
         if not conversation:
-            self._write("/open needs the id of a conversation; /list shows them\n")
+            self._write("/open needs a conversation id; /list shows the ids\n")
             return
         await self.open(conversation)
 
     async def _list(self) -> None:
-        page = await self._client.call("list-conversations", {})
+        page = await self._client.call(LIST_CONVERSATIONS, {})
         for conversation in page.get("conversations", []):
             mark = "*" if conversation["conversationId"] == self._conversation else " "
             count = conversation["messageCount"]

@@ -1,4 +1,4 @@
-"""The terminal of `yocaso chat`: lines in, also while an answer comes; Ctrl-C cancels the answer."""
+"""Terminal loop of `yocaso chat`: reads lines, also during an answer; Ctrl-C cancels the answer."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ from typing import Any
 
 from services.cli.chat.client import ChatClient
 from services.cli.chat.conversation import Chat
-from services.cli.edge import CallError, Running
+from services.cli.edge import CallError, StackEndpoints
 from services.cli.stack.errors import StackError
 from services.cli.tokens import issue_token
 
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """What the command line said."""
+    """Command-line options of `chat`."""
 
     state: Path
     conversation: str | None
@@ -31,13 +31,13 @@ class ChatOptions:
 
 
 def run_chat(options: ChatOptions) -> int:
-    """Chat until the user leaves."""
+    """Chat until /quit; the exit status."""
     try:
-        running = None if options.url and options.token else Running.load(options.state)
+        endpoints = None if options.url and options.token else StackEndpoints.load(options.state)
         token = options.token or issue_token(
-            options.state, options.user, f"{options.user}@example.com", running=running
+            options.state, options.user, f"{options.user}@example.com", endpoints=endpoints
         )
-        url = options.url or (running.edge_url if running else "")
+        url = options.url or (endpoints.edge_url if endpoints else "")
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_chat(options, url, token))
     except (CallError, StackError) as error:
@@ -50,8 +50,8 @@ async def _chat(options: ChatOptions, url: str, token: str) -> None:
     async with ChatClient(url, token) as client:
         chat = Chat(client, options.model, _write)
         await chat.open(options.conversation)
-        _write("/help lists what can be typed.\n")
-        await converse(chat, _typed_lines(), _write)
+        _write("/help lists the commands.\n")
+        await execute_lines(chat, _typed_lines(), _write)
 
 
 def _write(text: str) -> None:
@@ -60,58 +60,58 @@ def _write(text: str) -> None:
 
 
 def _typed_lines() -> asyncio.Queue[str | None]:
-    """Lines of the standard input as they are typed, and None at its end."""
+    """Lines of standard input, then None at its end."""
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue()
 
     def read() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the user has left
+        with contextlib.suppress(RuntimeError):  # the loop is closed after /quit
             for line in sys.stdin:
                 loop.call_soon_threadsafe(lines.put_nowait, line)
             loop.call_soon_threadsafe(lines.put_nowait, None)
 
-    # A daemon, as nothing can interrupt it while it waits for a key.
+    # A daemon thread: a blocking read of stdin cannot be interrupted at exit.
     threading.Thread(target=read, name="stdin", daemon=True).start()
     return lines
 
 
-async def converse(
+async def execute_lines(
     chat: Chat, lines: asyncio.Queue[str | None], write: Callable[[str], None]
 ) -> None:
-    """Obey line after line until /quit or the end. While an answer comes, /cancel acts at once; others wait."""
-    later: deque[str | None] = deque()
+    """Execute lines until /quit or the end. During an answer, /cancel runs at once; other lines are queued."""
+    queued: deque[str | None] = deque()
     while True:
-        if not later:
+        if not queued:
             write("\nyou> ")
-        line = later.popleft() if later else await lines.get()
+        line = queued.popleft() if queued else await lines.get()
         if line is None:
             return
-        if line.strip() and not await _obey(chat, line.strip(), lines, later):
+        if line.strip() and not await _execute(chat, line.strip(), lines, queued):
             return
 
 
-async def _obey(
-    chat: Chat, line: str, lines: asyncio.Queue[str | None], later: deque[str | None]
+async def _execute(
+    chat: Chat, line: str, lines: asyncio.Queue[str | None], queued: deque[str | None]
 ) -> bool:
-    obeying = asyncio.create_task(chat.obey(line))
-    with _on_interrupt(chat.cancel_quietly):
-        while not obeying.done():
+    execution = asyncio.create_task(chat.execute(line))
+    with _on_interrupt(chat.try_cancel):
+        while not execution.done():
             typing = asyncio.create_task(lines.get())
-            await asyncio.wait({obeying, typing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({execution, typing}, return_when=asyncio.FIRST_COMPLETED)
             if not typing.done():
                 typing.cancel()
                 break
             typed = typing.result()
             if typed is not None and typed.strip() == "/cancel":
-                await chat.cancel_quietly()
+                await chat.try_cancel()
             else:
-                later.append(typed)
-        return await obeying
+                queued.append(typed)
+        return await execution
 
 
 @contextlib.contextmanager
 def _on_interrupt(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """While inside, Ctrl-C starts the action instead of ending the program."""
+    """Within the context, Ctrl-C starts the action instead of ending the program."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -126,4 +126,4 @@ def _on_interrupt(action: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[N
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         for task in tasks:
-            task.cancel()  # what was asked is done; only its receipt is still awaited
+            task.cancel()  # the answer has ended, so the cancel call's response is not needed

@@ -1,4 +1,4 @@
-"""The answer as it grows: events in, text to show out. No input or output here."""
+"""Folds the events of a turn into the text to display; does no I/O."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -7,17 +7,17 @@ TERMINAL: Final = frozenset({"run.completed", "run.failed", "run.cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What one event changes on the screen."""
+class ScreenUpdate:
+    """Text to display after an event."""
 
     text: str = ""
     restarted: bool = False
-    """What was shown before is withdrawn; `text` is all that stays."""
+    """`text` replaces all text displayed before."""
 
 
 @dataclass
 class Transcript:
-    """Folds the events of one turn. An event seen before changes nothing, so a stream may be resumed anywhere."""
+    """State of one turn; a repeated event has no effect, so a stream can resume at any `seq`."""
 
     last_seq: int = 0
     turn_id: str = ""
@@ -27,24 +27,24 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
+        """The answer up to the last event."""
         return "".join(part for _, part in self._parts)
 
     @property
     def is_over(self) -> bool:
-        """Whether the terminal event has been seen."""
+        """Whether the terminal event has arrived."""
         return bool(self.outcome)
 
-    def take(self, event: dict[str, Any]) -> Shown:
-        """Fold one event, and say what to show."""
+    def apply(self, event: dict[str, Any]) -> ScreenUpdate:
+        """Apply one event."""
         seq = int(event["seq"])
         if seq <= self.last_seq:
-            return Shown()
+            return ScreenUpdate()
         self.last_seq = seq
         kind, data = str(event["type"]), event.get("data", {})
         if kind == "text.delta":
             self._parts.append((seq, str(data["text"])))
-            return Shown(self._parts[-1][1])
+            return ScreenUpdate(self._parts[-1][1])
         if kind == "attempt.restarted":
             return self._restart(int(data["fromSeq"]))
         if kind == "run.started":
@@ -52,13 +52,13 @@ class Transcript:
         if kind in TERMINAL:
             self.outcome = kind
             self.error = _error_line(data.get("error"))
-        return Shown()
+        return ScreenUpdate()
 
-    def _restart(self, from_seq: int) -> Shown:
+    def _restart(self, from_seq: int) -> ScreenUpdate:
         kept = [(seq, part) for seq, part in self._parts if seq < from_seq]
         changed = len(kept) != len(self._parts)
         self._parts = kept
-        return Shown(self.text, restarted=True) if changed else Shown()
+        return ScreenUpdate(self.text, restarted=True) if changed else ScreenUpdate()
 
 
 def _error_line(error: dict[str, Any] | None) -> str:

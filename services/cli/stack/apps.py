@@ -1,7 +1,7 @@
-"""`dapr.yaml` read as the `dapr` command reads it, and turned into the processes of each app and its sidecar."""
+"""Reads `dapr.yaml` like `dapr run -f` and derives the processes of each app and its sidecar."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,17 +14,17 @@ from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
 
 REPLICA_STEP: Final = 100
-"""How far the ports of an app's further hosts are apart."""
+"""Distance between the ports of two hosts of one app."""
 GRACEFUL_SECONDS: Final = 2
-"""A sidecar stops after its app, so it has little to wait for."""
+"""Seconds; short, because a sidecar stops after its app and has no calls left."""
 
 _Text = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)
 ]
 
 
-class _Shared(BaseModel):
-    """What `common` and an app may both say; the app wins."""
+class _CommonFields(BaseModel):
+    """Fields of `common` and of an app."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class _Shared(BaseModel):
     env: dict[str, _Text] = Field(default_factory=dict[str, str])
 
 
-class AppEntry(_Shared):
+class AppEntry(_CommonFields):
     """One app of the template."""
 
     app_id: str = Field(alias="appID")
@@ -61,6 +61,17 @@ class AppEntry(_Shared):
     metrics_port: int
     command: list[str] = Field(min_length=1)
 
+    @property
+    def ports(self) -> "HostPorts":
+        """The ports as written, without an offset."""
+        return HostPorts(
+            app=self.app_port,
+            http=self.dapr_http_port,
+            grpc=self.dapr_grpc_port,
+            internal=self.dapr_internal_grpc_port,
+            metrics=self.metrics_port,
+        )
+
 
 class Template(BaseModel):
     """A multi-app run template, version 1."""
@@ -68,22 +79,22 @@ class Template(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int
-    common: _Shared = Field(default_factory=_Shared)
+    common: _CommonFields = Field(default_factory=_CommonFields)
     apps: list[AppEntry] = Field(min_length=1)
 
 
 def read_template(path: Path) -> Template:
-    """Read `dapr.yaml`; each app has what `common` says unless it says otherwise.
+    """Read `dapr.yaml` and merge `common` into each app; the app's fields win.
 
     Raises:
-        StackError: the file is absent or not a template, with the field that is wrong.
+        StackError: the file is absent or invalid; names the invalid field.
     """
     if not path.exists():
-        raise StackError(f"{path} is missing: run this where dapr.yaml is, or name it by --file")
+        raise StackError(f"{path} is missing: run yocaso in the folder of dapr.yaml, or set --file")
     try:
         template = Template.model_validate(yaml.safe_load(path.read_text()))
     except (ValidationError, yaml.YAMLError) as error:
-        raise StackError(f"{path} is not a multi-app run template:\n{error}") from None
+        raise StackError(f"{path} is not a valid multi-app run template:\n{error}") from None
     common = template.common.model_dump(exclude_none=True)
     apps = [_merged(common, app) for app in template.apps]
     return template.model_copy(update={"apps": apps})
@@ -98,7 +109,7 @@ def _merged(common: dict[str, Any], app: AppEntry) -> AppEntry:
 
 @dataclass(frozen=True, slots=True)
 class HostPorts:
-    """The five ports of one host of an app, after shifting."""
+    """The ports of one host: the app's, then the sidecar's."""
 
     app: int
     http: int
@@ -106,22 +117,16 @@ class HostPorts:
     internal: int
     metrics: int
 
-    @classmethod
-    def of(cls, entry: AppEntry, plan: PortPlan, replica: int, app_port: int | None) -> "HostPorts":
-        """The ports of the n-th host, counted from 1."""
-        step = (replica - 1) * REPLICA_STEP
-        return cls(
-            app=app_port or plan.shifted(entry.app_port + step),
-            http=plan.shifted(entry.dapr_http_port + step),
-            grpc=plan.shifted(entry.dapr_grpc_port + step),
-            internal=plan.shifted(entry.dapr_internal_grpc_port + step),
-            metrics=plan.shifted(entry.metrics_port + step),
-        )
+    def of_replica(self, number: int, plan: PortPlan, app_port: int | None = None) -> "HostPorts":
+        """The ports of the n-th host, counted from 1; `app_port` replaces the app's."""
+        step = (number - 1) * REPLICA_STEP
+        shifted = {name: plan.shifted(port + step) for name, port in asdict(self).items()}
+        return HostPorts(**{**shifted, "app": app_port or shifted["app"]})
 
 
 @dataclass(frozen=True, slots=True)
 class AppHost:
-    """One host of an app: the app's process and its sidecar's."""
+    """One host of an app: a process of the app and its sidecar."""
 
     entry: AppEntry
     ports: HostPorts
@@ -129,10 +134,10 @@ class AppHost:
     app_token: str
     api_token: str
     root: Path
-    """The folder of `dapr.yaml`, where its relative paths begin."""
+    """The folder of `dapr.yaml`; its paths are relative to it."""
 
     def app(self, env: Mapping[str, str]) -> ProcessSpec:
-        """The app's process."""
+        """The process of the app."""
         own = {
             **env,
             **self.entry.env,
@@ -160,21 +165,19 @@ class AppHost:
     def sidecar(
         self, daprd: Path, plan: PortPlan, configs: Sequence[Path], env: Mapping[str, str]
     ) -> ProcessSpec:
-        """The sidecar's process."""
+        """The process of the sidecar."""
         kinds = {
             "HTTP": self.ports.http,
             "gRPC": self.ports.grpc,
             "internal gRPC": self.ports.internal,
+            "metrics": self.ports.metrics,
         }
         return ProcessSpec(
             name=f"{self.name}-daprd",
             stage=Stage.SIDECARS,
             argv=(str(daprd), *self.arguments(plan, configs)),
             ready=Readiness(self.ports.http, "/v1.0/healthz", {"dapr-api-token": self.api_token}),
-            ports={
-                **{f"{kind} of the sidecar of {self.name}": port for kind, port in kinds.items()},
-                f"metrics of the sidecar of {self.name}": self.ports.metrics,
-            },
+            ports={f"{kind} of the sidecar of {self.name}": port for kind, port in kinds.items()},
             cwd=self.root,
             env={
                 **SMALL_HEAP,
@@ -189,8 +192,6 @@ class AppHost:
     def arguments(self, plan: PortPlan, configs: Sequence[Path]) -> list[str]:
         """The arguments of daprd."""
         entry = self.entry
-        placement = entry.placement_host_address or f"{LOOPBACK}:{plan.of('placement')}"
-        scheduler = entry.scheduler_host_address or f"{LOOPBACK}:{plan.of('scheduler')}"
         pairs: list[tuple[str, Any]] = [
             ("app-id", entry.app_id),
             ("app-port", self.ports.app),
@@ -203,14 +204,8 @@ class AppHost:
             ("dapr-listen-addresses", entry.api_listen_addresses or LOOPBACK),
             ("metrics-port", self.ports.metrics),
             ("metrics-listen-address", LOOPBACK),
-            (
-                "placement-host-address",
-                _shifted_address(placement, plan, entry.placement_host_address),
-            ),
-            (
-                "scheduler-host-address",
-                _shifted_address(scheduler, plan, entry.scheduler_host_address),
-            ),
+            ("placement-host-address", _address(entry.placement_host_address, "placement", plan)),
+            ("scheduler-host-address", _address(entry.scheduler_host_address, "scheduler", plan)),
             ("log-level", entry.log_level),
             ("max-body-size", entry.max_body_size),
             ("read-buffer-size", entry.read_buffer_size),
@@ -233,9 +228,9 @@ class AppHost:
         return arguments
 
 
-def _shifted_address(address: str, plan: PortPlan, written: str | None) -> str:
-    """An address of `dapr.yaml` moves with the ports; a computed one has moved already."""
-    if written is None:
-        return address
-    host, _, port = address.rpartition(":")
+def _address(written: str | None, server: str, plan: PortPlan) -> str:
+    """The address in `dapr.yaml`, else the server's own; both with the port offset."""
+    if not written:
+        return f"{LOOPBACK}:{plan.of(server)}"
+    host, _, port = written.rpartition(":")
     return f"{host}:{plan.shifted(int(port))}"

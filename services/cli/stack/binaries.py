@@ -1,4 +1,4 @@
-"""Dapr's, OpenFGA's and the edge's programs: found on this machine, or built once at the pins and cached by version."""
+"""Programs of the stack: found on this machine, or built once from pinned sources and cached by version."""
 
 import contextlib
 import fcntl
@@ -17,123 +17,113 @@ from typing import Final
 
 from services.cli.stack.errors import StackError
 
-DAPRD_VERSION: Final = "1.18.0"
-CONTROL_VERSION: Final = "1.18.3"
-OPENFGA_VERSION: Final = "1.22.1"
-HELM_VERSION: Final = "3.20.2"
-OLDEST_DAPRD: Final = (1, 18)
+_CONTROL_PLANE: Final = "1.18.3"
+VERSIONS: Final = {
+    "daprd": "1.18.0",
+    "placement": _CONTROL_PLANE,
+    "scheduler": _CONTROL_PLANE,
+    "sentry": _CONTROL_PLANE,
+    "openfga": "1.22.1",
+    "helm": "3.20.2",
+}
+REQUIRED: Final = ("placement", "scheduler", "openfga", "edge")
+"""Programs of every stack, beside daprd; sentry is for `--secure` and helm for the chart's tests."""
+MIN_DAPRD: Final = (1, 18)
 GO_HELP: Final = (
-    "Go 1.24 or later is needed to build {}: install it from https://go.dev/dl/ and put it on PATH"
+    "Go is not on PATH: install Go 1.24 or later from https://go.dev/dl/, needed to build {}"
 )
-_MODULE: Final = "github.com/dapr/dapr"
+_DAPR: Final = "github.com/dapr/dapr"
 _OPENFGA: Final = "github.com/openfga/openfga"
 _HELM: Final = "helm.sh/helm/v3"
-_TICK_SECONDS: Final = 10
+_PROGRESS_SECONDS: Final = 10
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """Finds each program, building what is missing; two commands at once build it once."""
+    """Finds each program and builds a missing one; a file lock makes concurrent commands build it once."""
 
     cache: Path
     edge_source: Path
     progress: Progress
 
-    def dapr_definitions(self) -> Path:
-        """The folder with what Kubernetes is told of Dapr's kinds of resources."""
-        source = _module(f"{_MODULE}@v{CONTROL_VERSION}", "dapr", self.progress)
+    def dapr_crds(self) -> Path:
+        """The folder with Dapr's Kubernetes CRDs."""
+        source = _module("dapr", f"{_DAPR}@v{_CONTROL_PLANE}", self.progress)
         return source / "charts" / "dapr" / "crds"
 
     def daprd(self) -> Path:
-        """An installed daprd of 1.18 or later, else one built at the pin."""
-        return installed_daprd() or self._dapr("daprd", DAPRD_VERSION, "-tags", "stablecomponents")
+        """An installed daprd of 1.18 or later, else one built at the pinned version."""
+        return installed_daprd() or self._dapr("daprd", "-tags", "stablecomponents")
 
     def placement(self) -> Path:
-        """The placement service at its pin."""
-        return self._dapr("placement", CONTROL_VERSION)
+        """Dapr's placement service."""
+        return self._dapr("placement")
 
     def scheduler(self) -> Path:
-        """The scheduler service at its pin."""
-        return self._dapr("scheduler", CONTROL_VERSION)
-
-    def openfga(self) -> Path:
-        """OpenFGA's server at its pin."""
-
-        def build(output: Path) -> None:
-            source = _module(f"{_OPENFGA}@v{OPENFGA_VERSION}", "openfga", self.progress)
-            stamp = f"-s -w -X {_OPENFGA}/internal/build.Version={OPENFGA_VERSION}"
-            flags = ["-ldflags", stamp]
-            _go_build("openfga", source, output, flags, "./cmd/openfga", self.progress)
-
-        return self._cached("openfga", self.cache / f"openfga-{OPENFGA_VERSION}", build)
-
-    def helm(self) -> Path:
-        """Helm at its pin; only the tests of the chart need it."""
-
-        def build(output: Path) -> None:
-            source = _module(f"{_HELM}@v{HELM_VERSION}", "helm", self.progress)
-            stamp = f"-s -w -X {_HELM}/internal/version.version=v{HELM_VERSION}"
-            _go_build("helm", source, output, ["-ldflags", stamp], "./cmd/helm", self.progress)
-
-        return self._cached("helm", self.cache / f"helm-{HELM_VERSION}", build)
+        """Dapr's scheduler service."""
+        return self._dapr("scheduler")
 
     def sentry(self) -> Path:
-        """The sentry service at its pin; only the secure profile needs it."""
-        return self._dapr("sentry", CONTROL_VERSION)
+        """Dapr's certificate authority."""
+        return self._dapr("sentry")
+
+    def openfga(self) -> Path:
+        """The OpenFGA server."""
+        return self._stamped("openfga", _OPENFGA, f"{_OPENFGA}/internal/build.Version=")
+
+    def helm(self) -> Path:
+        """Helm."""
+        return self._stamped("helm", _HELM, f"{_HELM}/internal/version.version=v")
 
     def edge(self) -> Path:
-        """The edge, built from its sources; a change in them makes another build."""
-        target = self.cache / f"edge-{source_hash(self.edge_source)}"
+        """The edge, built again when its sources change."""
 
         def build(output: Path) -> None:
-            _go_build(
-                "edge",
-                self.edge_source,
-                output,
-                ["-trimpath", "-ldflags", "-s -w"],
-                ".",
-                self.progress,
-            )
+            flags = ["-trimpath", "-ldflags", "-s -w"]
+            _go_build("edge", self.edge_source, output, flags, ".", self.progress)
 
-        return self._cached("edge", target, build)
+        return self._cached("edge", build)
 
     def missing(self) -> list[str]:
-        """The programs that would have to be built."""
-        wanted = {
-            "placement": self.cache / f"placement-{CONTROL_VERSION}",
-            "scheduler": self.cache / f"scheduler-{CONTROL_VERSION}",
-            "openfga": self.cache / f"openfga-{OPENFGA_VERSION}",
-            "edge": self.cache / f"edge-{source_hash(self.edge_source)}",
-        }
-        if installed_daprd() is None:
-            wanted["daprd"] = self.cache / f"daprd-{DAPRD_VERSION}"
-        return [name for name, path in wanted.items() if not path.exists()]
+        """The required programs that `yocaso up` would build."""
+        wanted = REQUIRED if installed_daprd() else (*REQUIRED, "daprd")
+        return [name for name in wanted if not self._path(name).exists()]
 
-    def _dapr(self, name: str, version: str, *flags: str) -> Path:
+    def _path(self, name: str) -> Path:
+        version = VERSIONS.get(name) or source_hash(self.edge_source)
+        return self.cache / f"{name}-{version}"
+
+    def _dapr(self, name: str, *flags: str) -> Path:
+        version = VERSIONS[name]
+
         def build(output: Path) -> None:
-            stamp = f"-s -w -X {_MODULE}/pkg/buildinfo.version={version}"
-            with _dapr_source(version, name, self.progress) as source:
-                _go_build(
-                    name,
-                    source,
-                    output,
-                    [*flags, "-ldflags", stamp],
-                    f"./cmd/{name}",
-                    self.progress,
-                )
+            stamp = ["-ldflags", f"-s -w -X {_DAPR}/pkg/buildinfo.version={version}"]
+            with _dapr_source(name, version, self.progress) as source:
+                _go_build(name, source, output, [*flags, *stamp], f"./cmd/{name}", self.progress)
 
-        return self._cached(name, self.cache / f"{name}-{version}", build)
+        return self._cached(name, build)
 
-    def _cached(self, name: str, target: Path, build: Callable[[Path], None]) -> Path:
+    def _stamped(self, name: str, module: str, variable: str) -> Path:
+        version = VERSIONS[name]
+
+        def build(output: Path) -> None:
+            source = _module(name, f"{module}@v{version}", self.progress)
+            stamp = ["-ldflags", f"-s -w -X {variable}{version}"]
+            _go_build(name, source, output, stamp, f"./cmd/{name}", self.progress)
+
+        return self._cached(name, build)
+
+    def _cached(self, name: str, build: Callable[[Path], None]) -> Path:
+        target = self._path(name)
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _build_lock(target, self.progress):
             if not target.exists():
                 began = time.monotonic()
-                self.progress(f"building {target.name} (once; minutes when Go's cache is cold)")
+                self.progress(f"building {target.name}; a first build takes minutes")
                 staged = target.with_name(f".{target.name}.{os.getpid()}")
                 build(staged)
                 staged.replace(target)
@@ -142,26 +132,25 @@ class Binaries:
 
 
 def default_cache() -> Path:
-    """Where built programs are kept, for every checkout of this user."""
+    """The folder of built programs, shared by all checkouts of a user; `YOCASO_CACHE` overrides its parent."""
     root = os.environ.get("YOCASO_CACHE") or str(Path.home() / ".cache" / "yocaso")
     return Path(root).expanduser() / "bin"
 
 
 def installed_daprd() -> Path | None:
-    """A daprd on PATH or where `dapr init` puts it, if it is recent enough."""
+    """The daprd on PATH or in `~/.dapr/bin` (from `dapr init`), if not older than `MIN_DAPRD`."""
     for candidate in (shutil.which("daprd"), str(Path.home() / ".dapr" / "bin" / "daprd")):
         if candidate and Path(candidate).exists():
-            version = daprd_version(Path(candidate))
-            if version and version >= OLDEST_DAPRD:
+            version = _daprd_version(candidate)
+            if version and version >= MIN_DAPRD:
                 return Path(candidate)
     return None
 
 
-def daprd_version(path: Path) -> tuple[int, int] | None:
-    """What a daprd says that it is."""
+def _daprd_version(path: str) -> tuple[int, int] | None:
     try:
         output = subprocess.run(
-            [str(path), "--version"], capture_output=True, text=True, check=False, timeout=10
+            [path, "--version"], capture_output=True, text=True, check=False, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -170,7 +159,7 @@ def daprd_version(path: Path) -> tuple[int, int] | None:
 
 
 def source_hash(folder: Path) -> str:
-    """A short hash over the Go sources and what is embedded in them."""
+    """A hash of the Go sources and embedded files; tests and Markdown do not change the program."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if not file.name.endswith(("_test.go", ".md")):
@@ -186,18 +175,18 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(f"waiting for another command that builds {target.name}")
+            progress(f"waiting for another command to build {target.name}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _dapr_source(version: str, name: str, progress: Progress) -> Iterator[Path]:
-    """The verified module; for daprd, a copy that lets the name resolver on SQLite into the stable build.
+def _dapr_source(name: str, version: str, progress: Progress) -> Iterator[Path]:
+    """Dapr's module; for daprd a copy that adds the SQLite name resolver to the stable components.
 
-    mDNS, the only other resolver there, would join two stacks on one machine, and asks the network.
+    The stable build otherwise has only mDNS, which mixes up two stacks on one machine and uses the network.
     """
-    source = _module(f"{_MODULE}@v{version}", name, progress)
+    source = _module(name, f"{_DAPR}@v{version}", progress)
     if name != "daprd":
         yield source
         return
@@ -212,8 +201,8 @@ def _dapr_source(version: str, name: str, progress: Progress) -> Iterator[Path]:
         yield copy
 
 
-def _module(module: str, name: str, progress: Progress) -> Path:
-    """The verified sources of a module at a version."""
+def _module(name: str, module: str, progress: Progress) -> Path:
+    """Downloads a Go module; Go verifies its checksum."""
     return Path(json.loads(_go(name, ["mod", "download", "-json", module], progress))["Dir"])
 
 
@@ -232,13 +221,15 @@ def _go(name: str, arguments: list[str], progress: Progress) -> str:
     ) as process:
         while True:
             try:
-                output, errors = process.communicate(timeout=_TICK_SECONDS)
+                output, errors = process.communicate(timeout=_PROGRESS_SECONDS)
                 break
             except subprocess.TimeoutExpired:
-                progress(f"building {name}: {time.monotonic() - began:.0f} s so far")
+                progress(f"still building {name} ({time.monotonic() - began:.0f} s)")
             except BaseException:
                 process.terminate()
                 raise
     if process.returncode != 0:
-        raise StackError(f"building {name} failed: go {arguments[0]}\n{errors[-2000:].strip()}")
+        raise StackError(
+            f"building {name} failed in `go {arguments[0]}`:\n{errors[-2000:].strip()}"
+        )
     return output

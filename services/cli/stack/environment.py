@@ -1,4 +1,4 @@
-"""What the apps are told: addresses, secrets and the model; and the same for a shell before `dapr run`."""
+"""Environment of apps and sidecars, and the `env` file for a shell that runs `dapr run`."""
 
 import os
 import sys
@@ -14,12 +14,24 @@ from services.contracts.apps import APPS, app_of
 from services.kit.manifest import Secret, Variable
 
 MODEL: Final = "model"
-"""The server that is started only where there is no key for a better one."""
+"""Name of the optional local model server in `INFRA_PORTS` and manifests."""
+COMMON: Final = "common"
+"""Owner of the token pair that all apps share under `dapr run`: a run template has no tokens per app."""
+
+
+def app_token_name(app_id: str) -> str:
+    """Name of the secret that a sidecar sends to its app."""
+    return f"{app_id}AppToken"
+
+
+def api_token_name(app_id: str) -> str:
+    """Name of the secret that callers send to a sidecar."""
+    return f"{app_id}ApiToken"
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The variables of one started stack."""
+    """The environment variables of one stack."""
 
     state: StateFolder
     ports: PortPlan
@@ -30,16 +42,16 @@ class Environment:
     def prepare(
         cls, state: StateFolder, ports: PortPlan, app_ids: Iterable[str], *, with_model: bool
     ) -> "Environment":
-        """Make the secrets that are new, and write the file that Dapr's secret store reads."""
+        """Generate missing secrets and write the file that Dapr's secret store reads."""
         values = state.load_secrets()
         password = state.secret(values, "postgresPassword")
         state.secret(values, "valkeyPassword")
         for variable in _variables().values():
             if isinstance(variable, Secret):
                 state.secret(values, variable.name)
-        for name in ("common", *app_ids):
-            state.secret(values, f"{name}AppToken")
-            state.secret(values, f"{name}ApiToken")
+        for app_id in (COMMON, *app_ids):
+            state.secret(values, app_token_name(app_id))
+            state.secret(values, api_token_name(app_id))
         values["postgresUrl"] = postgres.url(ports.of("postgres"), password)
         values["postgresConnectionString"] = postgres.store_url(ports.of("postgres"), password)
         values["valkeyHost"] = f"{LOOPBACK}:{ports.of('valkey')}"
@@ -48,48 +60,48 @@ class Environment:
 
     @property
     def database_url(self) -> str:
-        """How an app reaches Postgres."""
+        """The Postgres URL for apps."""
         return self.secrets["postgresUrl"]
 
     @property
     def valkey_url(self) -> str:
-        """How an app reaches Valkey."""
+        """The Valkey URL for apps."""
         return f"redis://:{self.secrets['valkeyPassword']}@{self.secrets['valkeyHost']}/0"
 
     def for_sidecar(self) -> dict[str, str]:
-        """What every sidecar is told."""
+        """Variables of every sidecar."""
         return {"YOCASO_SECRETS_FILE": str(self.state.secrets_file)}
 
     def for_app(self, app_id: str) -> dict[str, str]:
-        """What an app is told."""
-        return {**self._for_all(), **self._own(app_of(app_id).variables)}
+        """Variables of an app: the shared ones and those of its manifest."""
+        return {**self._shared(), **self._resolve(app_of(app_id).variables)}
 
     def write_file(self) -> None:
-        """`env`: what `dapr run` and its apps need; one pair of tokens, as the template has no more."""
+        """Write `env`: the variables of all apps and sidecars, as shell exports."""
         values = {
-            **self._for_all(),
-            **self._own(_variables()),
+            **self._shared(),
+            **self._resolve(_variables()),
             **self.for_sidecar(),
-            "APP_API_TOKEN": self.secrets["commonAppToken"],
-            "DAPR_API_TOKEN": self.secrets["commonApiToken"],
+            "APP_API_TOKEN": self.secrets[app_token_name(COMMON)],
+            "DAPR_API_TOKEN": self.secrets[api_token_name(COMMON)],
             "DAPR_HOST_IP": LOOPBACK,
             "PATH": self._path("$PATH"),
         }
         lines = [f'export {key}="{value}"\n' for key, value in values.items()]
         write_private(self.state.env_file, "".join(lines))
 
-    def _for_all(self) -> dict[str, str]:
+    def _shared(self) -> dict[str, str]:
         return {
             "PATH": self._path(os.environ.get("PATH", os.defpath)),
             "PYTHONUNBUFFERED": "1",
-            "MALLOC_ARENA_MAX": "2",  # an arena per thread would keep what each once needed
+            "MALLOC_ARENA_MAX": "2",  # glibc keeps freed memory in each thread's arena
             "YOCASO_ENV": "local",
             "YOCASO_DATABASE_URL": self.database_url,
             "YOCASO_VALKEY_URL": self.valkey_url,
         }
 
-    def _own(self, variables: Mapping[str, Variable]) -> dict[str, str]:
-        """What an app's manifest asks for, as far as its servers were started."""
+    def _resolve(self, variables: Mapping[str, Variable]) -> dict[str, str]:
+        """Values of manifest variables, without those of a server that is not started."""
         values = {name: self._value(name, variable) for name, variable in variables.items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -98,7 +110,7 @@ class Environment:
             return self.secrets[variable.name]
         if variable.name == MODEL and not self.with_model:
             return None
-        if variable.replaceable and name in os.environ:
+        if variable.overridable and name in os.environ:
             return os.environ[name]
         return variable.value.format(url=f"http://{LOOPBACK}:{self.ports.of(variable.name)}")
 
@@ -107,5 +119,4 @@ class Environment:
 
 
 def _variables() -> dict[str, Variable]:
-    """Those of all apps."""
     return {name: variable for app in APPS for name, variable in app.variables.items()}

@@ -1,5 +1,5 @@
-"""What can go wrong with the local stack; a message tells the user what to do."""
+"""The error of the local stack."""
 
 
 class StackError(Exception):
-    """The stack cannot do what was asked; the message names the cause and the way out."""
+    """The local stack cannot start or run; the message names the cause and what to do next."""

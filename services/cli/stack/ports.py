@@ -1,4 +1,4 @@
-"""Which port belongs to what: fixed numbers below the ephemeral range, shifted by one offset."""
+"""Ports of the local stack: fixed numbers below the ephemeral range, shifted by one offset."""
 
 import socket
 from collections.abc import Iterable
@@ -9,8 +9,7 @@ from services.cli.stack.errors import StackError
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_PORT: Final = 32767
-"""Ports above are handed out by the kernel to clients, so a server may find its own taken."""
-
+"""Above is the ephemeral range: the kernel could give a server's port to a client connection first."""
 INFRA_PORTS: Final = {
     "postgres": 6432,
     "valkey": 6380,
@@ -40,25 +39,33 @@ class PortPlan:
     offset: int = 0
 
     def shifted(self, port: int) -> int:
-        """A port of `dapr.yaml` or of a server, moved by the offset."""
-        moved = port + self.offset
-        if not 1024 <= moved <= MAX_PORT:
+        """A port plus the offset.
+
+        Raises:
+            StackError: the sum is outside 1024..32767.
+        """
+        shifted = port + self.offset
+        if not 1024 <= shifted <= MAX_PORT:
             raise StackError(
-                f"port {port} + offset {self.offset} = {moved} is outside 1024..{MAX_PORT}: "
-                "choose another YOCASO_PORT_OFFSET"
+                f"port {port} + offset {self.offset} = {shifted} is outside 1024..{MAX_PORT}: "
+                "set another YOCASO_PORT_OFFSET"
             )
-        return moved
+        return shifted
 
     def of(self, name: str) -> int:
-        """The port of a server."""
+        """A port of a server, by its name in `INFRA_PORTS`."""
         return self.shifted(INFRA_PORTS[name])
 
+    def of_server(self, server: str) -> dict[str, int]:
+        """All ports of a server, the main port first."""
+        return {name: self.of(name) for name in INFRA_PORTS if name.split()[0] == server}
 
-def is_listening(port: int, host: str = LOOPBACK) -> bool:
-    """Whether something accepts connections."""
+
+def is_listening(port: int) -> bool:
+    """Whether a server accepts connections on a port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.5)
-        return probe.connect_ex((host, port)) == 0
+        return probe.connect_ex((LOOPBACK, port)) == 0
 
 
 def _can_bind(port: int) -> bool:
@@ -71,38 +78,33 @@ def _can_bind(port: int) -> bool:
         return True
 
 
-def busy(wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The ports that another process holds, with what wanted them."""
+def ports_in_use(wanted: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The ports that another process listens on, each with the name of the process that needs it."""
     return [(name, port) for name, port in wanted if not _can_bind(port)]
 
 
 def require_free(wanted: Iterable[tuple[str, int]]) -> None:
-    """Refuse to start while a port is taken, naming each port, what wanted it and, if it can be seen, its holder."""
-    taken = busy(wanted)
-    if taken:
-        lines = [
-            f"  {port} is wanted by {name}, but {holder(port)} holds it" for name, port in taken
-        ]
+    """Check that all ports are free.
+
+    Raises:
+        StackError: names each port in use, the process that needs it and the one that listens on it.
+    """
+    if taken := ports_in_use(wanted):
+        lines = [f"  port {port} ({name}) is in use by {port_user(port)}" for name, port in taken]
         raise StackError(
-            "ports in use:\n"
-            + "\n".join(lines)
-            + "\nStop what holds them, or set YOCASO_PORT_OFFSET (for example 1000) to shift every port."
+            "\n".join(["ports in use:", *lines])
+            + "\nStop these processes, or set YOCASO_PORT_OFFSET (for example 1000) to shift every port."
         )
 
 
-def holder(port: int) -> str:
-    """Who listens on a port, as far as this user may see."""
+def port_user(port: int) -> str:
+    """The process that listens on a port, or "another process" without the permission to see it."""
     import psutil
 
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            local = connection.laddr
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and local
-                and local.port == port
-                and connection.pid
-            ):
+            listening = connection.status == psutil.CONN_LISTEN
+            if listening and connection.laddr and connection.laddr.port == port and connection.pid:
                 process = psutil.Process(connection.pid)
                 return f"process {connection.pid} ({process.name()})"
     except (psutil.Error, PermissionError):

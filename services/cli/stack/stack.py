@@ -1,43 +1,44 @@
-"""`Stack`: the local platform as one object with a lifecycle. Used by `yocaso up` and by the tests."""
+"""`Stack` starts, controls and stops the processes of the local platform, for `yocaso up` and the tests."""
 
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from services.cli.stack import infra, postgres
-from services.cli.stack.apps import AppEntry, AppHost, HostPorts, Template, read_template
+from services.cli.stack.apps import AppEntry, AppHost, Template, read_template
 from services.cli.stack.binaries import Binaries, Progress, default_cache
-from services.cli.stack.environment import Environment
+from services.cli.stack.certificates import CertificateAuthority
+from services.cli.stack.environment import MODEL, Environment, api_token_name, app_token_name
 from services.cli.stack.errors import StackError
-from services.cli.stack.names import has_a_name, with_registry
+from services.cli.stack.name_resolution import has_hosts, render_configuration
 from services.cli.stack.ports import LOOPBACK, PortPlan, require_free
 from services.cli.stack.process import ProcessSpec, Stage
 from services.cli.stack.reclaim import reclaim
 from services.cli.stack.state import StateFolder, send
 from services.cli.stack.supervisor import Supervisor
-from services.cli.stack.trust import Trust
 from services.cli.stack.waiting import wait_until
+from services.contracts.apps import EDGE
 
-_LAST_LINES: Final = 5
+_LOG_TAIL_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
-EDGE_COMMAND: Final = "yocaso-edge"
-"""In `dapr.yaml`: the edge's program, which is found or built."""
+EDGE_COMMAND: Final = EDGE.command[0]
+"""The edge's program in `dapr.yaml`; replaced by the path of the built one."""
 
 
-def _silent(_: str) -> None:
+def _no_progress(_: str) -> None:
     pass
 
 
 class Stack:
-    """Servers, and apps with their sidecars, under a supervisor.
+    """Servers, apps and sidecars under supervisord.
 
-    `env` adds variables by process name (`llm`, `llm-daprd`, `model`), `*` to every app; a `model` is started when
-    `with_model`. Processes named in `unsupervised` stay down when they die. Start it from a thread that lives as
-    long as the stack shall: the kernel stops everything when that thread ends.
+    `env` adds variables by process name (`llm`, `llm-daprd`, `model`), `*` to every app. `with_model` starts the local
+    model server. Processes in `unsupervised` are not restarted. The kernel stops the stack when the thread that
+    started it ends.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Stack:
         with_model: bool = False,
         edge_port: int | None = None,
         secure: bool = False,
-        progress: Progress = _silent,
+        progress: Progress = _no_progress,
     ) -> None:
         self.state = StateFolder(Path(state_dir))
         self.ports = PortPlan(port_offset)
@@ -64,11 +65,10 @@ class Stack:
         self._with_model = with_model
         self._edge_port = edge_port
         self._secure = secure
-        self._trust: Trust | None = None
+        self._authority: CertificateAuthority | None = None
         self._progress = progress
-        self._binaries = Binaries(
-            default_cache(), self._dapr_yaml.parent / "services" / "edge", progress
-        )
+        edge_source = self._dapr_yaml.parent / EDGE.folder
+        self._binaries = Binaries(default_cache(), edge_source, progress)
         self._template: Template | None = None
         self._specs: dict[str, ProcessSpec] = {}
         self._hosts: dict[str, AppHost] = {}
@@ -76,7 +76,7 @@ class Stack:
     # --- lifecycle ---
 
     def start(self, *, apps: bool = True, seconds: float = START_SECONDS) -> None:
-        """Start the servers and then the apps; return when every process answers its health check."""
+        """Start the servers, then sidecars and apps; return when every process is ready."""
         self.prepare(apps=apps)
         try:
             self.launch(seconds)
@@ -85,23 +85,19 @@ class Stack:
             raise
 
     def prepare(self, *, apps: bool = True) -> None:
-        """Take the state folder, end what an earlier command left, find or build programs, check ports."""
+        """Lock the state folder, end leftover processes, find or build programs, check ports."""
         self._template = read_template(self._dapr_yaml)
         self.state.create()
         self.state.lock()
         try:
-            left = reclaim(self.state)
-            if left:
-                self._progress(f"ended what an earlier command left: {', '.join(left)}")
+            if leftovers := reclaim(self.state):
+                self._progress(f"ended processes of an earlier command: {', '.join(leftovers)}")
+            app_ids = [app.app_id for app in self._template.apps]
             self._environment = Environment.prepare(
-                self.state,
-                self.ports,
-                [app.app_id for app in self._template.apps],
-                with_model=self._with_model,
+                self.state, self.ports, app_ids, with_model=self._with_model
             )
             if self._secure:
-                app_ids = [app.app_id for app in self._template.apps]
-                self._trust = Trust.prepare(self.state, self.ports, app_ids)
+                self._authority = CertificateAuthority.prepare(self.state, self.ports, app_ids)
             self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
             require_free(item for spec in self._specs.values() for item in spec.ports.items())
             self.environment.write_file()
@@ -110,26 +106,26 @@ class Stack:
             raise
 
     def launch(self, seconds: float = START_SECONDS) -> None:
-        """Start what was prepared; `stop` it also when this fails."""
+        """Start the prepared processes; on failure call `stop`."""
         self.supervisor.begin(self._specs.values(), self._unsupervised)
         self._start_stage([Stage.INFRA], seconds)
         self._start_stage([Stage.SIDECARS, Stage.APPS], seconds)
 
     def link_programs(self) -> None:
-        """Put the programs that `dapr.yaml` names where the PATH of `env` finds them."""
+        """Link the edge's program into `bin`, which is on the PATH of the `env` file."""
         if self._template and any(app.command[0] == EDGE_COMMAND for app in self._template.apps):
             link = self.state.bin / EDGE_COMMAND
             link.unlink(missing_ok=True)
             link.symlink_to(self._binaries.edge())
 
     def stop(self) -> None:
-        """Stop apps, then sidecars, then servers, within 10 s; nothing is left."""
+        """Stop apps, then sidecars, then servers; after 12 s kill what still runs."""
         if self.state.is_locked:
-            self.supervisor.end(STOP_SECONDS)
+            self.supervisor.shut_down(STOP_SECONDS)
             reclaim(self.state)
             self.state.unlock()
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -140,73 +136,69 @@ class Stack:
 
     @property
     def names(self) -> list[str]:
-        """Every process, in the order of starting."""
+        """Process names in start order."""
         return list(self._specs)
 
     def spec(self, name: str) -> ProcessSpec:
-        """How a process was started."""
+        """The specification of a process."""
         try:
             return self._specs[name]
         except KeyError:
-            raise StackError(f"no process {name}; there are {', '.join(self._specs)}") from None
+            raise StackError(f"no process {name}: choose of {', '.join(self._specs)}") from None
 
-    def process(self, name: str) -> int | None:
-        """The pid of a process while it runs."""
+    def pid(self, name: str) -> int | None:
+        """The pid of a process, if it runs."""
         return self.supervisor.pid(name)
 
-    def is_running(self, name: str) -> bool:
-        """Whether a process answers its health check."""
-        return self.process(name) is not None and self._is_ready(name)
+    def is_ready(self, name: str) -> bool:
+        """Whether a process runs and passes its readiness probe; a paused process fails it."""
+        return self.pid(name) is not None and self._passes_probe(name)
 
     def kill(self, name: str, signal_number: int = signal.SIGKILL) -> int:
-        """Signal a process and return its pid. Supervised, it comes back; `wait_gone` proves that it went."""
-        pid = self.process(name)
+        """Signal a process and return its pid, for `wait_exited`; a supervised process is restarted."""
+        pid = self.pid(name)
         if pid is None:
-            raise StackError(f"{name} does not run")
+            raise StackError(f"{name} is not running; see {self.log(name)}")
         send(pid, signal_number)
         return pid
 
-    def wait_gone(self, name: str, pid: int, seconds: float = 10) -> None:
-        """Wait until that very process is no more."""
-        wait_until(
-            lambda: self.process(name) != pid,
-            seconds,
-            f"process {pid} of {name} to end",
-            pause=0.01,
-        )
+    def wait_exited(self, name: str, pid: int, seconds: float = 10) -> None:
+        """Wait until this pid has ended, whether or not the process was restarted."""
+        what = f"process {pid} of {name} to end"
+        wait_until(lambda: self.pid(name) != pid, seconds, what, interval=0.01)
 
     def pause(self, name: str) -> None:
-        """Freeze a process."""
+        """Send SIGSTOP."""
         self.kill(name, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
-        """Unfreeze a process."""
+        """Send SIGCONT."""
         self.kill(name, signal.SIGCONT)
 
     def halt(self, name: str) -> None:
-        """Stop one process in order and keep it stopped."""
+        """Stop one process by its stop signal and keep it stopped."""
         self.supervisor.stop(name)
 
     def restart(
         self, name: str, *, env: Mapping[str, str] | None = None, seconds: float = START_SECONDS
     ) -> None:
-        """Stop a process if it runs and start it, from now on with more environment if given; wait for it."""
+        """Restart a process and wait until it is ready; `env` extends its environment permanently."""
         self.halt(name)
         if env is not None:
             spec = self.spec(name)
             self._specs[name] = replace(spec, env={**spec.env, **env})
             self.supervisor.write_spec(self._specs[name])
         self.supervisor.start(name)
-        self.wait_running(name, seconds)
+        self.wait_ready(name, seconds)
 
-    def wait_running(self, name: str, seconds: float = START_SECONDS) -> None:
-        """Wait until a process answers its health check."""
-        self._await_ready({name}, seconds, self.is_running)
+    def wait_ready(self, name: str, seconds: float = START_SECONDS) -> None:
+        """Wait until `is_ready`."""
+        self._await_ready({name}, seconds, self.is_ready)
 
     def add_replica(
         self, app: str, number: int = 2, *, env: Mapping[str, str] | None = None
     ) -> str:
-        """Start another host of an app with its own sidecar; returns its name, such as `llm-2`."""
+        """Start another host of an app with its sidecar; returns its name, such as `llm-2`."""
         entry = self._hosts[app].entry
         name = f"{app}-{number}"
         self._env.setdefault(name, {}).update(env or {})
@@ -217,13 +209,13 @@ class Stack:
             self.supervisor.add(spec, supervised=spec.name not in self._unsupervised)
             self.supervisor.start(spec.name)
         for spec_name in (name, f"{name}-daprd"):
-            self.wait_running(spec_name)
+            self.wait_ready(spec_name)
         return name
 
     # --- addresses ---
 
     def url(self, name: str) -> str:
-        """Where a process is reached: an app's own port, a sidecar's HTTP port, a server's port."""
+        """The URL of an app, of a sidecar's HTTP port, or of a server."""
         spec = self.spec(name)
         if name == "postgres":
             return self.database_url()
@@ -233,40 +225,40 @@ class Stack:
 
     @property
     def environment(self) -> Environment:
-        """What the apps are told; known once the stack is prepared."""
+        """The environment variables of the stack, known after `prepare`."""
         if self._environment is None:
-            raise StackError("the stack is not started")
+            raise StackError("the stack is not prepared: call prepare() or start() first")
         return self._environment
 
     def database_url(self) -> str:
-        """The database of this state folder, whether the stack runs or not."""
+        """The Postgres URL of this state folder; the stack need not run."""
         return self.state.load_secrets()["postgresUrl"]
 
     def app_token(self, app: str) -> str:
-        """What an app demands of its caller (`dapr-api-token`)."""
+        """The `dapr-api-token` that an app requires."""
         return self._hosts[app].app_token
 
     def api_token(self, app: str) -> str:
-        """What an app's sidecar demands of its caller (`dapr-api-token`)."""
+        """The `dapr-api-token` that an app's sidecar requires."""
         return self._hosts[app].api_token
 
     def log(self, name: str) -> Path:
-        """Where a process's output goes."""
+        """The log file of a process."""
         return self.state.logs / f"{name}.log"
 
     @property
     def apps(self) -> list[str]:
-        """Every app's host."""
+        """Names of the app hosts."""
         return list(self._hosts)
 
     # --- preparation ---
 
     def _all_specs(self, template: Template, apps: bool) -> list[ProcessSpec]:
         specs = infra.server_specs(
-            self.state, self.ports, self.environment.secrets, self._binaries, self._trust
+            self.state, self.ports, self.environment.secrets, self._binaries, self._authority
         )
         if self._with_model:
-            specs.append(infra.model_spec(self.state, self.ports.of("model")))
+            specs.append(infra.model_spec(self.state, self.ports.of(MODEL)))
         specs = [replace(spec, env={**spec.env, **self._env.get(spec.name, {})}) for spec in specs]
         self._hosts = {}
         for entry in template.apps if apps else ():
@@ -274,13 +266,13 @@ class Stack:
         return specs
 
     def _host(self, entry: AppEntry, name: str, number: int) -> AppHost:
-        edge_port = self._edge_port if entry.app_id == "edge" else None
+        app_port = self._edge_port if entry.app_id == EDGE.id else None
         host = AppHost(
             entry=entry,
-            ports=HostPorts.of(entry, self.ports, number, edge_port),
+            ports=entry.ports.of_replica(number, self.ports, app_port),
             name=name,
-            app_token=self.environment.secrets[f"{entry.app_id}AppToken"],
-            api_token=self.environment.secrets[f"{entry.app_id}ApiToken"],
+            app_token=self.environment.secrets[app_token_name(entry.app_id)],
+            api_token=self.environment.secrets[api_token_name(entry.app_id)],
             root=self._dapr_yaml.parent,
         )
         self._hosts[name] = host
@@ -289,25 +281,25 @@ class Stack:
     def _host_specs(self, host: AppHost) -> Sequence[ProcessSpec]:
         app = host.app(self.environment.for_app(host.entry.app_id))
         if app.argv[0] == EDGE_COMMAND:
-            env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # whatever the user's shell says
+            env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # overrides the shell's
             app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
         configs = self._configs(host.entry)
         sidecar = host.sidecar(
             self._binaries.daprd(), self.ports, configs, self.environment.for_sidecar()
         )
-        if self._trust is not None:
-            sidecar = self._secured(sidecar, host.entry.app_id, self._trust)
+        if self._authority is not None:
+            sidecar = replace(
+                sidecar,
+                argv=(
+                    *sidecar.argv,
+                    *self._authority.sidecar_arguments(),
+                    *("--resources-path", str(self._policies)),
+                ),
+                env={**sidecar.env, **self._authority.environment(host.entry.app_id)},
+            )
         app_env = {**app.env, **self._env.get("*", {}), **self._env.get(host.name, {})}
         sidecar_env = {**sidecar.env, **self._env.get(sidecar.name, {})}
         return replace(app, env=app_env), replace(sidecar, env=sidecar_env)
-
-    def _secured(self, sidecar: ProcessSpec, app_id: str, trust: Trust) -> ProcessSpec:
-        policies = ("--resources-path", str(self._policies))
-        return replace(
-            sidecar,
-            argv=(*sidecar.argv, *trust.sidecar_arguments(), *policies),
-            env={**sidecar.env, **trust.environment(app_id)},
-        )
 
     @property
     def _policies(self) -> Path:
@@ -316,11 +308,11 @@ class Stack:
     def _configs(self, entry: AppEntry) -> list[Path]:
         if entry.config_file_path is None:
             return []
-        policy = [self._policies / f"{entry.app_id}.yaml"] if self._trust is not None else []
+        policy = [self._policies / f"{entry.app_id}.yaml"] if self._authority is not None else []
         path = self._dapr_yaml.parent / entry.config_file_path
         rendered = self.state.run / f"config-{entry.app_id}.yaml"
         traced = bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
-        return [with_registry(path, self._registry, rendered, traced=traced), *policy]
+        return [render_configuration(path, self._registry, rendered, traced=traced), *policy]
 
     # --- starting ---
 
@@ -330,41 +322,43 @@ class Stack:
             self._start_first_sidecar(names, seconds)
         for name in names:
             self.supervisor.start(name)
-        self._await_ready(set(names), seconds, self._is_ready)
+        self._await_ready(set(names), seconds, self._passes_probe)
 
     def _start_first_sidecar(self, names: Sequence[str], seconds: float) -> None:
-        """Sidecars that create the registry of names at once trip over each other, and one stays unknown."""
+        """Start one sidecar first: sidecars that create the name registry concurrently can stay unregistered."""
         first = next((name for name in names if self._specs[name].stage is Stage.SIDECARS), None)
         if first is not None:
             self.supervisor.start(first)
-            what = f"{first} to create the registry of names"
-            wait_until(lambda: has_a_name(self._registry), seconds, what, self._require_supervisor)
+            what = f"{first} to create the name registry {self._registry}"
+            wait_until(lambda: has_hosts(self._registry), seconds, what, self._require_supervisor)
 
-    def _await_ready(self, waiting: set[str], seconds: float, holds: Callable[[str], bool]) -> None:
+    def _await_ready(
+        self, waiting: set[str], seconds: float, is_ready: Callable[[str], bool]
+    ) -> None:
         def all_ready() -> bool:
-            waiting.difference_update([name for name in waiting if holds(name)])
+            waiting.difference_update([name for name in waiting if is_ready(name)])
             return not waiting
 
         try:
-            wait_until(all_ready, seconds, "every process to be ready", self._require_supervisor)
+            wait_until(all_ready, seconds, "all processes to be ready", self._require_supervisor)
         except StackError as error:
             raise StackError(
-                "\n".join([str(error), *map(self._last_words, sorted(waiting))])
+                "\n".join([str(error), *map(self._log_tail, sorted(waiting))])
             ) from None
 
-    def _is_ready(self, name: str) -> bool:
+    def _passes_probe(self, name: str) -> bool:
         spec = self._specs[name]
         if name == "postgres":
             return postgres.is_accepting(spec.ports["postgres"])
-        return spec.ready.holds()
+        return spec.ready.is_ready()
 
     def _require_supervisor(self) -> None:
         if not self.supervisor.is_alive():
-            raise StackError(f"the supervisor ended; see {self.supervisor.log}")
+            raise StackError(f"supervisord ended; see {self.supervisor.log}")
 
-    def _last_words(self, name: str) -> str:
+    def _log_tail(self, name: str) -> str:
         try:
-            last = self.log(name).read_text(errors="replace").splitlines()[-_LAST_LINES:]
+            tail = self.log(name).read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         except OSError:
-            last = []
-        return "\n    ".join([f"  {name} is not ready; the end of {self.log(name)}:", *last])
+            tail = []
+        return "\n    ".join([f"  {name} is not ready; end of {self.log(name)}:", *tail])

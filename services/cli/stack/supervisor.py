@@ -1,7 +1,7 @@
-"""The supervisor: Supervisor's own daemon, told by a generated file, asked over its socket.
+"""Runs supervisord with a generated configuration and controls it by XML-RPC over a Unix socket.
 
-Chosen over circus (brings ZeroMQ and Tornado) and honcho (never restarts): it is one dependency without others,
-and has restart with backoff, ordered stop with a bound, rotated logs and control over a socket.
+Supervisor has restart with backoff, ordered stop with a timeout, and log rotation, and no dependencies. Circus needs
+ZeroMQ and Tornado; honcho never restarts a process.
 """
 
 import contextlib
@@ -14,23 +14,24 @@ import subprocess
 import sys
 import tempfile
 import xmlrpc.client
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from typing_extensions import override
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.process import STOP_SECONDS, ProcessSpec, Stage
-from services.cli.stack.state import StateFolder, write_private
+from services.cli.stack.state import SUPERVISOR, StateFolder, write_private
 from services.cli.stack.waiting import wait_until
 
 _LAUNCHER: Final = Path(__file__).with_name("launcher.py")
-_BARE: Final = ("-I", "-S") if sys.platform == "linux" else ("-I",)
-"""The launcher needs no installed package where the kernel tells when a process began."""
+_PYTHON_FLAGS: Final = ("-I", "-S") if sys.platform == "linux" else ("-I",)
+"""Skips site-packages for a faster start; elsewhere than on Linux the launcher needs psutil."""
 _MAX_SOCKET_PATH: Final = 100
+"""Bytes; the kernel allows 104 to 108."""
 _LOG_BYTES: Final = 10 * 1024 * 1024
-_BAD_NAME, _NOT_RUNNING, _ALREADY_STARTED, _ALREADY_ADDED = 10, 70, 60, 90
+_ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 60, 70, 90
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -57,131 +58,136 @@ class _UnixTransport(xmlrpc.client.Transport):
     @override
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = _UnixConnection(self._path)
-        self._connection = host, connection  # so that `close` closes it
+        self._connection = host, connection  # for `close`
         return connection
 
 
 class Supervisor:
-    """One running supervisord and the programs that it looks after."""
+    """One supervisord and its programs."""
 
     def __init__(self, state: StateFolder) -> None:
         self._state = state
         self._config = state.run / "supervisor.conf"
-        self._socket = _socket_path(state.run)
+        self.socket = _socket_path(state.run)
         self._daemon: subprocess.Popen[bytes] | None = None
         self._groups: dict[str, str] = {}
 
+    @classmethod
+    def attach(cls, state: StateFolder) -> Self:
+        """Connect to the supervisord that another command started.
+
+        Raises:
+            StackError: supervisord does not answer.
+        """
+        found = cls(state)
+        programs: list[dict[str, Any]] = found._call("getAllProcessInfo")
+        found._groups = {each["name"]: each["group"] for each in programs}
+        return found
+
     @property
     def log(self) -> Path:
-        """What the supervisor says about starts, exits and restarts."""
-        return self._state.logs / "supervisor.log"
+        """The log of starts, exits and restarts."""
+        return self._state.logs / f"{SUPERVISOR}.log"
 
     def begin(self, specs: Iterable[ProcessSpec], unsupervised: frozenset[str]) -> None:
-        """Start the daemon with every program known and none started.
-
-        The daemon stops everything when the thread that called this ends, however it ends.
-        """
+        """Start supervisord with all programs stopped. It stops everything when the calling thread ends."""
         self._write(list(specs), unsupervised)
-        launch = self._state.run / "supervisor.json"
-        write_private(launch, self._own_spec())
+        launch = self._state.run / f"{SUPERVISOR}.json"
+        argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._config))
+        write_private(launch, _launch_spec(argv, Path("/")))
         self._daemon = subprocess.Popen(
-            _launch_command(launch, self._state.pid_file("supervisor")),
+            _launch_command(launch, self._state.pid_file(SUPERVISOR)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C reaches only the command itself
+            start_new_session=True,  # Ctrl-C in the terminal signals only the command
         )
-        wait_until(self._answers, 15, "the supervisor to answer", self._require_daemon)
+        wait_until(self._is_answering, 15, "supervisord to answer", self._require_daemon)
 
     def write_spec(self, spec: ProcessSpec) -> None:
-        """Change how a program is started next time."""
-        write_private(self._state.run / f"{spec.name}.json", _launch_spec(spec))
+        """Set the specification for the next start of a program."""
+        launch = _launch_spec(spec.argv, spec.cwd, spec.env, spec.user, spec.death_signal)
+        write_private(self._state.run / f"{spec.name}.json", launch)
 
     def add(self, spec: ProcessSpec, *, supervised: bool) -> None:
-        """Add a program to the running daemon, in a group of its own."""
+        """Add a program to the running supervisord, in its own group."""
         self.write_spec(spec)
         with self._config.open("a") as file:
             file.write(_program(self._state, spec, supervised))
             file.write(_group(spec.name + "-group", [spec.name], spec.stage))
         self._groups[spec.name] = spec.name + "-group"
         self._call("reloadConfig")
-        self._call("addProcessGroup", self._groups[spec.name], but=(_ALREADY_ADDED,))
+        self._call("addProcessGroup", self._groups[spec.name], ignore=_ALREADY_ADDED)
 
     def start(self, name: str) -> None:
-        """Start a program unless it runs."""
-        self._call("startProcess", self._full(name), False, but=(_ALREADY_STARTED,))
+        """Start a program; no effect if it runs."""
+        self._call("startProcess", self._qualified(name), False, ignore=_ALREADY_STARTED)
 
     def stop(self, name: str) -> None:
         """Stop a program and keep it stopped."""
-        self._call("stopProcess", self._full(name), True, but=(_NOT_RUNNING,))
+        self._call("stopProcess", self._qualified(name), True, ignore=_NOT_RUNNING)
 
     def pid(self, name: str) -> int | None:
         """The pid of a program, if it runs."""
-        info = self._call("getProcessInfo", self._full(name))
+        info = self._call("getProcessInfo", self._qualified(name))
         return int(info["pid"]) or None
 
     def state(self, name: str) -> str:
-        """`RUNNING`, `STARTING`, `BACKOFF`, `EXITED`, `FATAL`, `STOPPED` …"""
-        return str(self._call("getProcessInfo", self._full(name))["statename"])
+        """Supervisor's state of a program, such as `RUNNING`, `BACKOFF` or `EXITED`."""
+        return str(self._call("getProcessInfo", self._qualified(name))["statename"])
 
     def is_alive(self) -> bool:
-        """Whether the daemon itself runs."""
+        """Whether supervisord runs."""
         return self._daemon is not None and self._daemon.poll() is None
 
-    def end(self, within: float) -> None:
-        """Stop all programs stage by stage, then the daemon."""
+    def shut_down(self, seconds: float) -> None:
+        """Stop all programs stage by stage, then supervisord; kill it after the timeout."""
         if self._daemon is None:
             return
         if self._daemon.poll() is None:
             self._daemon.terminate()
             try:
-                self._daemon.wait(within)
+                self._daemon.wait(seconds)
             except subprocess.TimeoutExpired:
                 self._daemon.kill()
                 self._daemon.wait()
-        self._socket.unlink(missing_ok=True)
+        self.socket.unlink(missing_ok=True)
         self._daemon = None
 
-    def _own_spec(self) -> str:
-        argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._config)]
-        return json.dumps(
-            {"argv": argv, "cwd": "/", "env": {}, "user": None, "death_signal": "TERM"}
-        )
-
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException), self._proxy() as proxy:
             return bool(proxy.supervisor.getState())
         return False
 
     def _require_daemon(self) -> None:
         if not self.is_alive():
-            raise StackError(f"the supervisor ended while starting; see {self.log}")
+            raise StackError(f"supervisord ended during its start; see {self.log}")
 
-    def _full(self, name: str) -> str:
+    def _qualified(self, name: str) -> str:
         try:
             return f"{self._groups[name]}:{name}"
         except KeyError:
             raise StackError(
-                f"no process {name}; there are {', '.join(sorted(self._groups))}"
+                f"no process {name}: choose of {', '.join(sorted(self._groups))}"
             ) from None
 
     def _proxy(self) -> Any:
         return xmlrpc.client.ServerProxy(
-            "http://localhost", transport=_UnixTransport(str(self._socket))
+            "http://localhost", transport=_UnixTransport(str(self.socket))
         )
 
-    def _call(self, method: str, *arguments: Any, but: tuple[int, ...] = ()) -> Any:
+    def _call(self, method: str, *arguments: Any, ignore: int = 0) -> Any:
         try:
             with self._proxy() as proxy:
                 return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
-            if fault.faultCode in but:
+            if fault.faultCode == ignore:
                 return None
             raise StackError(
-                f"supervisor refused {method}{arguments}: {fault.faultString}"
+                f"supervisord refused {method}{arguments}: {fault.faultString}; see {self.log}"
             ) from None
         except OSError as error:
-            raise StackError(f"the supervisor does not answer ({error}); see {self.log}") from error
+            raise StackError(f"supervisord does not answer ({error}); see {self.log}") from error
 
     def _write(self, specs: list[ProcessSpec], unsupervised: frozenset[str]) -> None:
         parts = [_daemon_section(self)]
@@ -195,11 +201,6 @@ class Supervisor:
                 self._groups.update(dict.fromkeys(names, stage.name.lower()))
         write_private(self._config, "\n".join(parts))
 
-    @property
-    def socket(self) -> Path:
-        """Where the daemon listens."""
-        return self._socket
-
 
 def _socket_path(folder: Path) -> Path:
     path = folder / "supervisor.sock"
@@ -209,20 +210,19 @@ def _socket_path(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"yocaso-{os.getuid()}-{digest}.sock"
 
 
-def _launch_spec(spec: ProcessSpec) -> str:
-    return json.dumps(
-        {
-            "argv": spec.argv,
-            "cwd": str(spec.cwd),
-            "env": dict(spec.env),
-            "user": spec.user,
-            "death_signal": spec.death_signal,
-        }
-    )
+def _launch_spec(
+    argv: tuple[str, ...],
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    user: tuple[int, int] | None = None,
+    death_signal: str = "TERM",
+) -> str:
+    values = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "user": user}
+    return json.dumps({**values, "death_signal": death_signal})
 
 
 def _launch_command(launch: Path, pid_file: Path) -> list[str]:
-    return [sys.executable, *_BARE, str(_LAUNCHER), str(launch), str(pid_file)]
+    return [sys.executable, *_PYTHON_FLAGS, str(_LAUNCHER), str(launch), str(pid_file)]
 
 
 def _escaped(path: Path | str) -> str:

@@ -1,4 +1,4 @@
-"""Waiting on a condition, with a bound and a name for what is awaited."""
+"""Polls a condition with a timeout."""
 
 import time
 from collections.abc import Callable
@@ -7,21 +7,21 @@ from services.cli.stack.errors import StackError
 
 
 def wait_until(
-    holds: Callable[[], bool],
+    condition: Callable[[], bool],
     seconds: float,
     what: str,
-    meanwhile: Callable[[], None] | None = None,
-    pause: float = 0.05,
+    check: Callable[[], None] | None = None,
+    interval: float = 0.05,
 ) -> None:
-    """Return once it holds; `meanwhile` may raise to give up early.
+    """Return once the condition holds; `check` runs at each poll and may raise to stop early.
 
     Raises:
-        StackError: it did not hold in time.
+        StackError: timeout.
     """
     deadline = time.monotonic() + seconds
-    while not holds():
-        if meanwhile is not None:
-            meanwhile()
+    while not condition():
+        if check is not None:
+            check()
         if time.monotonic() > deadline:
-            raise StackError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(pause)
+            raise StackError(f"timed out after {seconds:.0f} s waiting for {what}")
+        time.sleep(interval)

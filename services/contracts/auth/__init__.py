@@ -1,1 +1,1 @@
-"""What other apps may know of `auth`."""
+"""Contract of `auth`."""

@@ -1,4 +1,4 @@
-"""What an app calls that checks access and owns objects."""
+"""Methods of `auth` called by an app that checks access or owns objects."""
 
 from typing import Final
 
@@ -9,4 +9,4 @@ ACCESS_CALLS: Final = (
     *(method for method in AUTHORIZATION_SERVICE.methods if method.internal),
     RECORD_AUDIT_EVENT,
 )
-"""For `App.calls` of every app whose routes name a caller."""
+"""Part of `App.calls` of every app with an authorized route."""

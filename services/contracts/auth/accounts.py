@@ -1,9 +1,9 @@
-"""Erasure of an account: `yocaso.auth.v1.AccountService`, its workflow, and the receipt."""
+"""Account deletion: `yocaso.auth.v1.AccountService`, its workflow and its receipt."""
 
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.kit.contract import Empty, Int64, Message, RpcService, Timestamp
 from services.kit.errors import ErrorCode
@@ -11,18 +11,21 @@ from services.kit.references import ActivityRef, WorkflowRef
 
 ACCOUNT_WRITE: Final = "account:write"
 
-DeletionId = Annotated[str, StringConstraints(pattern=r"^deletion_[0-9a-z]{26,32}$")]
+DeletionId = Annotated[
+    str,
+    Field(pattern=r"^deletion_[0-9a-z]{26,32}$", examples=["deletion_01k9x2m4q7r8s5t6v0w1y2z3e8"]),
+]
 
 
 class DeletionStatus(StrEnum):
-    """RUNNING until every part is done."""
+    """RUNNING until every app has erased its part."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
 
 
 class ErasedPart(Message):
-    """What one app removed: the number of objects by kind."""
+    """What one app removed: number of objects by kind."""
 
     app: str
     removed: dict[str, Int64] = Field(default_factory=dict)
@@ -30,7 +33,7 @@ class ErasedPart(Message):
 
 
 class AccountDeletion(Message):
-    """The receipt of a deletion. It names nobody; whoever has its id may read it."""
+    """The receipt of an account deletion. It holds no personal data; anyone with its id can read it."""
 
     deletion_id: str
     status: DeletionStatus
@@ -40,20 +43,20 @@ class AccountDeletion(Message):
 
 
 class GetAccountDeletionRequest(Message):
-    """Names a deletion."""
+    """Identifies an account deletion."""
 
     deletion_id: DeletionId
 
 
 class DeleteAccountInput(BaseModel):
-    """Whose account, and under which receipt."""
+    """The account to delete and the id of its receipt."""
 
     user_id: str
     deletion_id: str
 
 
 class RecordErasureInput(BaseModel):
-    """Adds a part to the receipt; `app` absent completes it."""
+    """Adds an app's part to the receipt; without `app`, completes the receipt."""
 
     deletion_id: str
     app: str | None = None
@@ -68,12 +71,12 @@ RECORD_ERASURE: Final = ActivityRef(
 )
 
 
-ACCOUNT_SERVICE: Final = RpcService("yocaso.auth.v1.AccountService", "Ending an account.")
+ACCOUNT_SERVICE: Final = RpcService("yocaso.auth.v1.AccountService", "Account deletion.")
 DELETE_ACCOUNT: Final = ACCOUNT_SERVICE.unary(
     "DeleteAccount",
     Empty,
     AccountDeletion,
-    "Erase the caller's account and all that belongs to it; cannot be undone",
+    "Erase the caller's account and all its data; cannot be undone",
     raises=(
         ErrorCode.UNAUTHENTICATED,
         ErrorCode.PERMISSION_DENIED,
@@ -85,7 +88,7 @@ GET_ACCOUNT_DELETION: Final = ACCOUNT_SERVICE.unary(
     "GetAccountDeletion",
     GetAccountDeletionRequest,
     AccountDeletion,
-    "Read the receipt of a deletion",
+    "Read the receipt of an account deletion",
     raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.NOT_FOUND, ErrorCode.UNAVAILABLE),
     public=True,
 )

@@ -14,7 +14,7 @@ AUDIT_READ: Final = "audit:read"
 
 
 class AuditAction(StrEnum):
-    """What happened."""
+    """Kinds of security event."""
 
     KEY_CREATED = "KEY_CREATED"
     KEY_UPDATED = "KEY_UPDATED"
@@ -38,10 +38,9 @@ Details = Annotated[
 
 
 class AuditEvent(Message):
-    """One event. `actor`, a user id, did it; `object`, such as `api_key:key_…`, is what it was done to. Never a secret.
+    """One security event: the user `actor` did `action` to `object`, such as `api_key:key_…`. Holds no secrets.
 
-    `owner` is whose log it is in: `user:<user id>` or `organization:<id>`. `keyId` is the API key that spoke or was
-    traded.
+    `owner` names the audit log: `user:<user id>` or `organization:<id>`. `keyId` is the API key used or exchanged.
     """
 
     event_id: str
@@ -55,7 +54,7 @@ class AuditEvent(Message):
 
 
 class ListAuditEventsRequest(Message):
-    """A page of the caller's events, or of an organization's that the caller administers, newest first."""
+    """Lists the caller's events, or those of an organization the caller administers, newest first."""
 
     organization_id: OrganizationId | None = None
     action: AuditAction | None = None
@@ -71,9 +70,9 @@ class ListAuditEventsResponse(Message):
 
 
 class RecordAuditEventRequest(Message):
-    """Adds an event of another app, such as a denied access; a repeated `reference` is recorded once.
+    """Records an event of another app, such as a denied access check; idempotent by `reference`.
 
-    `owner`, `user:<user id>` or `organization:<id>`, absent: whoever owns the object, or the actor where nobody does.
+    `owner` (`user:<user id>` or `organization:<id>`) defaults to the owner of the object, else to the actor.
     """
 
     reference: Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -85,7 +84,7 @@ class RecordAuditEventRequest(Message):
     details: Details = Field(default_factory=dict)
 
 
-AUDIT_SERVICE: Final = RpcService("yocaso.auth.v1.AuditService", "The log of security events.")
+AUDIT_SERVICE: Final = RpcService("yocaso.auth.v1.AuditService", "Audit log of security events.")
 LIST_AUDIT_EVENTS: Final = AUDIT_SERVICE.unary(
     "ListAuditEvents",
     ListAuditEventsRequest,

@@ -1,4 +1,4 @@
-"""Who may do what: `yocaso.auth.v1.AuthorizationService`, over OpenFGA."""
+"""Access checks, relationship tuples and sharing: `yocaso.auth.v1.AuthorizationService`, over OpenFGA."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -14,13 +14,13 @@ SHARING_WRITE: Final = "sharing:write"
 
 Id = r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}"
 ObjectRef = Annotated[str, StringConstraints(pattern=rf"^[a-z_]{{1,40}}:{Id}$")]
-"""An object, such as `conversation:conv_…`; the id is ours, whatever OpenFGA allows."""
+"""An object, such as `conversation:conv_…`; its id pattern is stricter than OpenFGA's."""
 SubjectRef = Annotated[str, StringConstraints(pattern=rf"^[a-z_]{{1,40}}:{Id}(#[a-z_]{{1,40}})?$")]
-"""A user, or everybody who has a relation to an object: `user:ada`, `organization:acme#member`."""
+"""A user (`user:ada`) or a userset (`organization:acme#member`)."""
 Relation = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
 
 MAX_WRITES: Final = 50
-"""How many facts one request makes true, and how many untrue."""
+"""Maximum number of writes, and of deletes, in one request."""
 
 OWNER: Final = "owner"
 EDITOR: Final = "editor"
@@ -30,7 +30,7 @@ MEMBER: Final = "member"
 
 
 class RelationTuple(Message):
-    """A fact: this subject has this relation to this object."""
+    """A relationship tuple: `subject` has `relation` to `object`."""
 
     subject: SubjectRef
     relation: Relation
@@ -38,32 +38,32 @@ class RelationTuple(Message):
 
 
 class CheckRequest(RelationTuple):
-    """Asks whether a fact follows. `fresh` sees every write that was acknowledged before."""
+    """Checks a relation. With `fresh`, the check sees every write acknowledged before it."""
 
     fresh: bool = False
 
 
 class CheckResponse(Message):
-    """Whether it does."""
+    """Whether the subject has the relation, directly or derived."""
 
     allowed: bool
 
 
 class BatchCheckRequest(Message):
-    """Several questions at once."""
+    """Checks several relations; `fresh` as in `CheckRequest`."""
 
     checks: Annotated[list[RelationTuple], Field(min_length=1, max_length=50)]
     fresh: bool = False
 
 
 class BatchCheckResponse(Message):
-    """Answers in the order of the questions."""
+    """Results in the order of `checks`."""
 
     allowed: list[bool]
 
 
 class ListObjectsRequest(Message):
-    """Asks which objects of a type a subject has a relation to; at most 1,000."""
+    """Lists objects of `type` to which the subject has the relation; at most 1,000."""
 
     subject: SubjectRef
     relation: Relation
@@ -72,13 +72,13 @@ class ListObjectsRequest(Message):
 
 
 class ListObjectsResponse(Message):
-    """Objects, in no order."""
+    """Objects such as `conversation:conv_…`, unordered."""
 
     objects: list[str]
 
 
 class ListUsersRequest(Message):
-    """Asks which users have a relation to an object; at most 1,000."""
+    """Lists users with the relation to the object; at most 1,000."""
 
     relation: Relation
     object: ObjectRef
@@ -86,20 +86,20 @@ class ListUsersRequest(Message):
 
 
 class ListUsersResponse(Message):
-    """Subjects `user:…`, in no order."""
+    """Subjects `user:…`, unordered."""
 
     subjects: list[str]
 
 
 class ExpandRequest(Message):
-    """Asks why: which subjects and which other relations give a relation to an object."""
+    """Explains which subjects and relations grant a relation to an object."""
 
     relation: Relation
     object: ObjectRef
 
 
 class ExpandNode(Message):
-    """A step of the explanation: subjects that have it directly, or what it is computed from."""
+    """A node of the userset tree: direct `subjects`, or the relations it is computed from."""
 
     name: str
     operation: str
@@ -109,13 +109,13 @@ class ExpandNode(Message):
 
 
 class ExpandResponse(Message):
-    """The root of the explanation."""
+    """The root of the userset tree."""
 
     root: ExpandNode
 
 
 class WriteTuplesRequest(Message):
-    """Makes facts true and facts untrue, all or none; what is so already is left as it is."""
+    """Writes and deletes tuples, all or none; writing an existing or deleting a missing tuple is no error."""
 
     writes: Annotated[list[RelationTuple], Field(max_length=MAX_WRITES)] = Field(
         default_factory=list[RelationTuple]
@@ -126,13 +126,13 @@ class WriteTuplesRequest(Message):
 
 
 class ForgetObjectRequest(Message):
-    """Removes every fact about an object, with its share links; repeatable."""
+    """Deletes every tuple of an object and its share links; repeatable."""
 
     object: ObjectRef
 
 
 class ReadChangesRequest(Message):
-    """A page of the history of facts, oldest first."""
+    """Lists tuple changes, oldest first."""
 
     type: Relation | None = None
     limit: PageSize = 50
@@ -140,7 +140,7 @@ class ReadChangesRequest(Message):
 
 
 class TupleChange(Message):
-    """A fact that became true (`written`) or untrue."""
+    """A tuple that was written, or deleted if `written` is false."""
 
     tuple: RelationTuple
     written: bool
@@ -148,27 +148,27 @@ class TupleChange(Message):
 
 
 class ReadChangesResponse(Message):
-    """`cursor` continues after the last of these, now or later."""
+    """`cursor` resumes after the last change returned, now or later."""
 
     changes: list[TupleChange]
     cursor: str | None = None
 
 
 class ListAccessChangesRequest(Message):
-    """Asks what may have turned from a yes to a no since a position of the feed; without one, where the feed is."""
+    """Lists access that may have been revoked after a feed position; without `after`, returns only the position."""
 
     after: Annotated[Int64, Field(ge=0)] | None = None
 
 
 class AccessChange(Message):
-    """Checks of this user about this object may be answered no now; absent stands for any."""
+    """Cached checks of this user on this object are invalid; an absent field means any."""
 
     user_id: str | None = None
     object: ObjectRef | None = None
 
 
 class ListAccessChangesResponse(Message):
-    """Changes in order, and the position to ask from next. Too many to tell is one change of everything."""
+    """Changes in order, and the next `after`. Too many changes are merged into one without fields."""
 
     position: Int64
     changes: list[AccessChange]
@@ -181,11 +181,19 @@ class ShareRole(StrEnum):
     EDITOR = "EDITOR"
 
 
-Shareable = Annotated[str, StringConstraints(pattern=rf"^(conversation|file|run):{Id}$")]
-ShareSubject = Annotated[
-    str, StringConstraints(pattern=rf"^(user:{Id}|(organization|group):{Id}#member)$")
+Shareable = Annotated[
+    str,
+    Field(
+        pattern=rf"^(conversation|file|run):{Id}$",
+        examples=["conversation:conv_01k9x2m4q7r8s5t6v0w1y2z3a4"],
+    ),
 ]
-LinkId = Annotated[str, StringConstraints(pattern=r"^link_[0-9a-z]{26,32}$")]
+ShareSubject = Annotated[
+    str, Field(pattern=rf"^(user:{Id}|(organization|group):{Id}#member)$", examples=["user:grace"])
+]
+LinkId = Annotated[
+    str, Field(pattern=r"^link_[0-9a-z]{26,32}$", examples=["link_01k9x2m4q7r8s5t6v0w1y2z3d7"])
+]
 
 
 class ShareRequest(Message):
@@ -197,27 +205,27 @@ class ShareRequest(Message):
 
 
 class UnshareRequest(Message):
-    """Takes every role of a subject away; the owner's stays."""
+    """Removes every role shared with a subject; ownership is unaffected."""
 
     object: Shareable
     subject: ShareSubject
 
 
 class SharedObjectRequest(Message):
-    """Names an object that can be shared."""
+    """Identifies a shareable object."""
 
     object: Shareable
 
 
 class Share(Message):
-    """Who has an object beside its owner, by a role given directly."""
+    """A role granted to a subject directly, not by a link."""
 
     subject: str
     role: ShareRole
 
 
 class ShareLink(Message):
-    """A link that gives a role to whoever opens it signed in; `token` is shown once, when it is made."""
+    """A link that grants a role to any signed-in user who opens it; `token` is returned only on creation."""
 
     link_id: str
     object: str
@@ -228,46 +236,48 @@ class ShareLink(Message):
 
 
 class ListSharesResponse(Message):
-    """Direct shares, and links that work."""
+    """Direct shares and active links."""
 
     shares: list[Share]
     links: list[ShareLink]
 
 
 class CreateShareLinkRequest(SharedObjectRequest):
-    """Makes a link."""
+    """Creates a share link; without `expiresAt` it does not expire."""
 
     role: ShareRole = ShareRole.VIEWER
     expires_at: Timestamp | None = None
 
 
 class RevokeShareLinkRequest(SharedObjectRequest):
-    """Ends a link, and what those have who opened it."""
+    """Revokes a link and every role it granted."""
 
     link_id: LinkId
 
 
 class OpenShareLinkRequest(Message):
-    """Opens a link in the caller's name."""
+    """Grants the link's role to the caller."""
 
-    token: Annotated[str, StringConstraints(pattern=r"^yl_[A-Za-z0-9]{20,80}$")]
+    token: Annotated[
+        str, Field(pattern=r"^yl_[A-Za-z0-9]{20,80}$", examples=["yl_anExampleThatOpensNothing"])
+    ]
 
 
 class OpenShareLinkResponse(Message):
-    """What the link leads to."""
+    """The shared object and the role granted."""
 
     object: str
     role: ShareRole
 
 
 class ListSharedWithMeRequest(Message):
-    """Asks what others have shared with the caller."""
+    """Lists objects of `type` that others shared with the caller."""
 
     type: Annotated[str, StringConstraints(pattern=r"^(conversation|file|run)$")] = "conversation"
 
 
-_ASKED = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE)
-_SHARING = (
+_ERRORS = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE)
+_SHARE_ERRORS = (
     ErrorCode.INVALID_ARGUMENT,
     ErrorCode.UNAUTHENTICATED,
     ErrorCode.PERMISSION_DENIED,
@@ -275,17 +285,17 @@ _SHARING = (
     ErrorCode.UNAVAILABLE,
 )
 AUTHORIZATION_SERVICE: Final = RpcService(
-    "yocaso.auth.v1.AuthorizationService", "Who may do what with which object, and sharing."
+    "yocaso.auth.v1.AuthorizationService", "Access checks, relationship tuples and sharing."
 )
 CHECK: Final = AUTHORIZATION_SERVICE.unary(
-    "Check", CheckRequest, CheckResponse, "Say whether a fact follows", raises=_ASKED, internal=True
+    "Check", CheckRequest, CheckResponse, "Check a relation", raises=_ERRORS, internal=True
 )
 BATCH_CHECK: Final = AUTHORIZATION_SERVICE.unary(
     "BatchCheck",
     BatchCheckRequest,
     BatchCheckResponse,
-    "Answer several checks",
-    raises=_ASKED,
+    "Check several relations",
+    raises=_ERRORS,
     internal=True,
 )
 LIST_OBJECTS: Final = AUTHORIZATION_SERVICE.unary(
@@ -293,7 +303,7 @@ LIST_OBJECTS: Final = AUTHORIZATION_SERVICE.unary(
     ListObjectsRequest,
     ListObjectsResponse,
     "List a subject's objects",
-    raises=_ASKED,
+    raises=_ERRORS,
     internal=True,
 )
 LIST_USERS: Final = AUTHORIZATION_SERVICE.unary(
@@ -301,82 +311,82 @@ LIST_USERS: Final = AUTHORIZATION_SERVICE.unary(
     ListUsersRequest,
     ListUsersResponse,
     "List an object's users",
-    raises=_ASKED,
+    raises=_ERRORS,
     internal=True,
 )
 EXPAND: Final = AUTHORIZATION_SERVICE.unary(
-    "Expand", ExpandRequest, ExpandResponse, "Explain a relation", raises=_ASKED, internal=True
+    "Expand", ExpandRequest, ExpandResponse, "Explain a relation", raises=_ERRORS, internal=True
 )
 WRITE_TUPLES: Final = AUTHORIZATION_SERVICE.unary(
-    "WriteTuples", WriteTuplesRequest, Empty, "Write and delete facts", raises=_ASKED, internal=True
+    "WriteTuples", WriteTuplesRequest, Empty, "Change tuples", raises=_ERRORS, internal=True
 )
 FORGET_OBJECT: Final = AUTHORIZATION_SERVICE.unary(
     "ForgetObject",
     ForgetObjectRequest,
     Empty,
-    "Delete every fact about an object",
-    raises=_ASKED,
+    "Delete every tuple of an object",
+    raises=_ERRORS,
     internal=True,
 )
 READ_CHANGES: Final = AUTHORIZATION_SERVICE.unary(
     "ReadChanges",
     ReadChangesRequest,
     ReadChangesResponse,
-    "Read the history of facts",
-    raises=_ASKED,
+    "List tuple changes",
+    raises=_ERRORS,
     internal=True,
 )
 LIST_ACCESS_CHANGES: Final = AUTHORIZATION_SERVICE.unary(
     "ListAccessChanges",
     ListAccessChangesRequest,
     ListAccessChangesResponse,
-    "List whose access was taken away since a position",
-    raises=_ASKED,
+    "List access revoked after a feed position",
+    raises=_ERRORS,
     internal=True,
 )
 SHARE: Final = AUTHORIZATION_SERVICE.unary(
-    "Share", ShareRequest, Share, "Share an object", raises=_SHARING, scope=SHARING_WRITE
+    "Share", ShareRequest, Share, "Share an object", raises=_SHARE_ERRORS, scope=SHARING_WRITE
 )
 UNSHARE: Final = AUTHORIZATION_SERVICE.unary(
-    "Unshare", UnshareRequest, Empty, "Stop sharing an object", raises=_SHARING, scope=SHARING_WRITE
+    "Unshare", UnshareRequest, Empty, "Unshare an object", raises=_SHARE_ERRORS, scope=SHARING_WRITE
 )
 LIST_SHARES: Final = AUTHORIZATION_SERVICE.unary(
     "ListShares",
     SharedObjectRequest,
     ListSharesResponse,
-    "List who has an object",
-    raises=_SHARING,
+    "List an object's shares and links",
+    raises=_SHARE_ERRORS,
     scope=SHARING_READ,
 )
 CREATE_SHARE_LINK: Final = AUTHORIZATION_SERVICE.unary(
     "CreateShareLink",
     CreateShareLinkRequest,
     ShareLink,
-    "Make a link that shares an object",
-    raises=_SHARING,
+    "Create a share link",
+    raises=_SHARE_ERRORS,
     scope=SHARING_WRITE,
 )
 REVOKE_SHARE_LINK: Final = AUTHORIZATION_SERVICE.unary(
     "RevokeShareLink",
     RevokeShareLinkRequest,
     Empty,
-    "End a link and what it gave",
-    raises=_SHARING,
+    "Revoke a share link and the access it granted",
+    raises=_SHARE_ERRORS,
     scope=SHARING_WRITE,
 )
 OPEN_SHARE_LINK: Final = AUTHORIZATION_SERVICE.unary(
     "OpenShareLink",
     OpenShareLinkRequest,
     OpenShareLinkResponse,
-    "Open a link",
-    raises=_SHARING,
+    "Open a share link",
+    raises=_SHARE_ERRORS,
     scope=SHARING_WRITE,
 )
 LIST_SHARED_WITH_ME: Final = AUTHORIZATION_SERVICE.unary(
     "ListSharedWithMe",
     ListSharedWithMeRequest,
     ListObjectsResponse,
-    "List what others share with the caller",
+    "List objects shared with the caller",
     raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAUTHENTICATED, ErrorCode.UNAVAILABLE),
     scope=SHARING_READ,
 )

@@ -13,10 +13,14 @@ from services.kit.errors import ErrorCode
 KEYS_READ: Final = "keys:read"
 KEYS_WRITE: Final = "keys:write"
 
-KeyId = Annotated[str, StringConstraints(pattern=r"^key_[0-9a-z]{26,32}$")]
+KeyId = Annotated[
+    str, Field(pattern=r"^key_[0-9a-z]{26,32}$", examples=["key_01k9x2m4q7r8s5t6v0w1y2z3c6"])
+]
 OrganizationId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-KeyName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Scopes = Annotated[list[Scope], Field(min_length=1, max_length=32)]
+KeyName = Annotated[str, Field(min_length=1, max_length=100, examples=["nightly import"])]
+Scopes = Annotated[
+    list[Scope], Field(min_length=1, max_length=32, examples=[["conversations:read"]])
+]
 MAX_GRACE_SECONDS: Final = 7 * 86_400
 
 
@@ -28,7 +32,7 @@ class KeyMode(StrEnum):
 
 
 class KeyStatus(StrEnum):
-    """Whether a key works."""
+    """Only an ACTIVE key authenticates."""
 
     ACTIVE = "ACTIVE"
     EXPIRED = "EXPIRED"
@@ -36,7 +40,7 @@ class KeyStatus(StrEnum):
 
 
 class BudgetPeriod(StrEnum):
-    """When what was spent begins again at nothing: each UTC day, each UTC month, or never."""
+    """When `spent` resets to 0: each UTC day, each UTC month, or never (TOTAL)."""
 
     DAY = "DAY"
     MONTH = "MONTH"
@@ -51,14 +55,14 @@ class KeyRateLimit(Message):
 
 
 class KeyBudget(Message):
-    """At most `amount` US dollars of model cost in a period."""
+    """At most `amount` US dollars of model cost per period."""
 
     amount: Annotated[float, Field(gt=0, le=1_000_000)]
     period: BudgetPeriod = BudgetPeriod.MONTH
 
 
 class ApiKey(Message):
-    """A key as its owner sees it; `start` is its first characters. `organizationId` is absent for a user's own key."""
+    """An API key; `start` begins its secret, `spent` is in US dollars. A user's own key has no `organizationId`."""
 
     key_id: str
     name: str
@@ -79,7 +83,7 @@ class ApiKey(Message):
 
 
 class CreateApiKeyRequest(Message):
-    """Makes a key of the caller, or of an organization that the caller administers."""
+    """Creates a key for the caller, or for an organization the caller administers."""
 
     name: KeyName
     mode: KeyMode = KeyMode.LIVE
@@ -91,14 +95,14 @@ class CreateApiKeyRequest(Message):
 
 
 class ApiKeySecret(Message):
-    """A key and its secret, which is shown this once."""
+    """A key and its secret, which is returned only here."""
 
     api_key: ApiKey
     secret: str
 
 
 class ListApiKeysRequest(Message):
-    """A page of the caller's keys, or of an organization's that the caller administers, newest first."""
+    """Lists the caller's keys, or those of an organization the caller administers, newest first."""
 
     organization_id: OrganizationId | None = None
     limit: PageSize = 20
@@ -113,13 +117,13 @@ class ListApiKeysResponse(Message):
 
 
 class ApiKeyRequest(Message):
-    """Names a key."""
+    """Identifies a key."""
 
     key_id: KeyId
 
 
 class UpdateApiKeyRequest(ApiKeyRequest):
-    """Changes the fields that are present; an explicit null lifts a limit or an expiry."""
+    """Changes the fields that are present; an explicit null removes a limit or the expiry."""
 
     name: KeyName | None = None
     scopes: Scopes | None = None
@@ -129,13 +133,13 @@ class UpdateApiKeyRequest(ApiKeyRequest):
 
 
 class RotateApiKeyRequest(ApiKeyRequest):
-    """Gives the key a new secret; the old one works for `graceSeconds` more."""
+    """Issues a new secret; the old one stays valid for `graceSeconds`."""
 
     grace_seconds: Annotated[int, Field(ge=0, le=MAX_GRACE_SECONDS)] = 86_400
 
 
 class VerifyCode(StrEnum):
-    """What a verification found."""
+    """Result of a verification."""
 
     VALID = "VALID"
     NOT_FOUND = "NOT_FOUND"
@@ -147,7 +151,7 @@ class VerifyCode(StrEnum):
 
 
 class VerifyApiKeyRequest(Message):
-    """Asks whether a secret is good. `cost` counts against the rate limit; the edge counts itself and sends 0."""
+    """Verifies a secret. `cost` counts against its rate limit; the edge counts calls itself and sends 0."""
 
     secret: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     scope: Scope | None = None
@@ -155,7 +159,7 @@ class VerifyApiKeyRequest(Message):
 
 
 class VerifyApiKeyResponse(Message):
-    """`keyId` and what follows are present where the key is known; `remainingCalls` where it has a rate limit."""
+    """`keyId` and the fields after it describe a known key; `remainingCalls` and `remainingBudget` its limits."""
 
     valid: bool
     code: VerifyCode
@@ -170,16 +174,20 @@ class VerifyApiKeyResponse(Message):
 
 
 class ChargeApiKeyRequest(Message):
-    """Books a cost in US dollars on a key; a repeated `reference` is booked once."""
+    """Charges a cost in US dollars to a key; idempotent by `reference`."""
 
     key_id: KeyId
     reference: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     amount: Annotated[float, Field(ge=0, le=1_000_000)]
 
 
-_COMMON = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAUTHENTICATED, ErrorCode.PERMISSION_DENIED)
-_NAMED = (*_COMMON, ErrorCode.NOT_FOUND, ErrorCode.UNAVAILABLE)
-
+_ERRORS = (
+    ErrorCode.INVALID_ARGUMENT,
+    ErrorCode.UNAUTHENTICATED,
+    ErrorCode.PERMISSION_DENIED,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.UNAVAILABLE,
+)
 API_KEY_SERVICE: Final = RpcService(
     "yocaso.auth.v1.ApiKeyService", "API keys for servers and scripts."
 )
@@ -187,8 +195,8 @@ CREATE_API_KEY: Final = API_KEY_SERVICE.unary(
     "CreateApiKey",
     CreateApiKeyRequest,
     ApiKeySecret,
-    "Make a key; its secret is shown once",
-    raises=_NAMED,
+    "Create a key; its secret is returned once",
+    raises=_ERRORS,
     scope=KEYS_WRITE,
 )
 LIST_API_KEYS: Final = API_KEY_SERVICE.unary(
@@ -196,41 +204,41 @@ LIST_API_KEYS: Final = API_KEY_SERVICE.unary(
     ListApiKeysRequest,
     ListApiKeysResponse,
     "List keys",
-    raises=_NAMED,
+    raises=_ERRORS,
     scope=KEYS_READ,
 )
 GET_API_KEY: Final = API_KEY_SERVICE.unary(
-    "GetApiKey", ApiKeyRequest, ApiKey, "Read a key", raises=_NAMED, scope=KEYS_READ
+    "GetApiKey", ApiKeyRequest, ApiKey, "Read a key", raises=_ERRORS, scope=KEYS_READ
 )
 UPDATE_API_KEY: Final = API_KEY_SERVICE.unary(
     "UpdateApiKey",
     UpdateApiKeyRequest,
     ApiKey,
     "Change a key's name, scopes, expiry or limits",
-    raises=_NAMED,
+    raises=_ERRORS,
     scope=KEYS_WRITE,
 )
 ROTATE_API_KEY: Final = API_KEY_SERVICE.unary(
     "RotateApiKey",
     RotateApiKeyRequest,
     ApiKeySecret,
-    "Give a key a new secret; the old one works for a while",
-    raises=(*_NAMED, ErrorCode.FAILED_PRECONDITION),
+    "Issue a new secret; the old one stays valid for a grace period",
+    raises=(*_ERRORS, ErrorCode.FAILED_PRECONDITION),
     scope=KEYS_WRITE,
 )
 REVOKE_API_KEY: Final = API_KEY_SERVICE.unary(
     "RevokeApiKey",
     ApiKeyRequest,
     ApiKey,
-    "End a key, everywhere within 5 s",
-    raises=_NAMED,
+    "Revoke a key; effective everywhere within 5 s",
+    raises=_ERRORS,
     scope=KEYS_WRITE,
 )
 VERIFY_API_KEY: Final = API_KEY_SERVICE.unary(
     "VerifyApiKey",
     VerifyApiKeyRequest,
     VerifyApiKeyResponse,
-    "Say whether a secret is good, whose it is, and what is left of its limits",
+    "Verify a secret; returns its user, scopes and remaining limits",
     raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
     internal=True,
 )
@@ -238,7 +246,7 @@ CHARGE_API_KEY: Final = API_KEY_SERVICE.unary(
     "ChargeApiKey",
     ChargeApiKeyRequest,
     Empty,
-    "Book a cost on a key",
+    "Charge a cost to a key",
     raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
     internal=True,
 )

@@ -1,4 +1,4 @@
-"""Access tokens: `yocaso.auth.v1.TokenService`."""
+"""Sign-in and access tokens: `yocaso.auth.v1.TokenService`."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -12,7 +12,7 @@ from services.kit.errors import ErrorCode
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]{1,64}@[^@\s]{1,255}$")]
 Scope = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.:-]{0,63}$")]
-"""What a token may be used for; a method of a contract names the one scope that it needs."""
+"""A permission carried by a token; a method requires at most one."""
 Credential = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 
 JWKS_PATH: Final = "/.well-known/jwks.json"
@@ -21,7 +21,7 @@ ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S
 
 
 class SubjectTokenType(StrEnum):
-    """What is exchanged (RFC 8693, section 3)."""
+    """Token types accepted in an exchange (RFC 8693, section 3)."""
 
     API_KEY = "urn:yocaso:params:oauth:token-type:api-key"
     FIREBASE_ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105
@@ -29,21 +29,23 @@ class SubjectTokenType(StrEnum):
 
 
 class ExchangeTokenRequest(Message):
-    """Trades an API key, a Firebase ID token or a Firebase session cookie for an access token (RFC 8693).
+    """Exchanges an API key, a Firebase ID token or a Firebase session cookie for an access token (RFC 8693).
 
-    `scope` narrows what the token may do: names with spaces between them; absent, all that the subject may.
+    `scope` limits the token to these space-separated scopes; absent, it gets every scope of the subject.
     """
 
     grant_type: Annotated[str, StringConstraints(pattern=f"^{TOKEN_EXCHANGE}$")] = TOKEN_EXCHANGE
-    subject_token: Credential
-    subject_token_type: SubjectTokenType
+    subject_token: Annotated[Credential, Field(examples=["eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"])]
+    subject_token_type: Annotated[
+        SubjectTokenType, Field(examples=["urn:ietf:params:oauth:token-type:id_token"])
+    ]
     scope: Annotated[str, StringConstraints(max_length=1024)] | None = None
 
 
 class TokenResponse(Message):
-    """An access token (JWT, RS256) of `expiresIn` seconds, and a refresh token that works once.
+    """An access token (JWT, RS256) valid for `expiresIn` seconds, and a single-use refresh token.
 
-    `refreshToken` is absent where the subject was an API key: exchange the key again.
+    `refreshToken` is absent for an API key: exchange the key again.
     """
 
     access_token: str
@@ -55,39 +57,42 @@ class TokenResponse(Message):
 
 
 class RefreshTokenRequest(Message):
-    """Trades a refresh token for the next pair; one that is used twice ends its session."""
+    """Exchanges a refresh token for a new pair; reusing one ends its session."""
 
-    refresh_token: Annotated[str, StringConstraints(pattern=r"^yr_[A-Za-z0-9]{20,120}$")]
+    refresh_token: Annotated[
+        str,
+        Field(pattern=r"^yr_[A-Za-z0-9]{20,120}$", examples=["yr_anExampleThatIsNobodysSession"]),
+    ]
 
 
 class RevokeTokenRequest(Message):
-    """Ends the session of a refresh token or an access token (RFC 7009); an unknown one is no error."""
+    """Ends the session of a refresh or access token (RFC 7009); an unknown token is no error."""
 
-    token: Credential
+    token: Annotated[Credential, Field(examples=["yr_anExampleThatIsNobodysSession"])]
 
 
 class CreateSessionCookieRequest(Message):
-    """Asks for a Firebase session cookie for a fresh ID token; between 5 minutes and 14 days."""
+    """Creates a Firebase session cookie, valid for 5 minutes to 14 days, from a recent ID token."""
 
-    id_token: Credential
+    id_token: Annotated[Credential, Field(examples=["eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"])]
     ttl_seconds: Annotated[int, Field(ge=300, le=1_209_600)] = 432_000
 
 
 class SessionCookie(Message):
-    """A cookie value, to be set HttpOnly, Secure and SameSite by the caller's own web server."""
+    """A cookie value that the caller's web server must set HttpOnly, Secure and SameSite; `expiresIn` is in seconds."""
 
     session_cookie: str
     expires_in: int
 
 
 class CustomToken(Message):
-    """A Firebase custom token of at most an hour, for `signInWithCustomToken`."""
+    """A Firebase custom token for `signInWithCustomToken`, valid for at most one hour."""
 
     custom_token: str
 
 
 class IssueLocalTokenRequest(Message):
-    """Asks for a token of a local user; refused in production. Without scopes it may do all that a user may."""
+    """Issues a token for a local user; refused in production. Without `scopes` it has every user scope."""
 
     user_id: UserId
     email: Email
@@ -103,16 +108,16 @@ class AccessToken(Message):
 
 
 class Jwks(Message):
-    """A JSON Web Key Set (RFC 7517): the key that signs now, and those whose tokens may still be valid."""
+    """A JSON Web Key Set (RFC 7517): the signing key, and earlier keys whose tokens may still be valid."""
 
     keys: list[dict[str, Any]]
 
 
 class Revocation(Message):
-    """Tokens that no longer count: those with this claim (`sid`, `key_id` or `sub`) issued up to `issuedUntil`.
+    """Revokes tokens with this value of the claim `sid`, `key_id` or `sub`, issued up to and including `issuedUntil`.
 
-    It can be forgotten at `expiresAt`, when the last such token is over. Tokens say their second of issue: one that
-    was issued later in that same second is over too.
+    Drop it at `expiresAt`, when the last such token has expired. Tokens carry whole seconds of issue, so a token issued
+    later in the same second is revoked too.
     """
 
     claim: Annotated[str, StringConstraints(pattern=r"^(sid|key_id|sub)$")]
@@ -122,12 +127,12 @@ class Revocation(Message):
 
 
 class ListRevocationsResponse(Message):
-    """Every revocation that still matters."""
+    """Every revocation that has not expired."""
 
     revocations: list[Revocation]
 
 
-_SIGN_IN = (
+_SIGN_IN_ERRORS = (
     ErrorCode.INVALID_ARGUMENT,
     ErrorCode.UNAUTHENTICATED,
     ErrorCode.PERMISSION_DENIED,
@@ -136,14 +141,14 @@ _SIGN_IN = (
 )
 
 TOKEN_SERVICE: Final = RpcService(
-    "yocaso.auth.v1.TokenService", "Sign-in, access tokens, and the keys that verify them."
+    "yocaso.auth.v1.TokenService", "Sign-in, access tokens and signing keys."
 )
 EXCHANGE_TOKEN: Final = TOKEN_SERVICE.unary(
     "ExchangeToken",
     ExchangeTokenRequest,
     TokenResponse,
-    "Trade a key or a sign-in for an access token",
-    raises=(*_SIGN_IN, ErrorCode.FAILED_PRECONDITION, ErrorCode.BUDGET_EXCEEDED),
+    "Exchange an API key or a Firebase sign-in for an access token",
+    raises=(*_SIGN_IN_ERRORS, ErrorCode.FAILED_PRECONDITION, ErrorCode.BUDGET_EXCEEDED),
     public=True,
     waits=True,
 )
@@ -151,8 +156,8 @@ REFRESH_TOKEN: Final = TOKEN_SERVICE.unary(
     "RefreshToken",
     RefreshTokenRequest,
     TokenResponse,
-    "Trade a refresh token for the next pair",
-    raises=_SIGN_IN,
+    "Exchange a refresh token for a new pair",
+    raises=_SIGN_IN_ERRORS,
     public=True,
     waits=True,
 )
@@ -168,8 +173,8 @@ CREATE_SESSION_COOKIE: Final = TOKEN_SERVICE.unary(
     "CreateSessionCookie",
     CreateSessionCookieRequest,
     SessionCookie,
-    "Trade a Firebase ID token for a session cookie",
-    raises=(*_SIGN_IN, ErrorCode.FAILED_PRECONDITION),
+    "Exchange a Firebase ID token for a session cookie",
+    raises=(*_SIGN_IN_ERRORS, ErrorCode.FAILED_PRECONDITION),
     public=True,
     waits=True,
 )
@@ -177,7 +182,7 @@ CREATE_CUSTOM_TOKEN: Final = TOKEN_SERVICE.unary(
     "CreateCustomToken",
     Empty,
     CustomToken,
-    "Make a Firebase custom token for the caller",
+    "Create a Firebase custom token for the caller",
     raises=(
         ErrorCode.UNAUTHENTICATED,
         ErrorCode.PERMISSION_DENIED,
@@ -199,7 +204,7 @@ ROTATE_KEY: Final = TOKEN_SERVICE.unary(
     "RotateKey",
     Empty,
     Jwks,
-    "Begin signing with a new key; the old one verifies until its tokens are over",
+    "Rotate the signing key; the old one verifies until its tokens expire",
     raises=(ErrorCode.UNAVAILABLE,),
     internal=True,
 )
@@ -207,7 +212,7 @@ LIST_REVOCATIONS: Final = TOKEN_SERVICE.unary(
     "ListRevocations",
     Empty,
     ListRevocationsResponse,
-    "List the tokens that no longer count",
+    "List token revocations",
     raises=(ErrorCode.UNAVAILABLE,),
     internal=True,
 )

@@ -1,1 +1,1 @@
-"""What other apps may know of `edge`."""
+"""Contract of `edge`."""

@@ -14,5 +14,5 @@ APP: Final = App(
     command=("yocaso-edge",),
     app_port=8080,
     calls=(VERIFY_API_KEY, LIST_REVOCATIONS),
-    faces_clients=True,
+    is_edge=True,
 )

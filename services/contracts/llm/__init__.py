@@ -1,1 +1,1 @@
-"""What other apps may know of `llm`."""
+"""Contract of `llm`."""

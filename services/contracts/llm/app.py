@@ -11,7 +11,7 @@ from services.contracts.workflows.service import PURGE_WORKFLOWS, START_WORKFLOW
 from services.kit.manifest import App, Server
 
 LOCAL_MODEL: Final = "smollm2-135m-instruct"
-"""What the local stack runs where no key for a better one is set; it does not know when to end."""
+"""Model of the local stack when no API key is set. It rarely ends an answer by itself, so tokens are limited below."""
 
 APP: Final = App(
     id="llm",
@@ -28,6 +28,6 @@ APP: Final = App(
         "LLM_BASE_URL": Server("model", "{url}/v1"),
         "LLM_DEFAULT_MODEL": Server("model", LOCAL_MODEL),
         "LLM_MODELS": Server("model", LOCAL_MODEL),
-        "LLM_MAX_OUTPUT_TOKENS": Server("model", "512", replaceable=True),
+        "LLM_MAX_OUTPUT_TOKENS": Server("model", "512", overridable=True),
     },
 )

@@ -1,4 +1,4 @@
-"""Conversations: `yocaso.llm.v1.ConversationService`."""
+"""Conversations, messages and turns: `yocaso.llm.v1.ConversationService`."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -16,7 +16,7 @@ CONVERSATIONS_READ: Final = "conversations:read"
 CONVERSATIONS_WRITE: Final = "conversations:write"
 
 MAX_TEXT_BYTES: Final = 65_536
-"""A message's text in UTF-8; longer content belongs in a file."""
+"""Maximum size of a message's text in UTF-8."""
 
 
 def _require_bytes(text: str) -> str:
@@ -25,12 +25,15 @@ def _require_bytes(text: str) -> str:
     return text
 
 
-ConversationId = Annotated[str, StringConstraints(pattern=r"^conv_[0-9a-z]{26,32}$")]
+ConversationId = Annotated[
+    str, Field(pattern=r"^conv_[0-9a-z]{26,32}$", examples=["conv_01k9x2m4q7r8s5t6v0w1y2z3a4"])
+]
 Title = Annotated[str, StringConstraints(max_length=200)]
 ModelId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_TEXT_BYTES),
+    Field(examples=["Which museums are open on Monday?"]),
     AfterValidator(_require_bytes),
 ]
 Metadata = Annotated[
@@ -43,7 +46,7 @@ Metadata = Annotated[
 
 
 class Role(StrEnum):
-    """Who speaks."""
+    """Author of a message."""
 
     SYSTEM = "SYSTEM"
     USER = "USER"
@@ -51,21 +54,21 @@ class Role(StrEnum):
 
 
 class Admission(StrEnum):
-    """What to do with a message while another turn runs."""
+    """While another turn runs, REJECT fails with TURN_IN_PROGRESS and ENQUEUE waits for its end."""
 
     REJECT = "REJECT"
     ENQUEUE = "ENQUEUE"
 
 
 class OnDisconnect(StrEnum):
-    """What a turn does when the stream that began it is closed by its client."""
+    """Whether closing the stream that began a turn leaves the turn running or cancels it."""
 
     CONTINUE = "CONTINUE"
     CANCEL = "CANCEL"
 
 
 class Conversation(Message):
-    """A conversation, as its owner sees it."""
+    """A conversation; `activeTurnId` is the running turn, if any."""
 
     conversation_id: str
     title: str
@@ -79,7 +82,7 @@ class Conversation(Message):
 
 
 class ChatMessage(Message):
-    """One message; `seq` counts from 1 without a gap. `incomplete` marks text that was cut off."""
+    """One message; `seq` counts from 1 without a gap, `incomplete` marks truncated text."""
 
     message_id: str
     seq: Int64
@@ -92,7 +95,7 @@ class ChatMessage(Message):
 
 
 class CreateConversationRequest(Message):
-    """All fields may be absent."""
+    """Creates a conversation; every field is optional."""
 
     title: Title = ""
     model: ModelId | None = None
@@ -101,13 +104,13 @@ class CreateConversationRequest(Message):
 
 
 class GetConversationRequest(Message):
-    """Names a conversation."""
+    """Identifies a conversation."""
 
     conversation_id: ConversationId
 
 
 class ListConversationsRequest(Message):
-    """A page of the caller's conversations, newest first unless said otherwise."""
+    """Lists the caller's conversations by creation, newest first by default."""
 
     limit: PageSize = 20
     cursor: Cursor | None = None
@@ -122,7 +125,7 @@ class ListConversationsResponse(Message):
 
 
 class UpdateConversationRequest(Message):
-    """Changes the fields that are present; `metadata` is replaced whole."""
+    """Changes the fields that are present: an explicit null clears a field, `metadata` is replaced as a whole."""
 
     conversation_id: ConversationId
     title: Title | None = None
@@ -138,7 +141,7 @@ class DeleteConversationRequest(Message):
 
 
 class ListMessagesRequest(Message):
-    """A page of messages by `seq`; a page is also bounded to 1 MiB of text."""
+    """Lists messages by `seq`; a page also ends at 1 MiB."""
 
     conversation_id: ConversationId
     limit: PageSize = 50
@@ -154,7 +157,7 @@ class ListMessagesResponse(Message):
 
 
 class AppendMessageRequest(Message):
-    """Stores a message without asking the model."""
+    """Stores a message without calling the model."""
 
     conversation_id: ConversationId
     role: Role = Role.USER
@@ -162,13 +165,13 @@ class AppendMessageRequest(Message):
 
 
 class AppendMessageResponse(Message):
-    """The message as stored."""
+    """The stored message."""
 
     message: ChatMessage
 
 
 class SendMessageRequest(GenerationOptions):
-    """Adds a user message and asks the model to answer. Bounds: 1 ≤ `maxOutputTokens` ≤ 32,768."""
+    """Adds a user message and generates an answer. `model` and the options default to the platform's settings."""
 
     conversation_id: ConversationId
     text: Text
@@ -178,28 +181,28 @@ class SendMessageRequest(GenerationOptions):
 
 
 class SendMessageResponse(Message):
-    """The finished turn and its answer; `message` is absent when no text was produced."""
+    """The ended turn and its answer; `message` is absent if there is no text."""
 
     turn: Turn
     message: ChatMessage | None = None
 
 
 class GetTurnRequest(Message):
-    """Names a turn of a conversation."""
+    """Identifies a turn of a conversation."""
 
     conversation_id: ConversationId
     turn_id: TurnId
 
 
 class CancelTurnRequest(Message):
-    """Names a turn of a conversation; one that has ended is answered as it is."""
+    """Cancels a turn; an ended turn is returned unchanged."""
 
     conversation_id: ConversationId
     turn_id: TurnId
 
 
 class ListEventsRequest(Message):
-    """Events of a turn after a sequence number; waits up to `waitSeconds` for the first when there is none."""
+    """Lists a turn's events with `seq` > `after`; waits up to `waitSeconds` if there are none yet."""
 
     conversation_id: ConversationId
     turn_id: TurnId
@@ -209,24 +212,24 @@ class ListEventsRequest(Message):
 
 
 class ListEventsResponse(Message):
-    """`closed` says that the terminal event is among these or before them: nothing more will come."""
+    """`closed`: the terminal event is among these or before them, so no event follows."""
 
     events: list[Event]
     closed: bool
 
 
 class StreamEventsRequest(Message):
-    """Follows the events of a turn after a sequence number; `Last-Event-ID` wins over `after`."""
+    """Streams a turn's events with `seq` > `after`; `Last-Event-ID` overrides `after`."""
 
     conversation_id: ConversationId
     turn_id: TurnId
     after: Annotated[Int64, Field(ge=0)] = 0
 
 
-_COMMON = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAUTHENTICATED, ErrorCode.UNAVAILABLE)
-_NAMED = (*_COMMON, ErrorCode.NOT_FOUND, ErrorCode.PERMISSION_DENIED)
-_TURN = (
-    *_NAMED,
+_COMMON_ERRORS = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAUTHENTICATED, ErrorCode.UNAVAILABLE)
+_OBJECT_ERRORS = (*_COMMON_ERRORS, ErrorCode.NOT_FOUND, ErrorCode.PERMISSION_DENIED)
+_TURN_ERRORS = (
+    *_OBJECT_ERRORS,
     LlmErrorCode.TURN_IN_PROGRESS,
     LlmErrorCode.MODEL_INVALID,
     ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -242,7 +245,7 @@ CREATE_CONVERSATION: Final = CONVERSATION_SERVICE.unary(
     CreateConversationRequest,
     Conversation,
     "Create a conversation",
-    raises=(*_COMMON, LlmErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    raises=(*_COMMON_ERRORS, LlmErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
     idempotent=True,
     scope=CONVERSATIONS_WRITE,
 )
@@ -251,7 +254,7 @@ GET_CONVERSATION: Final = CONVERSATION_SERVICE.unary(
     GetConversationRequest,
     Conversation,
     "Read a conversation",
-    raises=_NAMED,
+    raises=_OBJECT_ERRORS,
     scope=CONVERSATIONS_READ,
 )
 LIST_CONVERSATIONS: Final = CONVERSATION_SERVICE.unary(
@@ -259,7 +262,7 @@ LIST_CONVERSATIONS: Final = CONVERSATION_SERVICE.unary(
     ListConversationsRequest,
     ListConversationsResponse,
     "List the caller's conversations",
-    raises=_COMMON,
+    raises=_COMMON_ERRORS,
     scope=CONVERSATIONS_READ,
 )
 UPDATE_CONVERSATION: Final = CONVERSATION_SERVICE.unary(
@@ -267,7 +270,7 @@ UPDATE_CONVERSATION: Final = CONVERSATION_SERVICE.unary(
     UpdateConversationRequest,
     Conversation,
     "Change a conversation's title, model, system prompt or metadata",
-    raises=(*_NAMED, LlmErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    raises=(*_OBJECT_ERRORS, LlmErrorCode.MODEL_INVALID, ErrorCode.IDEMPOTENCY_KEY_REUSED),
     idempotent=True,
     scope=CONVERSATIONS_WRITE,
 )
@@ -275,8 +278,8 @@ DELETE_CONVERSATION: Final = CONVERSATION_SERVICE.unary(
     "DeleteConversation",
     DeleteConversationRequest,
     Empty,
-    "Delete a conversation with its messages",
-    raises=_NAMED,
+    "Delete a conversation and its messages",
+    raises=_OBJECT_ERRORS,
     idempotent=True,
     scope=CONVERSATIONS_WRITE,
 )
@@ -285,15 +288,15 @@ LIST_MESSAGES: Final = CONVERSATION_SERVICE.unary(
     ListMessagesRequest,
     ListMessagesResponse,
     "List messages",
-    raises=_NAMED,
+    raises=_OBJECT_ERRORS,
     scope=CONVERSATIONS_READ,
 )
 APPEND_MESSAGE: Final = CONVERSATION_SERVICE.unary(
     "AppendMessage",
     AppendMessageRequest,
     AppendMessageResponse,
-    "Store a message without asking the model",
-    raises=(*_NAMED, ErrorCode.IDEMPOTENCY_KEY_REUSED),
+    "Store a message without calling the model",
+    raises=(*_OBJECT_ERRORS, ErrorCode.IDEMPOTENCY_KEY_REUSED),
     idempotent=True,
     scope=CONVERSATIONS_WRITE,
 )
@@ -302,7 +305,7 @@ SEND_MESSAGE: Final = CONVERSATION_SERVICE.unary(
     SendMessageRequest,
     SendMessageResponse,
     "Send a message and wait for the answer",
-    raises=(*_TURN, ErrorCode.DEADLINE_EXCEEDED),
+    raises=(*_TURN_ERRORS, ErrorCode.DEADLINE_EXCEEDED),
     idempotent=True,
     timeout_seconds=140,
     waits=True,
@@ -313,20 +316,20 @@ STREAM_MESSAGE: Final = CONVERSATION_SERVICE.stream(
     SendMessageRequest,
     Event,
     "Send a message and stream the answer",
-    raises=_TURN,
+    raises=_TURN_ERRORS,
     idempotent=True,
     timeout_seconds=660,
     scope=CONVERSATIONS_WRITE,
 )
 GET_TURN: Final = CONVERSATION_SERVICE.unary(
-    "GetTurn", GetTurnRequest, Turn, "Read a turn", raises=_NAMED, scope=CONVERSATIONS_READ
+    "GetTurn", GetTurnRequest, Turn, "Read a turn", raises=_OBJECT_ERRORS, scope=CONVERSATIONS_READ
 )
 CANCEL_TURN: Final = CONVERSATION_SERVICE.unary(
     "CancelTurn",
     CancelTurnRequest,
     Turn,
     "Cancel a turn; its partial text is kept",
-    raises=_NAMED,
+    raises=_OBJECT_ERRORS,
     idempotent=True,
     completes=True,
     scope=CONVERSATIONS_WRITE,
@@ -335,8 +338,8 @@ LIST_EVENTS: Final = CONVERSATION_SERVICE.unary(
     "ListEvents",
     ListEventsRequest,
     ListEventsResponse,
-    "List a turn's events, with long poll",
-    raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
+    "List a turn's events, with long polling",
+    raises=(*_OBJECT_ERRORS, ErrorCode.OUT_OF_RANGE),
     timeout_seconds=75,
     waits=True,
     scope=CONVERSATIONS_READ,
@@ -345,8 +348,8 @@ STREAM_EVENTS: Final = CONVERSATION_SERVICE.stream(
     "StreamEvents",
     StreamEventsRequest,
     Event,
-    "Follow a turn's events from any point",
-    raises=(*_NAMED, ErrorCode.OUT_OF_RANGE),
+    "Stream a turn's events from any seq",
+    raises=(*_OBJECT_ERRORS, ErrorCode.OUT_OF_RANGE),
     timeout_seconds=660,
     scope=CONVERSATIONS_READ,
 )

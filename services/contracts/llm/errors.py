@@ -1,4 +1,4 @@
-"""What can go wrong with a turn, its model and its tools."""
+"""Error codes of turns, models and tools."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ from services.kit.errors import AnyErrorCode
 
 
 class LlmErrorCode(AnyErrorCode):
-    """The codes that `llm` adds."""
+    """Codes that `llm` adds to the catalogue."""
 
     TURN_IN_PROGRESS = "TURN_IN_PROGRESS", HTTPStatus.CONFLICT, True
     MODEL_INVALID = "MODEL_INVALID", HTTPStatus.BAD_REQUEST

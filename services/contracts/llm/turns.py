@@ -1,25 +1,27 @@
-"""Turns: a user message and its answer; their stream in the event log, their workflow and its activity."""
+"""Turns: messages, event stream, workflow and activity."""
 
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from services.kit.contract import Int64, Message, Timestamp
 from services.kit.errors import ErrorStatus
 from services.kit.references import ActivityRef, WorkflowRef
 
-TurnId = Annotated[str, StringConstraints(pattern=r"^turn_[0-9a-z]{26,32}$")]
+TurnId = Annotated[
+    str, Field(pattern=r"^turn_[0-9a-z]{26,32}$", examples=["turn_01k9x2m4q7r8s5t6v0w1y2z3b5"])
+]
 
 TURN_STREAM: Final = "turn"
-"""The kind of a turn's stream in the event log; the stream's id is the turn's."""
+"""Kind of a turn's stream in the event log; the stream id is the turn id."""
 MAX_TURN_TIME: Final = timedelta(minutes=5)
-"""The bound on a turn's wall time, from its begin."""
+"""Maximum duration of a running turn."""
 
 
 class TurnStatus(StrEnum):
-    """A turn goes QUEUED → RUNNING → one of the last three, and stays there."""
+    """QUEUED → RUNNING → COMPLETED, FAILED or CANCELLED; the last three are final."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -29,14 +31,14 @@ class TurnStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the status never changes again."""
+        """Whether the status is final."""
         return self in (TurnStatus.COMPLETED, TurnStatus.FAILED, TurnStatus.CANCELLED)
 
 
 class Usage(Message):
-    """Tokens of all attempts, as the provider counted them; `cost` is in US dollars where the provider says it.
+    """Tokens and `cost` (US dollars, if the provider reports it) of all attempts of a turn.
 
-    `estimated`: some of it was counted by a tokenizer, because an attempt was cut off before the provider said it.
+    `estimated`: an attempt was cut off before the provider reported its usage, so a tokenizer counted it.
     """
 
     prompt_tokens: int = 0
@@ -47,7 +49,7 @@ class Usage(Message):
 
 
 class CancelReceipt(Message):
-    """What a cancel did: when it was asked, seen by the worker, and when the upstream socket closed."""
+    """Times of a cancel: requested, noticed by the worker, and connection to the provider closed."""
 
     requested_at: Timestamp
     acknowledged_at: Timestamp | None = None
@@ -56,7 +58,7 @@ class CancelReceipt(Message):
 
 
 class Turn(Message):
-    """A user message and its answer. A queued turn gets its `userMessageSeq` when it begins."""
+    """A user message and its answer. `userMessageSeq` is absent while the turn is queued."""
 
     turn_id: str
     conversation_id: str
@@ -74,19 +76,19 @@ class Turn(Message):
 
 
 class GenerationOptions(Message):
-    """How the model shall answer. Bounds: 0 ≤ `temperature` ≤ 2, 1 ≤ `maxOutputTokens` ≤ 32,768."""
+    """Sampling options of an answer."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = None
 
-    def over(self, defaults: "GenerationOptions") -> "GenerationOptions":
-        """These, and the defaults where one is absent."""
-        named = {name: getattr(self, name) for name in GenerationOptions.model_fields}
-        return defaults.model_copy(update={k: v for k, v in named.items() if v is not None})
+    def with_defaults(self, defaults: "GenerationOptions") -> "GenerationOptions":
+        """These options, with absent ones taken from `defaults`."""
+        present = self.model_dump(include=set(GenerationOptions.model_fields), exclude_none=True)
+        return defaults.model_copy(update=present)
 
 
 class TurnRef(BaseModel):
-    """Names a turn, and the user who asked for it."""
+    """Identifies a turn and the user who requested it."""
 
     user_id: str
     conversation_id: str
@@ -94,21 +96,21 @@ class TurnRef(BaseModel):
 
 
 class GenerationInput(TurnRef):
-    """A turn to answer, after a wait. References only: history stores every payload."""
+    """A turn to retry after `retry_after_seconds`. Ids only: workflow history stores every payload."""
 
     traceparent: str | None = None
     retry_after_seconds: float = 0.0
 
 
 class RunTurnInput(TurnRef):
-    """One segment of a turn; the `last` one ends the turn rather than ask for another."""
+    """One attempt at a turn; the `last` one fails the turn instead of asking for a retry."""
 
     traceparent: str | None = None
     last: bool = False
 
 
 class TurnOutcome(BaseModel):
-    """How a segment ended: `status` absent means that the model asked to come back after `retry_after_seconds`."""
+    """How an attempt ended; without `status`, it asks for a retry after `retry_after_seconds`."""
 
     status: TurnStatus | None = None
     retry_after_seconds: float = 0.0

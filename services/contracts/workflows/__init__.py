@@ -1,1 +1,1 @@
-"""What other apps may know of `workflows`."""
+"""Contract of `workflows`."""

@@ -1,4 +1,4 @@
-"""Starting workflows: `yocaso.workflows.v1.WorkflowService`, for the other apps of the platform."""
+"""Starting and purging workflows: `yocaso.workflows.v1.WorkflowService`, internal."""
 
 from typing import Annotated, Any, Final
 
@@ -11,7 +11,7 @@ InstanceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,100}$")
 
 
 class StartWorkflowRequest(Message):
-    """Starts a workflow under a business id; one that exists already is left as it is."""
+    """Starts a workflow under a business id; does nothing if the id exists."""
 
     workflow: str
     instance_id: InstanceId
@@ -19,12 +19,14 @@ class StartWorkflowRequest(Message):
 
 
 class PurgeWorkflowsRequest(Message):
-    """Names executions that have ended; what is not there is no error."""
+    """Deletes the history of ended workflows; unknown ids are ignored."""
 
     instance_ids: Annotated[list[InstanceId], Field(max_length=500)]
 
 
-WORKFLOW_SERVICE: Final = RpcService("yocaso.workflows.v1.WorkflowService", "Starts workflows.")
+WORKFLOW_SERVICE: Final = RpcService(
+    "yocaso.workflows.v1.WorkflowService", "Starts and purges workflows."
+)
 START_WORKFLOW: Final = WORKFLOW_SERVICE.unary(
     "StartWorkflow",
     StartWorkflowRequest,
@@ -37,7 +39,7 @@ PURGE_WORKFLOWS: Final = WORKFLOW_SERVICE.unary(
     "PurgeWorkflows",
     PurgeWorkflowsRequest,
     Empty,
-    "Remove the history of workflows that have ended",
+    "Delete the history of ended workflows",
     raises=(ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE),
     internal=True,
 )

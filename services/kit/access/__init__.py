@@ -1,1 +1,1 @@
-"""Who calls, and may they: identity, access checks, limits."""
+"""Caller identity, access checks and rate limits."""

@@ -1,14 +1,12 @@
-"""Who may call a method: the typed dependencies that every route has, and what they ask.
+"""Authorization of routes by typed dependencies; every route has one in its signature.
 
-A route names one of them in its signature. What is refused is refused before the handler runs: UNAUTHENTICATED
-without an identity, PERMISSION_DENIED without the scope that the contract names, RATE_LIMITED past the user's rate,
-NOT_FOUND for an object that the caller may not even see, PERMISSION_DENIED for one that it may see but not do this
-with. UNAVAILABLE, never a yes, while nobody can tell.
+A call is refused before its handler runs: UNAUTHENTICATED without an identity, RATE_LIMITED over the user's rate,
+PERMISSION_DENIED without the contract's scope, NOT_FOUND for an object that the caller cannot see, PERMISSION_DENIED
+for one that it sees without the required relation, UNAVAILABLE when access cannot be checked.
 """
 
-import asyncio
 from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request
@@ -20,50 +18,42 @@ from services.kit.access.identity import (
     TrustedApps,
     caller_of,
     calling_app,
-    require_vouched,
+    require_trusted_app,
 )
 from services.kit.access.limits import RateLimiter
+from services.kit.background import TaskSet
 from services.kit.errors import ErrorCode, RpcError, not_found
-from services.kit.http.dependencies import taken
+from services.kit.http.dependencies import get_dependency
 from services.kit.http.rpc import message_of, method_of
 
-MAX_RECORDING: Final = 1000
+MAX_PENDING_DENIALS: Final = 1000
+"""Bounds memory while the audit log is slow; further denials are only logged."""
 
 log = structlog.get_logger()
 
 
-class Denials(Protocol):
-    """Is told who was denied what."""
-
-    async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Record it; a failure to do so changes nothing for the caller."""
-        ...
-
-
 class DenialAudit:
-    """`Denials` that are written down beside the call, not before its answer; `close` finishes what is under way."""
+    """Records denied calls in an audit log, in the background: the caller does not wait for it."""
 
     def __init__(self) -> None:
-        self._recording: set[asyncio.Task[None]] = set()
+        self._pending = TaskSet()
 
-    async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Begin to write it down; under a flood only a log line is left."""
-        if len(self._recording) >= MAX_RECORDING:
+    def add(self, caller: CallerIdentity, relation: str, target: str) -> None:
+        """Begin to record a denial; a failure is only logged."""
+        if len(self._pending) >= MAX_PENDING_DENIALS:
             log.warning("access.denial_not_recorded")
             return
-        task = asyncio.create_task(self._try(caller, relation, target))
-        self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
+        self._pending.spawn(self._record_or_log(caller, relation, target))
 
     async def close(self) -> None:
-        """Finish."""
-        await asyncio.gather(*self._recording, return_exceptions=True)
+        """Wait until the begun records are written."""
+        await self._pending.close()
 
     async def record(self, caller: CallerIdentity, relation: str, target: str) -> None:
-        """Write it into the audit log."""
+        """Write a denial to the audit log."""
         raise NotImplementedError
 
-    async def _try(self, caller: CallerIdentity, relation: str, target: str) -> None:
+    async def _record_or_log(self, caller: CallerIdentity, relation: str, target: str) -> None:
         try:
             await self.record(caller, relation, target)
         except RpcError as error:
@@ -72,28 +62,29 @@ class DenialAudit:
 
 @dataclass(frozen=True, slots=True)
 class AccessControl:
-    """What the dependencies of an app's routes ask."""
+    """The access cache, rate limiter and denial audit of an app."""
 
     cache: AccessCache
     limiter: RateLimiter
-    denials: Denials
+    denials: DenialAudit
 
     async def require(
-        self, caller: CallerIdentity, relation: str, target: str, *, seen_by: str = "viewer"
+        self, caller: CallerIdentity, relation: str, target: str, *, visible_to: str = "viewer"
     ) -> None:
-        """The caller has the relation to the target: `conversation:conv_…`.
+        """Require that the caller has a relation to the target: `document:…`.
 
         Raises:
-            RpcError: NOT_FOUND, PERMISSION_DENIED, UNAVAILABLE. What is missing and what is foreign cost the same.
+            RpcError: NOT_FOUND, after the same checks for missing and for foreign objects, so that response times do
+                not differ; PERMISSION_DENIED; UNAVAILABLE.
         """
         if await self.cache.allows(AccessCheck(caller.user_id, relation, target)):
             return
         kind, _, _ = target.partition(":")
-        seen = seen_by != relation and await self.cache.allows(
-            AccessCheck(caller.user_id, seen_by, target)
+        is_visible = visible_to != relation and await self.cache.allows(
+            AccessCheck(caller.user_id, visible_to, target)
         )
-        await self.denials.denied(caller, relation, target)
-        if not seen:
+        self.denials.add(caller, relation, target)
+        if not is_visible:
             raise not_found(kind)
         raise RpcError(
             ErrorCode.PERMISSION_DENIED, f"You may see this {kind}, but not do that with it."
@@ -101,10 +92,10 @@ class AccessControl:
 
 
 class Authorization:
-    """Lets a call through, or refuses it. Every route has one; `tests/contract` knows them by this class."""
+    """A dependency that authorizes a call. `tests/contract` requires one on every route."""
 
     async def __call__(self, request: Request) -> CallerIdentity:
-        """The caller, who may.
+        """The authorized caller.
 
         Raises:
             RpcError: see the module.
@@ -123,7 +114,7 @@ class SignedIn(Authorization):
         await control.limiter.require(caller.user_id)
         scope = method_of(request).scope
         if scope not in caller.scopes:
-            await control.denials.denied(caller, f"scope {scope}", request.url.path)
+            control.denials.add(caller, f"scope {scope}", request.url.path)
             raise RpcError(
                 ErrorCode.PERMISSION_DENIED, f"The token does not have the scope {scope}."
             )
@@ -131,18 +122,18 @@ class SignedIn(Authorization):
 
 
 class Permitted(SignedIn):
-    """A signed-in user who has a relation to the object that a field of the request names.
+    """A signed-in user with a relation to the object that a field of the request names.
 
-    `seen_by` is the relation that lets somebody know that the object exists.
+    Callers without the relation `visible_to` get NOT_FOUND.
     """
 
     def __init__(
-        self, relation: str, field: str, *, kind: str | None = None, seen_by: str = "viewer"
+        self, relation: str, field: str, *, kind: str | None = None, visible_to: str = "viewer"
     ) -> None:
         self._relation = relation
         self._field = field
         self._kind = kind
-        self._seen_by = seen_by
+        self._visible_to = visible_to
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
@@ -150,40 +141,44 @@ class Permitted(SignedIn):
         caller = await super().__call__(request)
         named: str = getattr(await message_of(request), self._field)
         target = f"{self._kind}:{named}" if self._kind else named
-        await access_control(request).require(caller, self._relation, target, seen_by=self._seen_by)
+        await access_control(request).require(
+            caller, self._relation, target, visible_to=self._visible_to
+        )
         return caller
 
 
-class Anybody(Authorization):
-    """Anybody who comes through an app that vouches for users, signed in or not."""
+class AnyCaller(Authorization):
+    """Any caller through the edge, signed in or not."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
-        """Nobody in particular."""
-        require_vouched(request)
+        """An empty identity."""
+        require_trusted_app(request)
         return CallerIdentity("", "", frozenset())
 
 
 class FromApp(Authorization):
-    """One of the apps whose manifest names the method."""
+    """An app whose manifest lists the method."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
         """The app, by its id."""
         app = calling_app(request)
-        if app not in taken(request.app, TrustedApps).callers.get(method_of(request).path, ()):
+        if app not in get_dependency(request.app, TrustedApps).callers.get(
+            method_of(request).path, ()
+        ):
             raise RpcError(ErrorCode.PERMISSION_DENIED, "This app may not call the method.")
         return CallerIdentity(app, "", frozenset())
 
 
 def access_control(request: Request) -> AccessControl:
     """The access control of the app that serves the request."""
-    return taken(request.app, AccessControl)
+    return get_dependency(request.app, AccessControl)
 
 
 Caller = Annotated[CallerIdentity, Depends(SignedIn())]
-"""A signed-in user with the method's scope, for what is the caller's own by construction."""
-Public = Annotated[CallerIdentity, Depends(Anybody())]
-"""A method without sign-in."""
+"""For methods that only touch the caller's own objects: a signed-in user with the method's scope."""
+Public = Annotated[CallerIdentity, Depends(AnyCaller())]
+"""For methods without sign-in."""
 CallingApp = Annotated[CallerIdentity, Depends(FromApp())]
-"""A method for other apps."""
+"""For internal methods, called by other apps."""

@@ -1,4 +1,4 @@
-"""Who calls: the identity that the edge, or another app that may, vouches for."""
+"""Caller identity from the headers that the edge or another trusted app sets."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -8,14 +8,14 @@ from typing import Final
 from fastapi import Request
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.http.dependencies import taken
+from services.kit.http.dependencies import get_dependency
 
 USER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedApps:
-    """Whose word counts: the edge, which vouches for users, and by an internal method's path those that may call it."""
+    """The app-id whose identity headers are trusted, and the permitted app-ids by internal method's path."""
 
     edge: str
     callers: Mapping[str, Collection[str]]
@@ -23,7 +23,7 @@ class TrustedApps:
 
 @dataclass(frozen=True, slots=True)
 class CallerIdentity:
-    """A user, as verified by the edge; `key_id` where it is an API key that speaks for the user."""
+    """A user that the edge authenticated, by token or by the API key `key_id`."""
 
     user_id: str
     email: str
@@ -35,44 +35,44 @@ def caller_of(request: Request) -> CallerIdentity:
     """The caller of a request.
 
     Raises:
-        RpcError: UNAUTHENTICATED when the identity is absent, empty, repeated, malformed, or sent by an app
-            that may not vouch for users.
+        RpcError: UNAUTHENTICATED when the identity headers are absent, empty, repeated, malformed, or sent by an
+            untrusted app.
     """
-    require_vouched(request)
-    user_id = _only(request, "x-user-id")
+    require_trusted_app(request)
+    user_id = _single_header(request, "x-user-id")
     if not USER_ID.fullmatch(user_id):
         raise unauthenticated()
     email, scopes, key_id = (
-        _at_most_one(request, name) for name in ("x-user-email", "x-scopes", "x-key-id")
+        _optional_header(request, name) for name in ("x-user-email", "x-scopes", "x-key-id")
     )
     return CallerIdentity(user_id, email, frozenset(scopes.split()), key_id or None)
 
 
-def require_vouched(request: Request) -> None:
-    """UNAUTHENTICATED unless an app made the call that vouches for users."""
+def require_trusted_app(request: Request) -> None:
+    """UNAUTHENTICATED unless a trusted app made the call."""
     if not is_edge(request):
         raise unauthenticated()
 
 
 def is_edge(request: Request) -> bool:
     """Whether the edge made the call."""
-    return calling_app(request) == taken(request.app, TrustedApps).edge
+    return calling_app(request) == get_dependency(request.app, TrustedApps).edge
 
 
 def calling_app(request: Request) -> str:
-    """The app whose sidecar made the call; proven where sidecars speak mTLS, else claimed."""
+    """The app-id of the calling sidecar; verified only where sidecars use mTLS."""
     values = request.headers.getlist("dapr-caller-app-id")
     return values[0] if len(values) == 1 else ""
 
 
-def _only(request: Request, name: str) -> str:
+def _single_header(request: Request, name: str) -> str:
     values = request.headers.getlist(name)
     if len(values) != 1 or "," in values[0]:
         raise unauthenticated()
     return values[0]
 
 
-def _at_most_one(request: Request, name: str) -> str:
+def _optional_header(request: Request, name: str) -> str:
     values = request.headers.getlist(name)
     if len(values) > 1:
         raise unauthenticated()
@@ -80,5 +80,5 @@ def _at_most_one(request: Request, name: str) -> str:
 
 
 def unauthenticated() -> RpcError:
-    """The one answer to a call without a valid identity."""
+    """The error for every kind of invalid identity."""
     return RpcError(ErrorCode.UNAUTHENTICATED, "The call carries no valid identity.")

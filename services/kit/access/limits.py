@@ -1,4 +1,4 @@
-"""Rate limits, counted in Valkey for all replicas together; while it is away, in each process by itself."""
+"""Rate limits, counted in Valkey across all replicas; while Valkey is unavailable, in each process."""
 
 import asyncio
 import time
@@ -17,14 +17,15 @@ from limits.storage import storage_from_string
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.single_flight import SingleFlight
 
-AWAY_SECONDS: Final = 2.0
-"""How long a process counts by itself before it looks for Valkey again."""
+FALLBACK_SECONDS: Final = 2.0
+"""How long a process counts locally before it tries Valkey again."""
 TIMEOUT_SECONDS: Final = 0.25
 MAX_CONNECTIONS: Final = 32
-"""A flood waits for its turn: as many connections as calls would time out, and then nobody counts for all."""
-MAX_TAKEN_AHEAD: Final = 10
-"""Calls that a process counts at once, before they are made; never more than a hundredth of the limit."""
+"""Caps the Valkey pool. Unbounded, a burst would time out and each process would fall back to counting locally."""
+MAX_RESERVED: Final = 10
+"""Calls that a process counts in advance by one hit; at most a hundredth of the limit."""
 MAX_SUBJECTS: Final = 20_000
+"""Bounds the memory of reservations."""
 
 V = TypeVar("V")
 
@@ -32,7 +33,7 @@ log = structlog.get_logger()
 
 
 class SlidingWindows:
-    """Sliding windows in Valkey, or while it is away in this process; nothing here waits longer than a moment."""
+    """Sliding-window counters in Valkey, or in this process while Valkey is unavailable."""
 
     def __init__(self, valkey_url: str) -> None:
         self._storage: Any = storage_from_string(
@@ -42,46 +43,46 @@ class SlidingWindows:
             socket_connect_timeout=TIMEOUT_SECONDS,
         )
         self._shared: Any = SlidingWindowCounterRateLimiter(self._storage)
-        self._own: Any = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._turn = asyncio.Semaphore(MAX_CONNECTIONS)
-        self._away_until = 0.0
+        self._local: Any = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._local_until = 0.0
 
     async def hit(self, item: RateLimitItem, subject: str, cost: int = 1) -> bool:
-        """Count that much; where it is more than what is left, count nothing and say no."""
+        """Add `cost` if the limit allows it, else add nothing and return False."""
         return await self._ask(lambda windows: windows.hit(item, subject, cost=cost))
 
     async def stats(self, item: RateLimitItem, subject: str) -> WindowStats:
-        """What is left, and when there is more."""
+        """The remaining amount, and when the window resets."""
         return await self._ask(lambda windows: windows.get_window_stats(item, subject))
 
     async def close(self) -> None:
-        """Close the connections, which the library leaves to the garbage collector."""
+        """Close the connections; the library has no call for it."""
         await self._storage.bridge.storage.aclose()
 
     async def _ask(self, ask: Callable[[Any], Awaitable[V]]) -> V:
-        async with self._turn:
-            if time.monotonic() >= self._away_until:
+        async with self._connections:
+            if time.monotonic() >= self._local_until:
                 try:
                     return await ask(self._shared)
-                except Exception as error:  # whatever the store failed with, callers are counted
-                    log.warning("limits.store_away", error=type(error).__name__)
-                    self._away_until = time.monotonic() + AWAY_SECONDS
-        return await ask(self._own)
+                except Exception as error:  # any failure of the store: calls must still be counted
+                    log.warning("limits.valkey_unavailable", error=type(error).__name__)
+                    self._local_until = time.monotonic() + FALLBACK_SECONDS
+        return await ask(self._local)
 
 
 @dataclass(slots=True)
-class _Taken:
-    """Calls of a subject that are counted already, and lapse with the window that they were counted in."""
+class _Reservation:
+    """Calls of a subject that are already counted; they expire with the window in which they were counted."""
 
     calls: int
     until: float
 
 
 class RateLimiter:
-    """At most `limit` calls of one subject in a sliding window.
+    """At most `limit` calls per subject in a sliding window.
 
-    Each process counts a few calls ahead, so that most of them ask nobody. Those are missing elsewhere, and may be
-    spent until their window is over: each process makes the limit inexact by a hundredth.
+    Each process reserves a few calls at a time, so that most calls need no round trip. Unused reservations make the
+    limit inexact by up to a hundredth per process.
     """
 
     def __init__(
@@ -97,20 +98,20 @@ class RateLimiter:
         self._clock = clock
         self._window = window.total_seconds()
         self._item = RateLimitItemPerSecond(limit, int(self._window), namespace=f"rate/{name}")
-        self._ahead = min(MAX_TAKEN_AHEAD, limit // 100)
-        self._taken: OrderedDict[str, _Taken] = OrderedDict()
-        self._taking: SingleFlight[str, bool] = SingleFlight()
+        self._batch = min(MAX_RESERVED, limit // 100)
+        self._reservations: OrderedDict[str, _Reservation] = OrderedDict()
+        self._in_flight: SingleFlight[str, bool] = SingleFlight()
 
     async def require(self, subject: str) -> None:
         """Count one call.
 
         Raises:
-            RpcError: RATE_LIMITED with the time after which a call is let through again.
+            RpcError: RATE_LIMITED, with `Retry-After`.
         """
-        ahead = self._ahead > 1
-        while ahead and not self._spend(subject):
-            ahead = await self._taking.run(subject, lambda: self._take(subject))
-        if ahead or await self._windows.hit(self._item, subject):
+        reserved = self._batch > 1
+        while reserved and not self._spend(subject):
+            reserved = await self._in_flight.run(subject, lambda: self._reserve(subject))
+        if reserved or await self._windows.hit(self._item, subject):
             return
         left = await self._windows.stats(self._item, subject)
         raise RpcError(
@@ -120,19 +121,19 @@ class RateLimiter:
         )
 
     def _spend(self, subject: str) -> bool:
-        taken = self._taken.get(subject)
-        if taken is None or taken.calls == 0 or self._clock() >= taken.until:
+        reservation = self._reservations.get(subject)
+        if reservation is None or reservation.calls == 0 or self._clock() >= reservation.until:
             return False
-        taken.calls -= 1
+        reservation.calls -= 1
         return True
 
-    async def _take(self, subject: str) -> bool:
-        """Count some calls ahead; no where so many are not left any more."""
+    async def _reserve(self, subject: str) -> bool:
+        """Count a batch of calls in advance; False when fewer than a batch remain."""
         until = self._clock() + self._window
-        if not await self._windows.hit(self._item, subject, self._ahead):
+        if not await self._windows.hit(self._item, subject, self._batch):
             return False
-        self._taken[subject] = _Taken(self._ahead, until)
-        self._taken.move_to_end(subject)
-        if len(self._taken) > MAX_SUBJECTS:
-            self._taken.popitem(last=False)
+        self._reservations[subject] = _Reservation(self._batch, until)
+        self._reservations.move_to_end(subject)
+        if len(self._reservations) > MAX_SUBJECTS:
+            self._reservations.popitem(last=False)
         return True

@@ -1,1 +1,1 @@
-"""Dapr's building blocks: actors and their state, workflows, calls between apps."""
+"""Dapr building blocks: actors, actor state, workflows, service invocation."""

@@ -1,4 +1,4 @@
-"""Which actors are active in this process: those are called in place, without the sidecar."""
+"""Registry of the actors that are active in this process; they are called directly, without the sidecar."""
 
 import time
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Final, Generic, TypeVar
 
 A = TypeVar("A")
 
-CONFIRMED_FOR: Final = timedelta(seconds=10)
-"""How long a call by the sidecar proves that Dapr has the actor here. A deactivation may get lost (frozen process,
-sidecar that died): without this bound the process would answer from memory for ever beside the new owner. It also
-keeps an actor that is only called in place from being idle in Dapr's eyes."""
+CONFIRMATION_TTL: Final = timedelta(seconds=10)
+"""How long a call from the sidecar confirms the placement of an actor. A deactivation can be lost (frozen process, dead
+sidecar): unbounded, direct calls would use a stale actor forever. Calls through the sidecar also reset Dapr's idle
+timer."""
 
 
 class ActiveActors(Generic[A]):
-    """The actors that Dapr activated here and has not deactivated."""
+    """The actors that Dapr activated in this process and has not deactivated."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -22,23 +22,23 @@ class ActiveActors(Generic[A]):
         self._confirmed: dict[tuple[str, str], float] = {}
 
     def add(self, actor_type: str, actor_id: str, actor: A) -> None:
-        """Dapr activated an actor; a second activation of the same id replaces the first."""
+        """Add an activated actor; it replaces an earlier activation of the same id."""
         self._actors[actor_type, actor_id] = actor
         self._confirmed[actor_type, actor_id] = self._clock()
 
     def confirm(self, actor_type: str, actor_id: str) -> None:
-        """The sidecar delivered a call: Dapr has the actor here."""
+        """Note that the sidecar delivered a call, which confirms the placement."""
         if (actor_type, actor_id) in self._actors:
             self._confirmed[actor_type, actor_id] = self._clock()
 
     def remove(self, actor_type: str, actor_id: str) -> None:
-        """Dapr deactivated an actor."""
+        """Remove a deactivated actor."""
         self._actors.pop((actor_type, actor_id), None)
         self._confirmed.pop((actor_type, actor_id), None)
 
     def find(self, actor_type: str, actor_id: str) -> A | None:
-        """The actor, if Dapr is known to have had it here within CONFIRMED_FOR."""
+        """The actor, if its placement here was confirmed within CONFIRMATION_TTL."""
         confirmed = self._confirmed.get((actor_type, actor_id))
-        if confirmed is None or self._clock() - confirmed > CONFIRMED_FOR.total_seconds():
+        if confirmed is None or self._clock() - confirmed > CONFIRMATION_TTL.total_seconds():
             return None
         return self._actors[actor_type, actor_id]

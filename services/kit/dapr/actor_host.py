@@ -1,4 +1,4 @@
-"""Hosting of actors: their types, and the routes by which the sidecar reaches them."""
+"""Hosts actor types: registers them with the SDK, and adds the routes that the sidecar calls."""
 
 import json
 from collections.abc import Callable
@@ -32,11 +32,11 @@ ActorFactory = Callable[[ActorContext], DomainActor[Any]]
 
 
 class PydanticSerializer(Serializer):
-    """Messages and state as Pydantic writes them; the SDK's default serializer rewrites text that looks like a date."""
+    """Serializes by Pydantic; the SDK's default serializer rewrites text that looks like a date."""
 
     @override
     def serialize(self, obj: object, custom_hook: Any = None) -> bytes:
-        """Bytes as they are, models by Pydantic, the rest as JSON with durations in Dapr's form."""
+        """Bytes unchanged, Pydantic objects by Pydantic, other values as JSON with durations in Dapr's format."""
         if isinstance(obj, bytes):
             return obj
         if isinstance(obj, BaseModel):
@@ -45,7 +45,7 @@ class PydanticSerializer(Serializer):
 
     @override
     def deserialize(self, data: bytes, data_type: Any = object, custom_hook: Any = None) -> Any:
-        """The model that a method declares, else plain JSON."""
+        """An object of the Pydantic class that the method declares, else plain JSON."""
         if isinstance(data_type, type) and issubclass(data_type, BaseModel):
             return data_type.model_validate_json(data)
         return json.loads(data) if data else None
@@ -60,7 +60,7 @@ def _duration(value: object) -> str:
 async def register_actor(
     actor: type[DomainActor[Any]], sidecar: Sidecar, store: StateStore, factory: ActorFactory
 ) -> None:
-    """Host an actor type in this process; its own calls to the sidecar use the pooled connection."""
+    """Host an actor type in this process; its calls to the sidecar use the pooled channel."""
 
     def activate(runtime: ActorRuntimeContext, actor_id: ActorId) -> DomainActor[Any]:
         return factory(ActorContext(runtime, actor_id, store))
@@ -75,10 +75,7 @@ async def register_actor(
 
 
 def host_actors(app: FastAPI) -> None:
-    """Add the routes by which the sidecar reaches this app's actors.
-
-    Reentrancy stays off: with reminders it loses writes (dapr/dapr#10532).
-    """
+    """Add the routes by which the sidecar calls actors. Reentrancy stays off: it loses writes (dapr/dapr#10532)."""
     ActorRuntime.set_actor_config(
         ActorRuntimeConfig(
             actor_idle_timeout=timedelta(minutes=10),
@@ -92,23 +89,23 @@ def host_actors(app: FastAPI) -> None:
 
 
 class _MethodRoute(Route):
-    """A route that says in the scope which it is, as FastAPI's do; telemetry names spans by it."""
+    """A route that adds itself to the scope, as FastAPI's do; telemetry names spans by it."""
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the route is meant, and what it adds to the scope."""
+        """As Starlette's, with the route in the scope."""
         match, found = super().matches(scope)
         return match, {**found, "route": self}
 
 
 class _ActorMethods:
-    """Calls of actor methods, in place of the SDK's route: half of all calls are these, and FastAPI doubles their cost."""
+    """Replaces the SDK's route of actor methods, whose FastAPI handler doubles the cost of a call."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the actor answer; what it refuses is in the answer."""
-        named: dict[str, str] = scope["path_params"]
+        """Dispatch a method call; the response is the actor's `Reply`."""
+        params: dict[str, str] = scope["path_params"]
         body = await Request(scope, receive).body()
-        active_actors.confirm(named["type"], named["id"])
-        placement_watch.passed_on(named["type"])
-        answer = await ActorRuntime.dispatch(named["type"], named["id"], named["method"], body)
-        await Response(answer, media_type="application/json")(scope, receive, send)
+        active_actors.confirm(params["type"], params["id"])
+        placement_watch.delivered(params["type"])
+        reply = await ActorRuntime.dispatch(params["type"], params["id"], params["method"], body)
+        await Response(reply, media_type="application/json")(scope, receive, send)

@@ -1,4 +1,4 @@
-"""One turn of an actor for all the calls that wait for it, so that they share a commit."""
+"""Batches concurrent calls of an actor, so that they share one acquisition of its lock and one commit."""
 
 import asyncio
 from collections import deque
@@ -10,53 +10,54 @@ O = TypeVar("O")  # noqa: E741 - output
 
 
 class CallBatcher(Generic[I, O]):
-    """Calls that come while an actor is busy are worked on as one, in the order in which they came.
+    """Runs the calls that wait for the actor's lock as one batch, in order of arrival.
 
-    `exclusively` gives the turn, `work` takes some inputs and gives their outputs in order. If it fails, so does every
-    call that it had taken: whoever may be served alone must be served so by `work`.
+    `run_exclusively` holds the lock; `work` maps inputs to outputs in order. If it raises, every call of the batch
+    fails, so `work` must isolate failures of single inputs itself.
     """
 
     def __init__(
         self,
-        exclusively: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
+        run_exclusively: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
         work: Callable[[Sequence[I]], Awaitable[Sequence[O]]],
-        most: int,
+        max_batch: int,
     ) -> None:
-        self._exclusively = exclusively
+        self._run_exclusively = run_exclusively
         self._work = work
-        self._most = most
+        self._max_batch = max_batch
         self._waiting: deque[tuple[I, asyncio.Future[O]]] = deque()
 
     async def call(self, value: I) -> O:
-        """Work on `value`, with whatever else waits by then."""
+        """The output for `value`, computed in one batch with the other waiting calls."""
         done = asyncio.Future[O]()
         self._waiting.append((value, done))
-        taken: list[tuple[I, asyncio.Future[O]]] = []
+        batch: list[tuple[I, asyncio.Future[O]]] = []
 
-        async def turn() -> None:  # run again after a lost race, with what it took the first time
+        # Repeated after a state conflict, with the same calls and new ones.
+        async def run_batch() -> None:
             if not done.done():
-                taken.extend(self._take(self._most - len(taken)))
-                await self._work_on(taken)
+                batch.extend(self._take(self._max_batch - len(batch)))
+                await self._run(batch)
 
         try:
-            await self._exclusively(turn)
+            await self._run_exclusively(run_batch)
         except Exception as error:
-            _fail(taken, error)
+            _fail(batch, error)
             if not done.done():
                 raise
         return await done
 
-    def _take(self, room: int) -> list[tuple[I, asyncio.Future[O]]]:
-        return [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+    def _take(self, count: int) -> list[tuple[I, asyncio.Future[O]]]:
+        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
 
-    async def _work_on(self, taken: Sequence[tuple[I, asyncio.Future[O]]]) -> None:
-        outputs = await self._work([value for value, _ in taken])
-        for (_, done), output in zip(taken, outputs, strict=True):
+    async def _run(self, batch: Sequence[tuple[I, asyncio.Future[O]]]) -> None:
+        outputs = await self._work([value for value, _ in batch])
+        for (_, done), output in zip(batch, outputs, strict=True):
             done.set_result(output)
 
 
-def _fail(taken: Sequence[tuple[I, asyncio.Future[O]]], error: Exception) -> None:
-    for _, done in taken:
+def _fail(batch: Sequence[tuple[I, asyncio.Future[O]]], error: Exception) -> None:
+    for _, done in batch:
         if not done.done():
             done.set_exception(error)
-            done.exception()  # its caller may have left
+            done.exception()  # retrieved here: its caller may have been cancelled

@@ -1,4 +1,4 @@
-"""Calls of one app to another's RPC methods, through the sidecar; errors come back as they were."""
+"""RPC client: calls other apps' methods through the sidecar, and raises their errors unchanged."""
 
 import os
 from typing import Final
@@ -7,15 +7,14 @@ import aiohttp
 import pydantic
 
 from services.kit.contract import Req, Res, RpcMethod
-from services.kit.dapr.sidecar import unavailable
-from services.kit.errors import ErrorBody, ErrorCode, RpcError
+from services.kit.errors import ErrorBody, ErrorCode, RpcError, unavailable
 from services.kit.telemetry.tracing import current_traceparent
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=10, sock_connect=2)
 
 
 class RpcClient:
-    """One pooled connection to this app's own sidecar. HTTP, as daprd cuts an error's body short over gRPC."""
+    """Pooled HTTP client of this app's sidecar; over gRPC, daprd truncates error bodies."""
 
     def __init__(self) -> None:
         self._base = f"http://127.0.0.1:{os.environ.get('DAPR_HTTP_PORT', '3500')}/v1.0/invoke"
@@ -29,7 +28,7 @@ class RpcClient:
         """Call a method.
 
         Raises:
-            RpcError: as the method raised it; UNAVAILABLE where it could not be reached, and the outcome is unknown.
+            RpcError: the method's error; UNAVAILABLE, with unknown outcome, if the app cannot be reached.
         """
         url = f"{self._base}/{method.service.app_id}/method{method.path}"
         trace = current_traceparent()
@@ -38,13 +37,13 @@ class RpcClient:
             async with self._open().post(url, data=request.to_json(), headers=headers) as reply:
                 body = await reply.read()
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise unavailable(error) from error
+            raise unavailable() from error
         if reply.status == 200:
             return method.response.model_validate_json(body)
         raise _error_of(body)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
@@ -59,8 +58,8 @@ class RpcClient:
 def _error_of(body: bytes) -> RpcError:
     try:
         error = RpcError.from_status(ErrorBody.model_validate_json(body).error)
-    except pydantic.ValidationError as failure:  # the sidecar's own words
-        return unavailable(failure)
-    if error.code is ErrorCode.UNAUTHENTICATED:  # our own sidecar's refusal is not the user's fault
-        return unavailable(error)
+    except pydantic.ValidationError:  # an error of the sidecar, not of the app
+        return unavailable()
+    if error.code is ErrorCode.UNAUTHENTICATED:  # the platform's fault, not the user's
+        return unavailable()
     return error

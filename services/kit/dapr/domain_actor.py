@@ -1,4 +1,4 @@
-"""The base of every actor: one call at a time, errors as values, its own durable state."""
+"""Base class of actors: serialized calls, errors as values, durable state."""
 
 import asyncio
 import functools
@@ -18,11 +18,12 @@ from grpc.aio import AioRpcError
 from pydantic import BaseModel
 from typing_extensions import override
 
+from services.kit.background import TaskSet
 from services.kit.dapr.active_actors import ActiveActors
-from services.kit.dapr.sidecar import SidecarError, unavailable
+from services.kit.dapr.sidecar import SidecarError
 from services.kit.dapr.state import DurableState, StateConflict, first_head, read_heads
 from services.kit.dapr.state_rows import StateStore, StateStoreError, StateWrite
-from services.kit.errors import ErrorStatus, RpcError, internal_error
+from services.kit.errors import ErrorStatus, RpcError, internal_error, unavailable
 
 __all__ = [
     "ActorContext",
@@ -31,7 +32,7 @@ __all__ = [
     "Remindable",
     "Reply",
     "active_actors",
-    "takes_no_turn",
+    "without_lock",
 ]
 
 S = TypeVar("S", bound=BaseModel)
@@ -39,17 +40,17 @@ A = TypeVar("A", bound="DomainActor[Any]")
 Method = Callable[..., Awaitable[Any]]
 M = TypeVar("M", bound=Method)
 
-NO_TURN: Final = "_takes_no_turn"
-MAX_DECISIONS: Final = 5
-"""How often one call decides again after another owner of the same actor wrote first."""
+WITHOUT_LOCK: Final = "_takes_no_turn"
+MAX_ATTEMPTS: Final = 5
+"""How often a call is repeated after state conflicts with another owner of the actor."""
 DRAIN: Final = timedelta(seconds=5)
-"""How long a deactivation waits for calls that are under way, whether they came by the sidecar or in place."""
+"""How long a deactivation waits for calls in flight."""
 
 log = structlog.get_logger()
 
 
 class Reply(BaseModel):
-    """What travels back from an actor: a value or an error. Dapr turns exceptions into untyped 500s."""
+    """The response of an actor method: a value or an error. Dapr turns exceptions into untyped 500s."""
 
     ok: Any = None
     error: ErrorStatus | None = None
@@ -57,7 +58,7 @@ class Reply(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ActorContext:
-    """What Dapr and the app hand to an actor that is activated."""
+    """Constructor arguments of an actor."""
 
     runtime: ActorRuntimeContext
     actor_id: ActorId
@@ -65,17 +66,17 @@ class ActorContext:
 
 
 class DomainActor(Actor, Generic[S]):
-    """Base of every actor, with its durable state `S`. It owns four promises.
+    """Base class of actors, with durable state `S`.
 
-    An `RpcError` travels back as a value; any exception discards what was cached; calls of one actor run one at
-    a time in this process, whatever Dapr's lock did; and a method that lost a race to another owner decides
-    again from what that owner wrote.
+    An `RpcError` is returned as a value. Any exception discards cached state. Calls of one actor are serialized in this
+    process, also after Dapr activated it twice. After a state conflict with another owner, the method runs again on
+    the new state.
     """
 
     _state_type: ClassVar[type[BaseModel]]
 
     _locks: ClassVar[WeakValueDictionary[str, asyncio.Lock]] = WeakValueDictionary()
-    _tasks: ClassVar[set[asyncio.Task[None]]] = set()
+    _tasks: ClassVar[TaskSet] = TaskSet()
 
     def __init__(self, context: ActorContext) -> None:
         super().__init__(context.runtime, context.actor_id)
@@ -94,7 +95,7 @@ class DomainActor(Actor, Generic[S]):
         active_actors.remove(type(self).__name__, self.entity_id)
         try:
             async with asyncio.timeout(DRAIN.total_seconds()), self._lock:
-                pass  # whoever called in place has its turn before another host gets the actor
+                pass  # direct calls in flight end before another host activates the actor
         except TimeoutError:
             log.warning("actor.drain_timed_out", actor=type(self).__name__)
 
@@ -111,26 +112,26 @@ class DomainActor(Actor, Generic[S]):
 
     @property
     def entity_id(self) -> str:
-        """The id of the thing that this actor is."""
+        """The actor id, as text."""
         return str(self.id.id)
 
     @classmethod
     async def read_states(cls, store: StateStore, ids: Sequence[str]) -> list[S | None]:
-        """The committed states of several actors, read without waking them."""
+        """The committed states of several actors, read without activating them."""
         state_type: type[S] = cls._state_type  # type: ignore[assignment]
         return await read_heads(store, [cls._prefix(each) for each in ids], state_type)
 
     @classmethod
-    def creation(cls, entity_id: str, state: S) -> StateWrite:
-        """What makes an actor exist that never did, in the transaction of another; refused where it exists."""
+    def creation_write(cls, entity_id: str, state: S) -> StateWrite:
+        """The write that creates an actor's state in another actor's transaction; it fails if the state exists."""
         return first_head(cls._prefix(entity_id), state)
 
     def forget(self) -> None:
-        """Discard everything that was read; an actor that keeps more than its state adds to this."""
+        """Discard cached state; subclasses with more caches extend this."""
         self.state.forget()
 
     async def on_reminder(self, name: str) -> None:
-        """A reminder of this name is due; it comes again until `unremind`."""
+        """Handle a due reminder; it repeats until `clear_reminder`."""
         raise NotImplementedError
 
     async def receive_reminder(
@@ -141,28 +142,28 @@ class DomainActor(Actor, Generic[S]):
         period: timedelta | None = None,
         ttl: timedelta | None = None,
     ) -> None:
-        """Dapr's form of `on_reminder`."""
+        """Dapr's callback, passed to `on_reminder`."""
         del state, due_time, period, ttl
         await self.on_reminder(name)
 
-    async def remind(self, name: str, due: timedelta, period: timedelta) -> None:
-        """Have `on_reminder` called until `unremind`; one of this name is replaced.
+    async def set_reminder(self, name: str, due: timedelta, period: timedelta) -> None:
+        """Call `on_reminder` periodically until `clear_reminder`; replaces a reminder of this name.
 
         Raises:
-            SidecarError: the scheduler, or the way to it, is away.
+            SidecarError: the sidecar or the scheduler is unavailable.
         """
-        with _reaching_scheduler():
+        with _scheduler_errors():
             await self.register_reminder(name, b"", due, period)
 
-    async def unremind(self, name: str) -> None:
-        """Have it called no more; SidecarError as for `remind`."""
-        with _reaching_scheduler():
+    async def clear_reminder(self, name: str) -> None:
+        """Remove a reminder; raises as `set_reminder`."""
+        with _scheduler_errors():
             await self.unregister_reminder(name)
 
-    async def exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run `work` alone; after a lost race forget, and run it again."""
+    async def run_exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run `work` under the actor's lock; after a state conflict, discard cached state and repeat it."""
         async with self._lock:
-            for _ in range(MAX_DECISIONS):
+            for _ in range(MAX_ATTEMPTS):
                 try:
                     return await work()
                 except StateConflict:
@@ -177,17 +178,15 @@ class DomainActor(Actor, Generic[S]):
         return f"{cls.__name__}/{entity_id}"
 
     def in_background(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do what calls other actors or apps, after this turn and one at a time.
+        """Run `work` without the actor's lock, unless an earlier one still runs.
 
-        A turn that waits for another actor keeps this one locked; if that one waits for this, both stand still.
-        For the work of a reminder: it comes again where the work failed or the process died.
+        For calls to other actors or apps: under the lock, two actors that call each other would deadlock. A reminder
+        must repeat `work`, which is lost if it fails or the process dies.
         """
         if self._background is None or self._background.done():
-            self._background = asyncio.create_task(self._attempted(work))
-            self._tasks.add(self._background)
-            self._background.add_done_callback(self._tasks.discard)
+            self._background = self._tasks.spawn(self._run_or_log(work))
 
-    async def _attempted(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_or_log(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except (RpcError, StateStoreError) as error:
@@ -197,20 +196,23 @@ class DomainActor(Actor, Generic[S]):
 
 
 active_actors: Final[ActiveActors[DomainActor[Any]]] = ActiveActors()
-"""Those of this process."""
+"""The active actors of this process."""
 
 
 @contextmanager
-def _reaching_scheduler() -> Iterator[None]:
+def _scheduler_errors() -> Iterator[None]:
     try:
         yield
-    except (AioRpcError, DaprInternalError) as error:  # daprd says INTERNAL also where it is away
+    except (
+        AioRpcError,
+        DaprInternalError,
+    ) as error:  # daprd answers INTERNAL when the scheduler is down
         raise SidecarError(f"reminder: {type(error).__name__}") from error
 
 
-def takes_no_turn(method: M) -> M:
-    """Mark a method of an actor that takes its turn by itself, or needs none."""
-    setattr(method, NO_TURN, True)
+def without_lock(method: M) -> M:
+    """Mark an actor method that is called without the actor's lock."""
+    setattr(method, WITHOUT_LOCK, True)
     return method
 
 
@@ -222,13 +224,13 @@ def _interface_methods(cls: type) -> list[str]:
 
 
 def _guarded(method: Method) -> Method:
-    needs_turn = not hasattr(method, NO_TURN)
+    needs_lock = not hasattr(method, WITHOUT_LOCK)
 
     @functools.wraps(method)
     async def guarded(self: DomainActor[Any], *args: Any) -> Reply:
         try:
-            if needs_turn:
-                value = await self.exclusively(lambda: method(self, *args))
+            if needs_lock:
+                value = await self.run_exclusively(lambda: method(self, *args))
             else:
                 value = await method(self, *args)
         except RpcError as error:
@@ -240,7 +242,7 @@ def _guarded(method: Method) -> Method:
                 method=method.__name__,
                 error=str(error),
             )
-            return Reply(error=unavailable(error).to_status())
+            return Reply(error=unavailable().to_status())
         except Exception:
             log.exception("actor.failed", actor=type(self).__name__, method=method.__name__)
             return Reply(error=internal_error().to_status())

@@ -1,8 +1,8 @@
-"""A sidecar that hangs: it takes calls of actors, and never passes them on.
+"""Detects actor types that daprd keeps locked, and releases them.
 
-daprd 1.18 keeps an actor type locked for ever if placement dies between the two messages with which it brings a new
-table: each call of the type waits until its caller gives up, while health, state and invocation work as ever. The
-next table in which the type changes ends that, and an app that is unhealthy for a while makes one.
+If placement dies between its "lock" and "unlock" messages, daprd 1.18 keeps an actor type locked forever: every call of
+the type times out while health, state and invocation work. A new placement table for the type unlocks it, and an app
+that reports itself unhealthy for a few seconds causes one.
 """
 
 import asyncio
@@ -17,56 +17,56 @@ import structlog
 from services.kit.background import background, every
 from services.kit.dapr.sidecar import Sidecar, SidecarError
 
-LOOK_SECONDS: Final = 1.0
-HANGS_AFTER: Final = 8.0
-"""Seconds that a call waits before the sidecar is suspected; one that is passed on takes milliseconds."""
-APART: Final = 60.0
-"""Seconds between two attempts: where they do not help, they do not make it worse."""
-TRIES: Final = 30
-"""How many looks long the app is unhealthy at most; a sidecar counts three failed probes, 2 s apart."""
+CHECK_SECONDS: Final = 1.0
+STUCK_SECONDS: Final = 8.0
+"""Undelivered for so long, a call counts as stuck; normally delivery takes milliseconds."""
+RELEASE_INTERVAL_SECONDS: Final = 60.0
+"""Minimum time between two releases: each makes the app unhealthy for a while."""
+MAX_RELEASE_CHECKS: Final = 30
+"""Bounds how long the app reports itself unhealthy; the sidecar needs three failed probes, 2 s apart."""
 
 log = structlog.get_logger()
 
 
 class PlacementWatch:
-    """The calls that wait for the sidecar, and when it last passed one of their type on."""
+    """Tracks calls that wait for the sidecar, and its last delivery per actor type."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: dict[object, tuple[str, float]] = {}
-        self._passed_on: dict[str, float] = {}
-        self._ended = -APART
+        self._delivered: dict[str, float] = {}
+        self._last_release = -RELEASE_INTERVAL_SECONDS
         self.is_releasing = False
 
     @contextmanager
     def calling(self, actor_type: str) -> Iterator[None]:
-        """A call of an actor of this type through the sidecar."""
+        """Track a call through the sidecar for the duration of the block."""
         call = object()
         self._waiting[call] = actor_type, self._clock()
         try:
             yield
-            self.passed_on(actor_type)
+            self.delivered(actor_type)
         finally:
             del self._waiting[call]
 
-    def passed_on(self, actor_type: str) -> None:
-        """The sidecar delivered a call of this type, or brought its answer."""
-        self._passed_on[actor_type] = self._clock()
+    def delivered(self, actor_type: str) -> None:
+        """Note that the sidecar delivered a call of this type or its response."""
+        self._delivered[actor_type] = self._clock()
 
-    def suspect(self) -> str | None:
-        """The type of which a call waits too long, and none was passed on since; None lately after an attempt to end it."""
+    def stuck_actor_type(self) -> str | None:
+        """A type with a stuck call and no delivery since that call began; None soon after a release."""
         now = self._clock()
-        if now - self._ended < APART:
+        if now - self._last_release < RELEASE_INTERVAL_SECONDS:
             return None
         for actor_type, since in self._waiting.values():
-            if now - since > HANGS_AFTER and self._passed_on.get(actor_type, 0.0) < since:
+            if now - since > STUCK_SECONDS and self._delivered.get(actor_type, 0.0) < since:
                 return actor_type
         return None
 
     @contextmanager
     def releasing(self) -> Iterator[None]:
-        """The sidecar is told that this app is unhealthy."""
-        self._ended, self.is_releasing = self._clock(), True
+        """Report this app as unhealthy for the duration of the block."""
+        self._last_release, self.is_releasing = self._clock(), True
         try:
             yield
         finally:
@@ -74,37 +74,38 @@ class PlacementWatch:
 
 
 placement_watch: Final = PlacementWatch()
-"""Those of this process: it has one sidecar."""
+"""The watch of this process, which has one sidecar."""
 
 
 @asynccontextmanager
 async def open_sidecar() -> AsyncIterator[Sidecar]:
-    """The connection to this app's sidecar, which is watched meanwhile."""
+    """Open the connection to this app's sidecar, and watch it for stuck actor types."""
     sidecar = Sidecar()
     try:
         async with background(
-            every(LOOK_SECONDS, partial(release_hung_actors, sidecar), "sidecar watch")
+            every(CHECK_SECONDS, partial(release_stuck_actors, sidecar), "placement watch")
         ):
             yield sidecar
     finally:
         await sidecar.close()
 
 
-async def release_hung_actors(sidecar: Sidecar) -> None:
-    """Have a sidecar that hangs give up this app's actors and take them again, which brings it a new table.
+async def release_stuck_actors(sidecar: Sidecar) -> None:
+    """Release a stuck actor type by making daprd unregister and register this app's actors.
 
-    One that waits for placement, or is frozen itself, is left alone: that would not help it.
+    Skipped if the sidecar hosts no actors or does not respond: then a release would not help.
     """
-    actor_type = placement_watch.suspect()
+    actor_type = placement_watch.stuck_actor_type()
     if actor_type is None or actor_type not in await _hosted(sidecar):
         return
-    await asyncio.sleep(LOOK_SECONDS)  # it may have woken just now
-    if placement_watch.suspect() is None:
+    # After a freeze of this process, the deliveries may follow at once.
+    await asyncio.sleep(CHECK_SECONDS)
+    if placement_watch.stuck_actor_type() is None:
         return
-    log.error("sidecar.hangs", actor=actor_type)
+    log.error("sidecar.actors_stuck", actor=actor_type)
     with placement_watch.releasing():
-        for _ in range(TRIES):
-            await asyncio.sleep(LOOK_SECONDS)
+        for _ in range(MAX_RELEASE_CHECKS):
+            await asyncio.sleep(CHECK_SECONDS)
             if actor_type not in await _hosted(sidecar):
                 break
     log.info("sidecar.released", actor=actor_type)

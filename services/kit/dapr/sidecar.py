@@ -1,4 +1,4 @@
-"""The connection to this app's own daprd: one pooled gRPC channel for state and actors."""
+"""gRPC client of this app's daprd, for state and actors."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,19 +9,8 @@ from dapr.proto.runtime.v1 import dapr_pb2_grpc
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from services.kit.dapr.state_rows import SidecarError, StateWrite, StoredValue, TooLarge, WriteMode
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
 from services.kit.telemetry.tracing import current_traceparent
-
-__all__ = [
-    "CALL_TIMEOUT_SECONDS",
-    "Sidecar",
-    "SidecarError",
-    "StateWrite",
-    "StoredValue",
-    "WriteMode",
-    "unavailable",
-]
 
 STATE_STORE: Final = "statestore"
 CALL_TIMEOUT_SECONDS: Final = 15.0
@@ -29,11 +18,19 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 NO_ANSWER: Final = frozenset(
     {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.CANCELLED}
 )
-"""What gRPC says by itself where the sidecar said nothing."""
+"""Status codes that gRPC itself raises without a response."""
+
+
+class SidecarError(StateStoreError):
+    """The sidecar, or a component behind it, failed."""
+
+
+class TooLarge(SidecarError):
+    """The request or response is over gRPC's message limit (4 MiB)."""
 
 
 class Sidecar:
-    """Calls to daprd. Failures to reach it are `SidecarError`; nothing is retried here."""
+    """Calls daprd over one channel. Failures are `SidecarError`; nothing is retried here."""
 
     def __init__(self, address: str | None = None) -> None:
         self._channel: Any = create_aio_channel(address, max_grpc_message_length=MAX_MESSAGE_BYTES)
@@ -41,7 +38,7 @@ class Sidecar:
 
     @property
     def channel(self) -> Any:
-        """The pooled channel, for the SDK's own clients."""
+        """The channel, for the SDK's own clients."""
         return self._channel
 
     async def close(self) -> None:
@@ -49,7 +46,7 @@ class Sidecar:
         await self._channel.close()
 
     async def invoke_actor(self, actor_type: str, actor_id: str, method: str, data: bytes) -> bytes:
-        """Call an actor method; the turn lock of the actor is held by whoever hosts it."""
+        """Call an actor method."""
         traceparent = current_traceparent()
         request = api_v1.InvokeActorRequest(
             actor_type=actor_type, actor_id=actor_id, method=method, data=data
@@ -68,8 +65,8 @@ class Sidecar:
         response = await self._call(self._stub.GetState, request)
         return StoredValue(key, response.data, response.etag)
 
-    async def read_at_once(self, keys: Sequence[str]) -> list[StoredValue]:
-        """Read rows by one request, in the order of `keys`; TooLarge where the answer does not fit into a message."""
+    async def read_bulk(self, keys: Sequence[str]) -> list[StoredValue]:
+        """Read rows by one request, in the order of `keys`; TooLarge if the response is over the message limit."""
         request = api_v1.GetBulkStateRequest(store_name=STATE_STORE, keys=keys, parallelism=10)
         response = await self._call(self._stub.GetBulkState, request)
         found: dict[str, Any] = {}
@@ -93,7 +90,7 @@ class Sidecar:
         await self._call(self._stub.ExecuteStateTransaction, request)
 
     async def hosted_actors(self) -> set[str]:
-        """The actor types that it has placed here; none while placement has given it no table."""
+        """The actor types that daprd hosts here; none before it has a placement table."""
         found = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())
         runtime = found.actor_runtime
         return {each.type for each in runtime.active_actors} if runtime.host_ready else set()
@@ -107,12 +104,6 @@ class Sidecar:
             kind = TooLarge if error.code() is StatusCode.RESOURCE_EXHAUSTED else SidecarError
             answered = error.code() not in NO_ANSWER
             raise kind(f"{error.code().name}: {error.details()}", answered=answered) from error
-
-
-def unavailable(error: Exception) -> RpcError:
-    """The error that a caller sees when the sidecar, or a store behind it, cannot be reached."""
-    del error  # its text names hosts and keys
-    return RpcError(ErrorCode.UNAVAILABLE, "A part of the platform is restarting; try again.")
 
 
 def _operation(write: StateWrite) -> Any:

@@ -1,21 +1,21 @@
-"""Actor state by Dapr's state API: any component with transactions and ETags."""
+"""Actor state through Dapr's state API, for any component with transactions and ETags."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
-from services.kit.dapr.sidecar import Sidecar
-from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, TooLarge
-from services.kit.group_commit import GatheredReads, GroupCommit
+from services.kit.background import TaskSet
+from services.kit.dapr.sidecar import Sidecar, TooLarge
+from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue
+from services.kit.group_commit import GroupCommit
 
 READS_AT_ONCE: Final = 16
+DEFER_SECONDS: Final = 0.005
+"""How long deferred reads are collected before one request reads them all."""
 
 
 class ComponentStateStore:
-    """The component `statestore` behind this app's sidecar.
-
-    A transaction of the API returns nothing, so a new ETag has to be read.
-    """
+    """`StateStore` over the component `statestore`; a transaction returns no ETag, so it has to be read."""
 
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
@@ -25,7 +25,7 @@ class ComponentStateStore:
             key_of=lambda write: write.key,
             size_of=lambda write: write.size,
         )
-        self._reads = GatheredReads(self.read, self.read_many)
+        self._reads = DeferredReads(self.read, self.read_many)
 
     async def read(self, key: str) -> StoredValue:
         """Read one row."""
@@ -34,41 +34,89 @@ class ComponentStateStore:
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
         """Read rows in the order of `keys`; a missing row has no data.
 
-        Each row that seems to be missing is read again by itself: where the store's connection breaks midway, daprd
-        1.18 answers with what it has got so far, and says nothing.
+        Each missing row is read again separately: if the store's connection breaks midway, daprd 1.18 returns the
+        rows that it has, without an error.
         """
         found = await self._read_in_parts(keys)
         missing = [row.key for row in found if not row.data]
-        again = dict[str, StoredValue]()
+        reread = dict[str, StoredValue]()
         for first in range(0, len(missing), READS_AT_ONCE):
             some = missing[first : first + READS_AT_ONCE]
-            again |= zip(some, await asyncio.gather(*map(self.read, some)), strict=True)
-        return [again.get(row.key, row) for row in found]
+            reread |= zip(some, await asyncio.gather(*map(self.read, some)), strict=True)
+        return [reread.get(row.key, row) for row in found]
 
     async def _read_in_parts(self, keys: Sequence[str]) -> list[StoredValue]:
-        """In halves what does not fit into one message, so that all can be read that can be read one by one."""
+        """Read by one request; a response over the message limit is split in halves."""
         if not keys:
             return []
         try:
-            return await self._sidecar.read_at_once(keys)
+            return await self._sidecar.read_bulk(keys)
         except TooLarge:
             if len(keys) == 1:
                 raise
         half = len(keys) // 2
         return [*await self._read_in_parts(keys[:half]), *await self._read_in_parts(keys[half:])]
 
-    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
-        """Write all or nothing; the API does not tell the new ETag."""
-        if alone:
+    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+        """Write all or nothing; returns "", as the API does not return the ETag."""
+        if exclusive:
             await self._sidecar.write(writes)
         else:
             await self._group.write(writes)
         return ""
 
-    async def read_later(self, key: str) -> StoredValue:
-        """Read one row in a moment, together with others."""
+    async def read_deferred(self, key: str) -> StoredValue:
+        """Read one row with other deferred reads, after DEFER_SECONDS at the latest."""
         return await self._reads.read(key)
 
-    def begin_reads(self) -> None:
-        """Read now what `read_later` has gathered."""
-        self._reads.begin()
+    def flush_reads(self) -> None:
+        """Begin the deferred reads now."""
+        self._reads.flush()
+
+
+class DeferredReads:
+    """Collects reads that no caller waits for yet, and does them by one request."""
+
+    def __init__(
+        self,
+        read: Callable[[str], Coroutine[Any, Any, StoredValue]],
+        read_many: Callable[[Sequence[str]], Coroutine[Any, Any, list[StoredValue]]],
+    ) -> None:
+        self._read = read
+        self._read_many = read_many
+        self._pending: dict[str, asyncio.Future[StoredValue]] = {}
+        self._tasks = TaskSet()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self, key: str) -> StoredValue:
+        """One row; concurrent reads of a row share one result."""
+        if not self._pending:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(DEFER_SECONDS, self.flush)
+        if key not in self._pending:
+            self._pending[key] = asyncio.Future()
+        return await asyncio.shield(self._pending[key])
+
+    def flush(self) -> None:
+        """Begin the pending reads now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pending, self._pending = self._pending, {}
+        if pending:
+            self._tasks.spawn(self._finish(pending))
+
+    async def _finish(self, pending: dict[str, asyncio.Future[StoredValue]]) -> None:
+        keys = list(pending)
+        try:
+            found = [await self._read(keys[0])] if len(keys) == 1 else await self._read_many(keys)
+        except Exception as error:
+            for future in pending.values():
+                future.set_exception(error)
+                future.exception()  # retrieved here: every reader may have been cancelled
+        else:
+            for row in found:
+                pending[row.key].set_result(row)
+        finally:
+            for future in pending.values():
+                future.cancel()

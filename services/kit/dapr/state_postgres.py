@@ -1,7 +1,6 @@
-"""Actor state in one statement: the table of Dapr's `state.postgresql` v2, without the way through the sidecar.
+"""Actor state by SQL on the table of Dapr's `state.postgresql` v2, bypassing the sidecar.
 
-Rows, keys and ETags are the component's own, so either reads and guards what the other wrote, and both may be used
-at the same time (decision 15).
+Rows, keys and ETags have the component's format, so both can be used at the same time (decision 15).
 """
 
 import uuid
@@ -22,8 +21,8 @@ READ: Final = """
     WHERE key = ANY($1::text[]) AND (expires_at IS NULL OR expires_at >= now())
 """
 
-# of each write: $1 keys, $2 values (NULL deletes), $3 new ETags, $4 modes, $5 ETags that MATCH demands.
-# One that breaks its condition undoes them all: a NEW row that exists by the primary key, others by the division.
+# per write: $1 keys, $2 values (NULL deletes), $3 new ETags, $4 modes, $5 expected ETags of MATCH.
+# A failed condition aborts the statement: an existing NEW row by the primary key, the others by division by zero.
 WRITE: Final = """
     WITH w AS (
         SELECT * FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::uuid[])
@@ -53,14 +52,14 @@ WRITE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A write and the ETag that its row gets."""
+    """A write and the new ETag of its row."""
 
     asked: StateWrite
     etag: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 class PostgresStateStore:
-    """The rows of one app, as its sidecar's component would keep them."""
+    """`StateStore` over the table `dapr.state`, with the keys of one app."""
 
     def __init__(self, database: Database, app_id: str) -> None:
         self._database = database
@@ -82,21 +81,21 @@ class PostgresStateStore:
         found = {row[0]: (row[1], row[2]) for row in rows}
         return [StoredValue(key, *found.get(self._prefix + key, (b"", ""))) for key in keys]
 
-    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
-        """Write all or nothing; the new ETag of the first row."""
+    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+        """Write all or nothing; returns the first row's new ETag."""
         named = [_Write(each) for each in writes]
-        if alone:
+        if exclusive:
             await self._transact(named)
         else:
             await self._group.write(named)
         return named[0].etag
 
-    async def read_later(self, key: str) -> StoredValue:
-        """Read one row; nobody has to, as a write tells its ETag."""
+    async def read_deferred(self, key: str) -> StoredValue:
+        """As `read`: writes return the ETag, so no read is deferred here."""
         return await self.read(key)
 
-    def begin_reads(self) -> None:
-        """Nothing is read later."""
+    def flush_reads(self) -> None:
+        """No-op: no read is deferred here."""
 
     async def _transact(self, writes: Sequence[_Write]) -> None:
         asked = [write.asked for write in writes]

@@ -1,4 +1,4 @@
-"""Rows of the state store, and what it promises: transactions under ETags."""
+"""The port to the actors' state store: rows, and transactions with ETag conditions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Protocol
 
 
 class StateStoreError(Exception):
-    """The state store, or the way to it, failed; the outcome of a write is unknown.
+    """The state store failed or is unreachable; the outcome of a write is unknown unless `answered`.
 
-    `answered` where the store itself said no: a transaction that broke a condition is among these.
+    `answered`: the store returned the error, for example because a condition of the transaction failed.
     """
 
     def __init__(self, message: str, *, answered: bool = False) -> None:
@@ -17,17 +17,9 @@ class StateStoreError(Exception):
         self.answered = answered
 
 
-class SidecarError(StateStoreError):
-    """The sidecar, or what lies behind it, failed."""
-
-
-class TooLarge(SidecarError):
-    """The request or its answer is longer than a message may be (4 MiB)."""
-
-
 @dataclass(frozen=True, slots=True)
 class StoredValue:
-    """A state row and the ETag under which it was read; `data` is empty where there is no row."""
+    """A state row with its ETag; `data` is empty for a missing row."""
 
     key: str
     data: bytes
@@ -35,7 +27,7 @@ class StoredValue:
 
 
 class WriteMode(StrEnum):
-    """What a write demands of the row: nothing, that it is new, or that it still has an ETag."""
+    """Condition of a write: none, that the row is new, or that it has the given ETag."""
 
     ANY = "ANY"
     NEW = "NEW"
@@ -44,7 +36,7 @@ class WriteMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StateWrite:
-    """One row of a transaction; `data` of None deletes it."""
+    """One row of a transaction; `data` None deletes it."""
 
     key: str
     data: bytes | None
@@ -53,12 +45,12 @@ class StateWrite:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes on the way to the store."""
+        """Approximate bytes on the wire."""
         return len(self.key) + len(self.etag) + len(self.data or b"")
 
 
 class StateStore(Protocol):
-    """Where actors keep their rows. A failure is a StateStoreError; nothing is retried."""
+    """Port to the rows of actors. Failures are `StateStoreError`; nothing is retried."""
 
     async def read(self, key: str) -> StoredValue:
         """Read one row."""
@@ -68,18 +60,17 @@ class StateStore(Protocol):
         """Read rows in the order of `keys`; a missing row has no data."""
         ...
 
-    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
-        """Write all or nothing; the new ETag of the first row, or "" where the store does not tell it.
+    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+        """Write all or nothing; returns the first row's new ETag, or "" if the store does not return it.
 
-        Writes of the same moment may share one transaction unless this one has to be `alone`; each keeps its own
-        conditions and its own outcome.
+        Unless `exclusive`, concurrent writes may share a transaction; each keeps its own conditions and outcome.
         """
         ...
 
-    async def read_later(self, key: str) -> StoredValue:
-        """As `read`, for an ETag that nobody waits for yet: others' reads may share the request."""
+    async def read_deferred(self, key: str) -> StoredValue:
+        """As `read`, for a result that no caller waits for yet: reads may be batched."""
         ...
 
-    def begin_reads(self) -> None:
-        """Somebody waits now for what `read_later` reads."""
+    def flush_reads(self) -> None:
+        """Begin deferred reads now: a caller waits for one."""
         ...

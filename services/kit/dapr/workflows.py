@@ -1,4 +1,4 @@
-"""Dapr Workflow, typed: references that contracts declare, the host that runs them, and the client that starts them."""
+"""Typed Dapr workflows: the context of a workflow function, the host, and the client of this app's own workflows."""
 
 import asyncio
 import contextlib
@@ -27,12 +27,12 @@ __all__ = [
     "LocalWorkflows",
     "WorkflowContext",
     "WorkflowHost",
-    "marked_workflows",
+    "registered_workflows",
     "workflow",
 ]
 
 MAX_PAYLOAD_BYTES: Final = 16_384
-"""Inputs and outputs are references; history stores every one of them, and a longer one is refused."""
+"""Limit of inputs and outputs: the history stores each of them, so large data is passed by reference."""
 MAX_CONCURRENT_ACTIVITIES: Final = 256
 START_RETRY_SECONDS: Final = 0.5
 
@@ -40,22 +40,22 @@ log = structlog.get_logger()
 
 
 class WorkflowContext:
-    """What a workflow may do; everything else in it must be a pure function of its input and of these."""
+    """The effects of a workflow; everything else in it must be deterministic, as it is replayed."""
 
     def __init__(self, context: DaprWorkflowContext) -> None:
         self._context: Any = context
 
     @property
     def instance_id(self) -> str:
-        """The id of this execution: a business id."""
+        """The instance id, which is a business id."""
         return str(self._context.instance_id)
 
     def call(self, activity: ActivityRef[I, O], value: I) -> Generator[Any, Any, O]:
         """Run an activity in the app that owns it; used with `yield from`.
 
         Raises:
-            ActivityFailed: the activity raised, or its host could not be reached.
-            RpcError: PAYLOAD_TOO_LARGE; nothing was called.
+            ActivityFailed: the activity raised, or its host is unreachable.
+            RpcError: PAYLOAD_TOO_LARGE.
         """
         payload = _bounded(value, f"the input of {activity.name}")
         result = yield self._context.call_activity(
@@ -64,38 +64,35 @@ class WorkflowContext:
         return activity.output.model_validate(result)
 
     def sleep(self, duration: timedelta) -> Generator[Any, Any, None]:
-        """Wait durably; used with `yield from`."""
+        """Wait by a durable timer; used with `yield from`."""
         yield self._context.create_timer(duration)
 
 
 Workflow = Callable[[WorkflowContext, Any], Generator[Any, Any, BaseModel]]
 W = TypeVar("W", bound=Workflow)
 
-_marked: Final[dict[AnyWorkflow, Workflow]] = {}
+_registered: Final[dict[AnyWorkflow, Workflow]] = {}
 
 
 def workflow(ref: AnyWorkflow) -> Callable[[W], W]:
-    """Mark the function that a contract's reference names; the app that hosts workflows finds it by this."""
+    """Decorator that registers the function of a workflow reference."""
 
-    def mark(function: W) -> W:
-        if ref in _marked:
+    def register(function: W) -> W:
+        if ref in _registered:
             raise TypeError(f"{ref.name} has two functions")
-        _marked[ref] = function
+        _registered[ref] = function
         return function
 
-    return mark
+    return register
 
 
-def marked_workflows() -> Mapping[AnyWorkflow, Workflow]:
-    """Every function that has been marked, by its reference."""
-    return _marked
+def registered_workflows() -> Mapping[AnyWorkflow, Workflow]:
+    """The registered functions, by reference."""
+    return _registered
 
 
 class WorkflowHost:
-    """Runs this app's workflows and activities.
-
-    Activities run on the app's own event loop, beside its routes, so they share its pools.
-    """
+    """Runs this app's workflows and activities; activities run on the app's event loop and share its pools."""
 
     def __init__(self) -> None:
         self._runtime: Any = WorkflowRuntime(
@@ -109,7 +106,7 @@ class WorkflowHost:
         self.ready = asyncio.Event()
 
     def add_workflow(self, ref: WorkflowRef[Any], workflow: Workflow) -> None:
-        """Host a workflow under its contract's name."""
+        """Host a workflow under its reference's name."""
 
         def run(context: DaprWorkflowContext, value: Any) -> Generator[Any, Any, Any]:
             result = yield from workflow(WorkflowContext(context), ref.input.model_validate(value))
@@ -118,7 +115,7 @@ class WorkflowHost:
         self._runtime.register_workflow(run, name=ref.name)
 
     def add_activity(self, ref: ActivityRef[I, O], activity: Callable[[I], Awaitable[O]]) -> None:
-        """Host an activity under its contract's name."""
+        """Host an activity under its reference's name."""
 
         async def run(_: WorkflowActivityContext, value: Any) -> Any:
             assert self._loop is not None
@@ -132,12 +129,12 @@ class WorkflowHost:
         self._runtime.register_activity(run, name=ref.name)
 
     async def start(self) -> None:
-        """Connect to the sidecar in the background, trying until it is there."""
+        """Connect to the sidecar in the background, with retries."""
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._connect(), name="workflow host")
 
     async def stop(self, grace: timedelta) -> None:
-        """Let running activities end for a while, then leave them to whoever takes over."""
+        """Wait for running activities, then cancel them: another replica repeats them."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -163,20 +160,19 @@ class WorkflowHost:
 
 
 class LocalWorkflows:
-    """The workflows that this app hosts: starts them, and removes their histories.
+    """Starts and purges this app's own workflows.
 
-    Only their own app can (daprd 1.18.0 starts a workflow in the app that asks, whatever app it names), so the
-    others ask it by RPC.
+    Other apps call it by RPC: daprd 1.18.0 starts a workflow in the calling app, even if another app-id is given.
     """
 
     def __init__(self) -> None:
         self._client: Any = DaprWorkflowClient(logger_options=LoggerOptions(log_level="WARNING"))
 
     async def start(self, name: str, instance_id: str, value: Any) -> None:
-        """Start a workflow under a business id; one that exists already is left as it is.
+        """Start a workflow under a business id; an existing instance is left unchanged.
 
         Raises:
-            RpcError: PAYLOAD_TOO_LARGE; nothing was started.
+            RpcError: PAYLOAD_TOO_LARGE.
         """
         payload = _bounded(value, f"the input of {name}")
         try:
@@ -186,7 +182,7 @@ class LocalWorkflows:
                 raise SidecarError(f"{error.code().name}: {error.details()}") from error
 
     async def purge(self, instance_id: str) -> None:
-        """Remove the history of a workflow that has ended; one that is not there is no error."""
+        """Remove the history of an ended workflow; a missing instance is no error."""
         try:
             await self._client.purge_workflow(instance_id)
         except AioRpcError as error:
@@ -195,7 +191,7 @@ class LocalWorkflows:
 
 
 def _bounded(value: Any, what: str) -> Any:
-    """A value as history stores it, unless it is too long for that."""
+    """A value as the history stores it; PAYLOAD_TOO_LARGE over MAX_PAYLOAD_BYTES."""
     payload = (
         value.model_dump(mode="json", exclude_none=True) if isinstance(value, BaseModel) else value
     )

@@ -1,8 +1,8 @@
-"""The event log: gap-free, append-only streams of events with the checkpoints that they announce, and durable work on them."""
+"""The event log: append-only streams of events with checkpoints, and durable work on them."""
 
 from pathlib import Path
 
-from services.kit.eventlog.durable import DurableWork, Endings
+from services.kit.eventlog.durable import DurableWork, TerminalEvents
 from services.kit.eventlog.engine import Engine, WorkKind
 from services.kit.eventlog.host import HostLease
 from services.kit.eventlog.log import EventLog
@@ -22,7 +22,6 @@ __all__ = [
     "ROWS_PER_BATCH",
     "Attempt",
     "DurableWork",
-    "Endings",
     "Engine",
     "EventLog",
     "HostLease",
@@ -35,6 +34,7 @@ __all__ = [
     "StaleAttempt",
     "StoredEvent",
     "StreamHead",
+    "TerminalEvents",
     "WorkKind",
     "migrate_event_log",
 ]

@@ -1,4 +1,4 @@
-"""`durable(work)`: a function of durable steps behind one call. Admitted, begun at once, recovered wherever its host dies."""
+"""Durable functions: a call whose steps are checkpointed, and which is recovered if its host dies."""
 
 import asyncio
 import json
@@ -22,17 +22,17 @@ MAX_INPUT_BYTES: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Endings:
-    """The terminal events of a kind of work, in the platform's vocabulary."""
+class TerminalEvents:
+    """The types of the terminal events of a kind of work."""
 
     completed: str
     failed: str
 
 
 class DurableWork(Generic[I, O]):
-    """One kind of work whose steps are durable, and which answers its caller.
+    """A kind of work with durable steps that returns its result to the caller.
 
-    `steps(segment, input)` does each effect by `segment.step`. It may run again from its first step without a
+    `steps(segment, input)` runs each effect by `segment.step`. After a failure it continues at its first step without a
     checkpoint, in any process that hosts this kind. An `RpcError` that is not retryable ends the work as failed.
     """
 
@@ -42,7 +42,7 @@ class DurableWork(Generic[I, O]):
         name: str,
         messages: tuple[type[I], type[O]],
         steps: Callable[[Segment, I], Awaitable[O]],
-        endings: Endings,
+        endings: TerminalEvents,
         *,
         time_limit: timedelta = timedelta(minutes=5),
     ) -> None:
@@ -55,10 +55,10 @@ class DurableWork(Generic[I, O]):
         engine.host(self)
 
     async def call(self, work_id: str, value: I, *, owner: str, subject: str = "") -> O:
-        """The result, durable; a repeat with the same id gets the result of the first.
+        """Run the work and return its result; a call with a known id returns that one's result.
 
         Raises:
-            RpcError: as the work failed; DEADLINE_EXCEEDED while it still runs; INVALID_ARGUMENT for too long an input.
+            RpcError: the work's error; DEADLINE_EXCEEDED if it still runs; INVALID_ARGUMENT for an input over the limit.
         """
         given = value.model_dump(mode="json", exclude_none=True)
         if len(json.dumps(given)) > MAX_INPUT_BYTES:
@@ -74,7 +74,7 @@ class DurableWork(Generic[I, O]):
         return await self._outcome(work_id)
 
     async def run(self, segment: Segment) -> O | None:
-        """Make one attempt; the result where it came to one."""
+        """Make one attempt; the result if it completed."""
         stream = segment.attempt.stream
         try:
             self._require_time(segment)
@@ -91,15 +91,15 @@ class DurableWork(Generic[I, O]):
         return result
 
     async def recover(self, head: StreamHead) -> bool:
-        """Always: another attempt goes on after the last checkpoint, or ends what is past its time."""
+        """Always make another attempt: it continues after the last checkpoint, or fails past the deadline."""
         del head
         return True
 
     async def settle(self, stream_id: str, owed: Any) -> None:
-        """Nothing is ever owed."""
+        """No-op: this kind leaves nothing to settle."""
 
     async def _outcome(self, work_id: str) -> O:
-        """How another attempt, here or elsewhere, ended the work."""
+        """Wait for the outcome of another attempt, in this or another process."""
         try:
             async with asyncio.timeout(self._time_limit.total_seconds()):
                 async for batch in self._engine.log.follow(work_id):
@@ -116,7 +116,7 @@ class DurableWork(Generic[I, O]):
 
     def _require_time(self, segment: Segment) -> None:
         if self._is_over(segment):
-            raise RpcError(ErrorCode.DEADLINE_EXCEEDED, "The work took longer than it may.")
+            raise RpcError(ErrorCode.DEADLINE_EXCEEDED, "The work exceeded its time limit.")
 
     def _is_over(self, segment: Segment) -> bool:
         deadline = segment.attempt.stream.deadline

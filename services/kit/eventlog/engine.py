@@ -1,18 +1,18 @@
-"""Durable work: begun at once by the process that admits it, recovered by any other when that process dies.
+"""Durable work: begun by the process that admits it, recovered by another when that process dies.
 
-A piece of work is a stream of the event log. The row that admits it names its host, so that from that commit on
-somebody is responsible: the host, while its lease holds; then recovery, in every replica, each second. What an
-engine is needed for (a wait, another app's or language's worker) is up to the kind of work.
+Each piece of work is a stream of the event log whose row names its host. The host is responsible while its lease holds;
+after that, every replica looks for abandoned work each second.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import structlog
 
+from services.kit.background import TaskSet
 from services.kit.errors import RpcError
 from services.kit.eventlog import statements as sql
 from services.kit.eventlog.host import FROZEN_SECONDS, LEASE_SECONDS, HostLease
@@ -24,37 +24,37 @@ from services.kit.storage.wake_ups import WakeUps
 
 TICK_SECONDS: Final = 1.0
 RECONCILE_TICKS: Final = 3
-"""How many ticks between two looks for streams that this host holds and does not work on."""
+"""Ticks between two comparisons of the streams held in the table with the segments running here."""
 BATCH: Final = 50
-LOOK_AGAIN_SECONDS: Final = 5.0
-MAX_LOOK_AGAIN_SECONDS: Final = 15.0
+RECOVERY_RETRY_SECONDS: Final = 5.0
+MAX_RECOVERY_RETRY_SECONDS: Final = 15.0
 EXPIRY_GRACE_SECONDS: Final = 10.0
-"""How long after its deadline work is left to end itself."""
+"""How long after its deadline a host may still end its work before it is taken from it."""
 FAILED_ATTEMPT_WAIT: Final = timedelta(seconds=1)
-SETTLE_AGAIN_SECONDS: Final = 5.0
+SETTLE_RETRY_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
 
 class WorkKind(Protocol):
-    """What the engine has to know of one kind of durable work."""
+    """Port to one kind of durable work."""
 
     name: str
 
     async def run(self, segment: Segment) -> Any:
-        """Make one attempt: see the work to its end, or raise. What it returns is told to who awaits the attempt.
+        """Make one attempt: finish the work, or raise. The result is that of the attempt's task.
 
         Raises:
-            RetryLater: another attempt shall be made.
+            RetryLater: another attempt is needed.
         """
         ...
 
     async def recover(self, head: StreamHead) -> bool:
-        """Look at a stream that nobody works on; whether an attempt shall be made at it now."""
+        """Whether the engine shall make an attempt at an abandoned stream now."""
         ...
 
     async def settle(self, stream_id: str, owed: Any) -> None:
-        """Do what a stream left owed at its end; repeatable."""
+        """Do the effect that a finished stream still owes; idempotent."""
         ...
 
 
@@ -74,43 +74,39 @@ class Engine:
         self._kinds: dict[str, WorkKind] = {}
         self._admitting: set[str] = set()
         self._segments: dict[str, tuple[Segment, asyncio.Task[Any]]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._suspects: set[str] = set()
-        self._nudge = asyncio.Event()
+        self._tasks = TaskSet()
+        self._mismatched: set[str] = set()
+        self._recovery_wanted = asyncio.Event()
         self._ticking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
 
     def host(self, kind: WorkKind) -> None:
-        """Run, recover and settle this kind of work here."""
+        """Run, recover and settle this kind of work in this process."""
         self._kinds[kind.name] = kind
 
     async def start(self) -> None:
-        """Begin to recover, and to hear of cancels."""
-        self._ticking = asyncio.create_task(self._tick_for_ever(), name="engine")
+        """Begin recovery and cancellation."""
+        self._ticking = asyncio.create_task(self._tick_forever(), name="engine")
 
     async def close(self, grace: timedelta) -> None:
-        """Let what was begun here end for a while, then leave it to another host at once."""
+        """Wait for running segments, then cancel them and release their streams to other hosts."""
         for task in filter(None, (self._ticking, self._recovering)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=grace.total_seconds())
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    # --- admitting and running ---
+        await self._tasks.close(grace.total_seconds())
 
     async def admit(self, stream: NewStream, opening: Sequence[NewEvent]) -> Segment | None:
-        """Open a stream and begin its first attempt, in one commit; None where the stream exists.
+        """Open a stream and begin its first attempt, in one commit; None if the stream exists.
 
-        The caller goes on with `begin`, or with `withdraw` where the work was refused after all.
+        The caller continues with `begin`, or with `withdraw` if the work is refused afterwards.
         """
         self._admitting.add(stream.stream_id)
         try:
-            attempt = await self.log.open_begun(stream, opening)
+            attempt = await self.log.open_with_attempt(stream, opening)
         except BaseException:
-            self._admitting.discard(stream.stream_id)  # it may stand; then this host reconciles it
+            self._admitting.discard(
+                stream.stream_id
+            )  # if it was committed, `_reconcile` releases it
             raise
         if attempt is None:
             self._admitting.discard(stream.stream_id)
@@ -118,7 +114,7 @@ class Engine:
         return Segment(self.log, attempt)
 
     async def withdraw(self, segment: Segment, *, unused: bool) -> None:
-        """Give an admitted stream up: delete it where it is certainly `unused`, else leave it to recovery."""
+        """Delete an admitted stream if it is certainly `unused`, else release it for recovery."""
         try:
             if unused:
                 await self.log.discard(segment.stream_id, segment.number)
@@ -128,17 +124,17 @@ class Engine:
             self._admitting.discard(segment.stream_id)
 
     def begin(self, segment: Segment, work: Work | None = None) -> asyncio.Task[Any]:
-        """Work on a stream, in the background; `work` where its maker knows more than its kind does."""
-        if segment.stream_id in self._segments:  # an older attempt, which can write nothing more
+        """Run a segment in the background, by `work` instead of its kind's `run` if given."""
+        if segment.stream_id in self._segments:  # an older attempt, already fenced off
             self._segments[segment.stream_id][1].cancel()
         run = work or self._kinds[segment.attempt.stream.kind].run
-        task = self._spawn(self._drive(segment, run))
+        task = self._tasks.spawn(self._run(segment, run))
         self._segments[segment.stream_id] = segment, task
         self._admitting.discard(segment.stream_id)
         return task
 
-    async def take(self, stream_id: str, work: Work | None = None) -> asyncio.Task[Any] | None:
-        """Begin a newer attempt at a stream that nobody writes; None where somebody does, or it is closed."""
+    async def take_over(self, stream_id: str, work: Work | None = None) -> asyncio.Task[Any] | None:
+        """Begin a newer attempt at an abandoned stream; None if it has a host or is closed."""
         self._admitting.add(stream_id)
         try:
             attempt = await self.log.begin_attempt(stream_id)
@@ -147,19 +143,19 @@ class Engine:
             self._admitting.discard(stream_id)
 
     async def cancel(self, stream_id: str) -> bool:
-        """Ask the writer of a stream to stop, wherever it is; whether the stream is open."""
+        """Request cancellation of a stream in whatever process; returns whether it is open."""
         is_open, host = await self.log.request_cancel(stream_id)
         if host == self._lease.host_id:
             self._stop(stream_id)
         elif is_open and host is None:
-            self.look_now()
+            self.recover_now()
         return is_open
 
-    def look_now(self) -> None:
-        """Look for abandoned work now rather than at the next tick."""
-        self._nudge.set()
+    def recover_now(self) -> None:
+        """Look for abandoned work now, not at the next tick."""
+        self._recovery_wanted.set()
 
-    async def _drive(self, segment: Segment, work: Work) -> Any:
+    async def _run(self, segment: Segment, work: Work) -> Any:
         wait = FAILED_ATTEMPT_WAIT * min(segment.number, 10)
         try:
             return await work(segment)
@@ -179,7 +175,7 @@ class Engine:
         return None
 
     async def _end(self, segment: Segment, wait: timedelta) -> None:
-        """Whatever fails here is found by `_reconcile`: the host holds a stream that it does not work on."""
+        """Release an unfinished stream or settle a finished one; on failure `_reconcile` releases it later."""
         current = self._segments.get(segment.stream_id)
         if current is not None and current[0] is segment:
             del self._segments[segment.stream_id]
@@ -187,26 +183,18 @@ class Engine:
             if not segment.finished:
                 await self.log.release(segment.stream_id, segment.number, wait)
             elif segment.owed is not None:
-                self._spawn(
+                self._tasks.spawn(
                     self._settle(segment.stream_id, segment.attempt.stream.kind, segment.owed)
                 )
         except RpcError as error:
             log.warning("work.not_released", stream=segment.stream_id, code=error.code)
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _stop(self, stream_id: str) -> None:
         current = self._segments.get(stream_id)
         if current is not None:
             current[0].stop.set()
 
-    # --- each second, one look for the whole process ---
-
-    async def _tick_for_ever(self) -> None:
+    async def _tick_forever(self) -> None:
         async with self._wake_ups.listen(control_channel(self._lease.host_id)) as cancelled:
             ticks = 0
             while True:
@@ -220,13 +208,16 @@ class Engine:
                 await self._pause(cancelled)
 
     async def _pause(self, cancelled: asyncio.Event) -> None:
-        """Until the next tick, or a cancel here, or a nudge."""
-        waits = [asyncio.ensure_future(cancelled.wait()), asyncio.ensure_future(self._nudge.wait())]
+        """Wait for the next tick, a cancel request or `recover_now`."""
+        waits = [
+            asyncio.ensure_future(cancelled.wait()),
+            asyncio.ensure_future(self._recovery_wanted.wait()),
+        ]
         await asyncio.wait(waits, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         cancelled.clear()
-        self._nudge.clear()
+        self._recovery_wanted.clear()
 
     async def _tick(self, *, reconcile: bool) -> None:
         await self.log.poll()
@@ -236,26 +227,26 @@ class Engine:
         if reconcile:
             await self._reconcile()
         if self._recovering is None or self._recovering.done():
-            # Beside the ticks: it may wait for a sidecar that is away, and cancels must not.
+            # A separate task: it may wait for an unavailable sidecar, and must not delay cancels.
             self._recovering = asyncio.create_task(self._recover(), name="recovery")
 
     async def _reconcile(self) -> None:
-        """Release what this host holds and does not work on; stop what it works on and does not hold."""
+        """Release streams held here without a segment, and cancel segments whose stream is not held; after two looks."""
         rows = await self._database.fetch(sql.HOSTED, self._lease.host_id)
         held = {row[0]: row[1] for row in rows}
         idle = {one for one in held if one not in self._segments and one not in self._admitting}
         lost = {one for one in self._segments if one not in held}
-        for stream_id in idle & self._suspects:
+        for stream_id in idle & self._mismatched:
             await self.log.release(stream_id, held[stream_id])
-        for stream_id in lost & self._suspects & self._segments.keys():
-            self._segments[stream_id][1].cancel()  # a model call, say, that is silent for long
-        self._suspects = idle | lost
-        if self._lease.may_judge:
-            await self._database.fetch(sql.ABANDON_HOMELESS)
+        for stream_id in lost & self._mismatched & self._segments.keys():
+            self._segments[stream_id][1].cancel()  # it may not write, and so not notice, for long
+        self._mismatched = idle | lost
+        if self._lease.is_stable:
+            await self._database.fetch(sql.ABANDON_WITHOUT_HOST_ROW)
 
     async def _recover(self) -> None:
         try:
-            if self._lease.may_judge:
+            if self._lease.is_stable:
                 await self._abandon_dead()
             if self._kinds:
                 await self._recover_due(list(self._kinds))
@@ -273,18 +264,18 @@ class Engine:
         await self._database.fetch(sql.EXPIRE, EXPIRY_GRACE_SECONDS)
 
     async def _recover_due(self, kinds: list[str]) -> None:
-        again = (LOOK_AGAIN_SECONDS, MAX_LOOK_AGAIN_SECONDS)
-        due = await self._database.fetch(sql.CLAIM_DUE, kinds, BATCH, *again)
+        retry = (RECOVERY_RETRY_SECONDS, MAX_RECOVERY_RETRY_SECONDS)
+        due = await self._database.fetch(sql.CLAIM_DUE, kinds, BATCH, *retry)
         await asyncio.gather(*(self._recover_one(StreamHead(*row)) for row in due))
-        owed = await self._database.fetch(sql.CLAIM_OWED, kinds, BATCH, SETTLE_AGAIN_SECONDS)
+        owed = await self._database.fetch(sql.CLAIM_OWED, kinds, BATCH, SETTLE_RETRY_SECONDS)
         await asyncio.gather(*(self._settle(row[0], row[1], json.loads(row[2])) for row in owed))
         if len(due) == BATCH:
-            self.look_now()
+            self.recover_now()
 
     async def _recover_one(self, head: StreamHead) -> None:
         try:
             if await self._kinds[head.kind].recover(head):
-                await self.take(head.stream_id)
+                await self.take_over(head.stream_id)
         except RpcError as error:
             log.warning("work.recovery_postponed", stream=head.stream_id, code=error.code)
         except Exception:

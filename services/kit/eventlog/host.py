@@ -1,9 +1,8 @@
-"""The lease of this process: one row and one session of Postgres, whatever the number of streams it works on.
+"""The lease of this process on all streams that it works on: a heartbeat row and an advisory lock in Postgres.
 
-The lease is renewed by a thread with a connection of its own, so a busy event loop is not taken for a dead process.
-Its session holds an advisory lock, which the server releases when the process dies. A host counts as dead when its
-row is older than LEASE_SECONDS *and* its lock is free, or when the row is older than FROZEN_SECONDS whatever the
-lock: a stopped process keeps its connections, and does not answer.
+A thread with its own connection renews it, so that a busy event loop does not look like a dead process. Postgres
+releases the session's advisory lock when the process dies. A host counts as dead when its heartbeat is older than
+LEASE_SECONDS and its lock is free, or older than FROZEN_SECONDS: a stopped process keeps its connections and lock.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ import structlog
 
 from services.kit.eventlog import statements as sql
 
-BEAT_SECONDS: Final = 1.0
+HEARTBEAT_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 3.0
 FROZEN_SECONDS: Final = 15.0
 RECONNECT_SECONDS: Final = 0.2
@@ -27,34 +26,34 @@ log = structlog.get_logger()
 
 
 class HostLease:
-    """This process among the hosts of durable work. `host_id` is new at each start, so nothing is inherited."""
+    """The lease of this process; `host_id` is new at each start."""
 
     def __init__(self, url: str) -> None:
         self.host_id = uuid.uuid4().hex
         self._url = url
         self._lock_key = int(self.host_id[:15], 16)
         self._thread = threading.Thread(target=self._run, name="host lease", daemon=True)
-        self._entered = threading.Event()
-        self._leaving = threading.Event()
+        self._acquired = threading.Event()
+        self._closing = threading.Event()
         self._held_since: float | None = None
         self._renewed_at = 0.0
         self._was_lost = False
 
     async def start(self) -> None:
-        """Begin to hold the lease; returns once it is held for the first time."""
+        """Start the thread, and wait until the lease is first held."""
         self._thread.start()
-        await asyncio.to_thread(self._entered.wait)
+        await asyncio.to_thread(self._acquired.wait)
 
     async def close(self) -> None:
-        """Give the lease up."""
-        self._leaving.set()
+        """Release the lease."""
+        self._closing.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
     @property
-    def may_judge(self) -> bool:
-        """Whether this process may declare others dead.
+    def is_stable(self) -> bool:
+        """Whether the lease is held, and has been for LEASE_SECONDS if it was ever interrupted.
 
-        After a break of its own lease it waits for a lease's time, since what broke it may have broken theirs.
+        Only then may this process declare other hosts dead: the same outage may have interrupted their leases.
         """
         since, now = self._held_since, time.monotonic()
         if since is None or now - self._renewed_at > LEASE_SECONDS:
@@ -65,7 +64,7 @@ class HostLease:
         asyncio.run(self._hold())
 
     async def _hold(self) -> None:
-        while not self._leaving.is_set():
+        while not self._closing.is_set():
             try:
                 await self._session()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
@@ -82,20 +81,20 @@ class HostLease:
             server_settings={"application_name": "yocaso-host", "synchronous_commit": "off"},
         )
         try:
-            # A recoverer that judges this host holds the lock for the moment of its statement.
+            # Waits, as another host's DEAD_HOSTS statement may hold the lock for a moment.
             await connection.execute("SELECT pg_advisory_lock($1)", self._lock_key)
             await connection.execute(sql.ENTER, self.host_id, self._lock_key)
             self._renew()
-            self._entered.set()
-            await self._beat(connection)
+            self._acquired.set()
+            await self._send_heartbeats(connection)
             await connection.execute(sql.LEAVE, self.host_id)
         finally:
             connection.terminate()
 
-    async def _beat(self, connection: Any) -> None:
-        while not self._leaving.is_set():
-            await asyncio.sleep(BEAT_SECONDS)
-            if await connection.execute(sql.BEAT, self.host_id) == "UPDATE 0":  # declared dead
+    async def _send_heartbeats(self, connection: Any) -> None:
+        while not self._closing.is_set():
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            if await connection.execute(sql.HEARTBEAT, self.host_id) == "UPDATE 0":  # declared dead
                 self._held_since, self._was_lost = None, True
                 await connection.execute(sql.ENTER, self.host_id, self._lock_key)
             self._renew()

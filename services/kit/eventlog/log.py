@@ -1,8 +1,8 @@
 """Streams of events in Postgres.
 
-`seq` is gap-free because each append raises the stream's counter and inserts the rows in one statement. The same
-statement is the fence: it changes nothing unless the writer's attempt is the newest and the stream is open. So a
-stream has one writer at a time, one terminal event, and nothing after it.
+Each append raises the stream's counter and inserts the rows in one statement, so `seq` has no gaps. The statement also
+fences: it changes nothing unless the writer's attempt is the newest and the stream is open. So a stream has one writer
+at a time, and its terminal event is last.
 """
 
 import json
@@ -21,12 +21,12 @@ from services.kit.waiting import wait_for
 
 READ_LIMIT: Final = 500
 IDLE_SECONDS: Final = 15.0
-LOOK_SECONDS: Final = 5.0
-"""When recovery first looks at a stream that was opened and not begun."""
+RECOVERY_DELAY_SECONDS: Final = 5.0
+"""How long after its opening recovery begins a stream without an attempt."""
 
 
 class EventLog:
-    """Streams: open, write by attempt, read from any point, follow. `host` is this process, where it writes."""
+    """Opens, writes, reads and follows streams. `host` is the id of this process's lease, if it writes."""
 
     def __init__(self, database: Database, wake_ups: WakeUps, host: str = "") -> None:
         self._database = database
@@ -35,22 +35,19 @@ class EventLog:
         self._tails = LiveTails(wake_ups)
         self._writer = Writer(database, self._tails.last_seq, self._committed)
 
-    # --- opening ---
-
     async def open(self, stream: NewStream) -> bool:
-        """Create a stream that nobody writes yet; one that exists is left as it is. Returns whether it is new."""
-        row = await self._database.fetch_one(sql.OPEN, *_columns(stream), LOOK_SECONDS)
+        """Create a stream without an attempt; returns whether it is new."""
+        row = await self._database.fetch_one(sql.OPEN, *_columns(stream), RECOVERY_DELAY_SECONDS)
         return row is not None
 
-    async def open_begun(self, stream: NewStream, opening: Sequence[NewEvent]) -> Attempt | None:
-        """Create a stream, begin its first attempt here and append its first events, in one transaction.
-
-        None where it exists; then nothing was changed.
-        """
+    async def open_with_attempt(
+        self, stream: NewStream, opening: Sequence[NewEvent]
+    ) -> Attempt | None:
+        """Create a stream, begin its first attempt here and append its first events, in one commit; None if it exists."""
         at = datetime.now(UTC)
         types, data = [one.type for one in opening], [to_json(one.data) for one in opening]
         row = await self._database.fetch_one(
-            sql.OPEN_BEGUN,
+            sql.OPEN_WITH_ATTEMPT,
             *_columns(stream),
             self._host,
             stream.deadline,
@@ -68,16 +65,14 @@ class EventLog:
         return Attempt(stream, 1, len(events))
 
     async def discard(self, stream_id: str, attempt: int) -> None:
-        """Delete a stream to which nothing was written but its opening."""
+        """Delete a stream with at most one event, unless a newer attempt has begun."""
         self._tails.end(stream_id)
         await self._database.fetch(sql.DISCARD, stream_id, attempt)
-
-    # --- writing ---
 
     async def begin_attempt(
         self, stream_id: str, deadline: datetime | None = None
     ) -> Attempt | None:
-        """Begin a newer attempt here; None where the stream is closed, missing, or written by a living host."""
+        """Begin a newer attempt here; None if the stream is closed, missing, or has a host."""
         row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, self._host, deadline)
         if row is None:
             return None
@@ -105,10 +100,9 @@ class EventLog:
         checkpoint: tuple[str, Any] | None = None,
         owed: Any = None,
     ) -> tuple[int, bool]:
-        """Append events, and the checkpoint that they announce, in one transaction.
+        """Append events and a checkpoint in one transaction; with a terminal event, also an effect to settle (`owed`).
 
-        With a terminal event, `owed` is an effect that remains to be settled after the end.
-        Returns the seq of the last event of the stream, and whether a cancel is wanted.
+        Returns the stream's last seq, and whether cancellation was requested.
 
         Raises:
             StaleAttempt: nothing was written.
@@ -118,26 +112,23 @@ class EventLog:
     async def close_stream(
         self, stream_id: str, kind: str, data: Mapping[str, Any], *, owed: Any = None
     ) -> bool:
-        """Append a terminal event whatever the attempt; False where the stream was closed already."""
+        """Append a terminal event and fence off the current attempt; False if the stream was closed."""
         at, text = datetime.now(UTC), to_json(data)
-        debt = to_json(owed) if owed is not None else None
-        row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, text, at, debt)
+        owed_json = to_json(owed) if owed is not None else None
+        row = await self._database.fetch_one(sql.CLOSE, stream_id, kind, text, at, owed_json)
         if row is not None:
             self._tails.add(stream_id, [StoredEvent(row[0], kind, row[1], text, at)])
             self._announce(stream_id, closed=True)
         return row is not None
 
     async def release(self, stream_id: str, attempt: int, due: timedelta = timedelta()) -> None:
-        """Say that this attempt ends without ending the stream; recovery looks at it after `due`."""
+        """End this attempt without closing the stream; recovery considers it after `due`."""
         self._tails.end(stream_id)
         await self._database.fetch(sql.RELEASE, stream_id, attempt, due.total_seconds())
         self._wake_ups.wake(free_channel(stream_id))
 
     async def request_cancel(self, stream_id: str) -> tuple[bool, str | None]:
-        """Ask the writer to stop: durable, then told at once; repeated requests keep the first time.
-
-        Returns whether the stream is open, and its host if an attempt runs.
-        """
+        """Record a cancel request and wake the host; returns whether the stream is open, and its host."""
         row = await self._database.fetch_one(sql.REQUEST_CANCEL, stream_id)
         if row is None:
             return False, None
@@ -146,10 +137,8 @@ class EventLog:
         return True, row[0]
 
     async def acknowledge_cancel(self, stream_id: str, attempt: int) -> None:
-        """Record that the writer has seen the cancel; only the first time is kept."""
+        """Record that the writer has seen the cancel request."""
         await self._database.fetch(sql.ACKNOWLEDGE_CANCEL, stream_id, attempt)
-
-    # --- reading ---
 
     async def head(self, stream_id: str) -> StreamHead | None:
         """The stream without its events, or None."""
@@ -162,10 +151,10 @@ class EventLog:
         """Events after `after`, in order.
 
         Raises:
-            RpcError: OUT_OF_RANGE where the next of them is no longer kept.
+            RpcError: OUT_OF_RANGE if retention has removed the next one.
         """
         rows = await self._database.fetch(sql.READ, stream_id, after, limit)
-        if rows and rows[0][0] != after + 1:  # seq has no gaps, so what is missing was removed
+        if rows and rows[0][0] != after + 1:  # seq has no gaps, so the missing events were removed
             raise RpcError(
                 ErrorCode.OUT_OF_RANGE,
                 f"after: the stream has ended, and its events before {rows[0][0]} are no longer kept.",
@@ -175,59 +164,57 @@ class EventLog:
     async def follow(
         self, stream_id: str, after: int = 0, *, idle_seconds: float = IDLE_SECONDS
     ) -> AsyncIterator[list[StoredEvent]]:
-        """Batches of events after `after` for ever; an empty batch after each `idle_seconds` without news.
+        """Endless batches of events after `after`; an empty batch after each `idle_seconds` without events.
 
-        What an attempt of this process appends comes straight from it; the table is read only over a gap.
+        Events appended in this process are delivered from memory; the table is read only for others.
         """
-        with self._tails.following(stream_id) as (tail, news):
+        with self._tails.following(stream_id) as (tail, wake_up):
             while True:
-                news.clear()
+                wake_up.clear()
                 batch = tail.after(after)
                 if batch is None:
                     batch = await self.read(stream_id, after)
-                    tail.saw(batch[-1].seq if batch else after)
+                    tail.advance(batch[-1].seq if batch else after)
                 if batch:
                     after = batch[-1].seq
                     yield batch
-                elif not await wait_for(news, idle_seconds):
+                elif not await wait_for(wake_up, idle_seconds):
                     yield []
 
     async def poll(self) -> None:
-        """One look at all streams that are followed here and written elsewhere: the net under the wake-ups."""
+        """Check all followed streams of other hosts by one statement, in case wake-ups were lost."""
         remote = self._tails.remote()
         if remote:
             for stream_id, last_seq in await self._database.fetch(sql.LAST_SEQS, remote):
-                self._tails.poll(stream_id, last_seq)
+                self._tails.compare(stream_id, last_seq)
 
     async def wait_until_free(self, stream_id: str, poll_seconds: float = 1.0) -> StreamHead | None:
-        """Wait while a living attempt writes the stream: the head once it is closed or free; None where missing."""
-        async with self._wake_ups.listen(free_channel(stream_id)) as news:
+        """Wait until the stream is closed or has no host; returns its head, or None if it is missing."""
+        async with self._wake_ups.listen(free_channel(stream_id)) as wake_up:
             while True:
-                news.clear()
+                wake_up.clear()
                 found = await self.head(stream_id)
                 if found is None or found.closed_at is not None or found.host is None:
                     return found
-                await wait_for(news, poll_seconds)
+                await wait_for(wake_up, poll_seconds)
 
-    async def of_owner(self, owner: str) -> list[StreamHead]:
-        """Streams that a user began, the oldest 500."""
-        rows = await self._database.fetch(sql.OF_OWNER, owner)
+    async def list_by_owner(self, owner: str) -> list[StreamHead]:
+        """The oldest 500 streams of a user."""
+        rows = await self._database.fetch(sql.LIST_BY_OWNER, owner)
         return [StreamHead(*row) for row in rows]
 
-    async def of_subject(self, subject: str) -> list[StreamHead]:
-        """A subject's streams, the oldest 500."""
-        rows = await self._database.fetch(sql.OF_SUBJECT, subject)
+    async def list_by_subject(self, subject: str) -> list[StreamHead]:
+        """The oldest 500 streams of a subject."""
+        rows = await self._database.fetch(sql.LIST_BY_SUBJECT, subject)
         return [StreamHead(*row) for row in rows]
-
-    # --- removing ---
 
     async def forget(self, stream_ids: Sequence[str]) -> None:
         """Delete streams with their events and checkpoints."""
         await self._database.fetch(sql.FORGET, list(stream_ids))
 
-    async def disown(self, stream_ids: Sequence[str]) -> None:
-        """Take the user's name off streams that stay, because they are of somebody else's object."""
-        await self._database.fetch(sql.DISOWN, list(stream_ids))
+    async def clear_owner(self, stream_ids: Sequence[str]) -> None:
+        """Erase the user id of streams that are kept because they belong to another user's object."""
+        await self._database.fetch(sql.CLEAR_OWNER, list(stream_ids))
 
     def _committed(self, append: Append, last_seq: int) -> None:
         if append.events:
@@ -242,12 +229,12 @@ class EventLog:
 
 
 def control_channel(host: str) -> str:
-    """Where a host hears that one of its streams shall be cancelled."""
+    """The wake-up of a host for cancel requests."""
     return f"yocaso:control:{host}"
 
 
 def free_channel(stream_id: str) -> str:
-    """Where it is told that an attempt has ended."""
+    """The wake-up for the end of an attempt."""
     return f"yocaso:free:{stream_id}"
 
 

@@ -1,4 +1,4 @@
-"""What the event log stores and tells."""
+"""Records of the event log: streams, events, attempts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class StaleAttempt(Exception):
-    """A newer attempt owns the stream, or it is closed: the writer must stop."""
+    """The stream is closed or has a newer attempt: the writer must stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewStream:
     """A stream to open: one piece of durable work.
 
-    `owner` is the user who asked for it, `subject` the object that it is about. `input` is what an attempt needs
-    besides these, as JSON of at most 16 KiB. An open stream is ended by recovery after its `deadline`.
+    `owner` is the user who requested it, `subject` the object that it concerns, `input` JSON of at most 16 KiB for the
+    attempts. After `deadline` recovery ends the stream.
     """
 
     stream_id: str
@@ -48,14 +48,14 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class StreamHead:
-    """What is known of a stream without reading its events."""
+    """The row of a stream, without its events."""
 
     stream_id: str
     kind: str
     owner: str
     subject: str
     first_seq: int
-    """Where its events begin: later than 1 once the older ones are no longer kept."""
+    """The first event that is kept; above 1 after compaction."""
     last_seq: int
     attempt: int
     host: str | None
@@ -67,7 +67,7 @@ class StreamHead:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The right to write a stream, until a newer attempt begins."""
+    """An attempt at a stream; only the newest one can write."""
 
     stream: NewStream
     number: int
@@ -75,7 +75,7 @@ class Attempt:
     cancel_requested: bool = False
     checkpoints: Mapping[str, Any] = field(default_factory=dict[str, Any])
     checkpoint_seq: int = 0
-    """The last seq that no later attempt takes back."""
+    """The seq of the last checkpoint: later attempts do not invalidate events up to it."""
 
     @property
     def stream_id(self) -> str:

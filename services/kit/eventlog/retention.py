@@ -1,8 +1,8 @@
-"""Retention: what becomes of a stream after its end, by a policy per kind.
+"""Retention of closed streams, by a policy per kind.
 
-Some time after the end a stream is compacted: its checkpoints go, and its events but the last, which says how it
-ended. A reader whose cursor lies before what is left is told so (`EventLog.read`), never given a gap. Some time later
-it is forgotten. All is done in batches of rows, oldest first; replicas that purge at once take different batches.
+First a stream is compacted: its checkpoints and all events except the terminal one are deleted; reading the deleted
+events then raises OUT_OF_RANGE. Later the stream is deleted. Both work in batches of rows, oldest first; concurrent
+replicas take different batches.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from services.kit.storage.db import Database
 
 STREAMS_PER_BATCH: Final = 50
 EVENTS_PER_STREAM: Final = 100
-"""How many events a batch takes from one stream; a longer one is compacted by several, from its beginning."""
+"""Events of one stream deleted per batch; longer streams take several batches, from their beginning."""
 ROWS_PER_BATCH: Final = 5000
 PAUSE_SECONDS: Final = 0.05
-"""Between batches, so that those who wait for the same disk come in between."""
+"""Pause between batches, so that the purge does not monopolize the disk."""
 
 # $1 kind, $2 seconds since the end, $3 streams, $4 events of each
 COMPACT: Final = """
@@ -59,7 +59,7 @@ Batch = Callable[[], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long after its end a stream of a kind keeps its events, and how long what says how it ended."""
+    """How long after its end a stream of a kind keeps all events, and how long its terminal event."""
 
     kind: str
     events: timedelta
@@ -67,13 +67,13 @@ class Retention:
 
     def __post_init__(self) -> None:
         if self.ending < self.events:
-            raise ValueError(f"{self.kind}: how a stream ended is kept as long as its events")
+            raise ValueError(f"{self.kind}: `ending` must not be shorter than `events`")
 
 
 class Purge:
-    """Removes what is past its time: of the event log by policy, and whatever else is given as a batch.
+    """Deletes expired rows: of the event log by policy, and of other tables by the given batches.
 
-    A batch removes some of what is due and says how many; it is repeated until it finds nothing.
+    A batch deletes some expired rows and returns their number; it is repeated until it returns 0.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Purge:
         self._database = database
         self._batches = [*others]
         for policy in policies:
-            self._batches += [self._compaction(policy), self._forgetting(policy)]
+            self._batches += [self._compaction(policy), self._deletion(policy)]
 
     async def run(self) -> None:
-        """Remove all that is due now."""
+        """Delete everything that has expired."""
         removed = 0
         for batch in self._batches:
             while found := await batch():
@@ -103,7 +103,7 @@ class Purge:
 
         return batch
 
-    def _forgetting(self, policy: Retention) -> Batch:
+    def _deletion(self, policy: Retention) -> Batch:
         seconds = policy.ending.total_seconds()
 
         async def batch() -> int:

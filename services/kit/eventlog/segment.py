@@ -1,4 +1,4 @@
-"""Segments: several effects in one attempt, each checkpointed before the next begins."""
+"""Segments: the effects of one attempt, each checkpointed before the next begins."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class RetryLater(Exception):
-    """The work failed in a way that may pass: another attempt shall be made after `after`."""
+    """A transient failure: another attempt is needed after `after`."""
 
     def __init__(self, after: timedelta) -> None:
         super().__init__(str(after))
@@ -22,10 +22,9 @@ class RetryLater(Exception):
 
 
 class Segment:
-    """One attempt at a stream's work.
+    """One attempt at a stream's work; `stop` is set when cancellation is requested.
 
-    `step` runs an effect unless an earlier attempt has checkpointed it. `stop` is set when a cancel is wanted.
-    Every write is fenced: the first one after a newer attempt began raises `StaleAttempt`.
+    Every write is fenced: it raises `StaleAttempt` once a newer attempt has begun.
     """
 
     def __init__(self, log: EventLog, attempt: Attempt) -> None:
@@ -35,7 +34,7 @@ class Segment:
         self.last_seq = attempt.last_seq
         self.finished = False
         self.owed: Any = None
-        """What `finish` left to be settled."""
+        """The effect that `finish` left to settle."""
         if attempt.cancel_requested:
             self.stop.set()
 
@@ -46,16 +45,16 @@ class Segment:
 
     @property
     def stream_id(self) -> str:
-        """The stream that this attempt writes."""
+        """The id of the stream."""
         return self.attempt.stream_id
 
     @property
     def checkpoint_seq(self) -> int:
-        """The last seq that was committed with a checkpoint when this attempt began."""
+        """The seq of the last checkpoint when this attempt began."""
         return self.attempt.checkpoint_seq
 
     async def emit(self, events: Sequence[NewEvent]) -> None:
-        """Append events; durable when this returns."""
+        """Append events; they are durable on return."""
         await self._append(events)
 
     async def step(
@@ -64,7 +63,7 @@ class Segment:
         result: type[R],
         effect: Callable[[], Awaitable[tuple[R, Sequence[NewEvent]]]],
     ) -> R:
-        """The result of `effect`, run at most once per checkpoint; its events commit with the checkpoint."""
+        """The checkpointed result of a step; without one, run `effect` and commit its result with its events."""
         if name in self.attempt.checkpoints:
             return result.model_validate(self.attempt.checkpoints[name])
         value, events = await effect()
@@ -72,12 +71,12 @@ class Segment:
         return value
 
     async def finish(self, kind: str, data: Mapping[str, Any], *, owed: Any = None) -> None:
-        """Append the terminal event; `owed` is an effect that remains to be settled after it."""
+        """Append the terminal event; `owed` is an effect to settle after it."""
         await self._append([NewEvent(kind, data, terminal=True)], None, owed)
         self.finished, self.owed = True, owed
 
     async def acknowledge_cancel(self) -> None:
-        """Record that this attempt has seen the cancel."""
+        """Record that this attempt has seen the cancel request."""
         await self._log.acknowledge_cancel(self.stream_id, self.number)
 
     async def _append(

@@ -1,4 +1,4 @@
-"""The event log's statements; each is one transaction by itself."""
+"""SQL statements of the event log; each is one transaction."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ HEAD_COLUMNS: Final = (
     "cancel_requested_at, cancel_acknowledged_at"
 )
 
-# $1 id, $2 kind, $3 owner, $4 subject, $5 input, $6 seconds until it is looked at
+# $1 id, $2 kind, $3 owner, $4 subject, $5 input, $6 seconds until recovery
 OPEN: Final = """
     INSERT INTO events.streams (id, kind, owner, subject, input, due_at)
     VALUES ($1, $2, $3, $4, $5::text::json, now() + make_interval(secs => $6::double precision))
@@ -15,7 +15,7 @@ OPEN: Final = """
 """
 
 # as OPEN, but: $6 host, $7 deadline, $8 types, $9 data, $10 times
-OPEN_BEGUN: Final = """
+OPEN_WITH_ATTEMPT: Final = """
     WITH head AS (
         INSERT INTO events.streams
             (id, kind, owner, subject, input, host, deadline, attempt, last_seq)
@@ -30,7 +30,7 @@ OPEN_BEGUN: Final = """
     SELECT id FROM head
 """
 
-# $2 attempt: nothing but what opened it may have been written, and by no later attempt
+# $2 attempt; deletes only a stream of this attempt with at most its opening event
 DISCARD: Final = """
     WITH gone AS (
         DELETE FROM events.streams s WHERE id = $1 AND attempt = $2 AND closed_at IS NULL
@@ -54,12 +54,12 @@ BEGIN_ATTEMPT: Final = """
         input::text
 """
 
-# A statement of its own: that which begins the attempt does not see what was committed while it waited for the row.
+# Separate from BEGIN_ATTEMPT, whose snapshot lacks checkpoints that were committed while it waited for the row lock.
 CHECKPOINTS: Final = "SELECT step, value::text, seq FROM events.checkpoints WHERE stream_id = $1"
 
-# of each append: $1 ids, $2 attempts, $3 numbers of events, $4 whether it closes, $5 steps, $6 values, $7 owed, $8 the
-# last seq that its writer knows, if it does, so that it may be repeated;
-# of each event: $9 its append's place from 1, $10 its own place in it from 1, $11 types, $12 data, $13 times
+# per append: $1 ids, $2 attempts, $3 numbers of events, $4 closes, $5 steps, $6 values, $7 owed, $8 expected last seq,
+# which makes a retry safe, or NULL;
+# per event: $9 ordinal of its append from 1, $10 ordinal in it from 1, $11 types, $12 data, $13 times
 APPEND: Final = """
     WITH head AS (
         UPDATE events.streams s
@@ -87,7 +87,7 @@ APPEND: Final = """
     SELECT ord, last_seq, cancel FROM head
 """
 
-# of each append whose outcome is not known: $1 ids, $2 attempts, $3 the last seq if it was written
+# per append with unknown outcome: $1 ids, $2 attempts, $3 the last seq if it was written
 WRITTEN: Final = """
     SELECT o.ord, s.last_seq, s.cancel_requested_at IS NOT NULL
     FROM unnest($1::text[], $2::int[], $3::bigint[]) WITH ORDINALITY AS o(id, attempt, last_seq, ord)
@@ -158,17 +158,15 @@ FORGET: Final = """
 """
 
 # $1 subject
-OF_SUBJECT: Final = (
+LIST_BY_SUBJECT: Final = (
     f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE subject = $1 ORDER BY created_at LIMIT 500"
 )
 
-OF_OWNER: Final = (
+LIST_BY_OWNER: Final = (
     f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE owner = $1 ORDER BY created_at LIMIT 500"
 )
 
-DISOWN: Final = "UPDATE events.streams SET owner = '' WHERE id = ANY($1)"
-
-# --- hosts and recovery ---
+CLEAR_OWNER: Final = "UPDATE events.streams SET owner = '' WHERE id = ANY($1)"
 
 # $1 host, $2 its lock
 ENTER: Final = """
@@ -176,12 +174,12 @@ ENTER: Final = """
     ON CONFLICT (id) DO UPDATE SET beat_at = now()
 """
 
-BEAT: Final = "UPDATE events.hosts SET beat_at = now() WHERE id = $1"
+HEARTBEAT: Final = "UPDATE events.hosts SET beat_at = now() WHERE id = $1"
 
 LEAVE: Final = "DELETE FROM events.hosts WHERE id = $1"
 
-# $1 own host, $2 seconds of a lease, $3 seconds after which a host that still holds its lock counts as frozen;
-# the lock is that of a session, which the server releases when the process dies, and this statement's own at its end
+# $1 own host, $2 lease seconds, $3 seconds after which a host that holds its lock counts as frozen.
+# The lock that this statement takes on a dead host is released at its end.
 DEAD_HOSTS: Final = """
     SELECT id FROM events.hosts
     WHERE id <> $1 AND beat_at < now() - make_interval(secs => $2::double precision)
@@ -199,8 +197,8 @@ ABANDON: Final = """
     SELECT count(*) FROM orphans
 """
 
-# A host that left while it could not release its streams has no row any more.
-ABANDON_HOMELESS: Final = """
+# A host that shut down without releasing its streams has no row in events.hosts.
+ABANDON_WITHOUT_HOST_ROW: Final = """
     UPDATE events.streams s SET host = NULL, due_at = now()
     WHERE closed_at IS NULL AND host IS NOT NULL
         AND NOT EXISTS (SELECT FROM events.hosts h WHERE h.id = s.host)
@@ -213,7 +211,7 @@ EXPIRE: Final = """
         AND deadline < now() - make_interval(secs => $1::double precision)
 """
 
-# $1 kinds, $2 limit, $3 seconds until it is looked at again, which grow with its age to $4
+# $1 kinds, $2 limit, $3 seconds until the next recovery, which grow with the stream's age up to $4
 CLAIM_DUE: Final = f"""
     UPDATE events.streams SET due_at = now() + make_interval(secs => LEAST($4::double precision,
         GREATEST($3::double precision, extract(epoch FROM now() - created_at) / 4)))
@@ -225,7 +223,7 @@ CLAIM_DUE: Final = f"""
     RETURNING {HEAD_COLUMNS}
 """
 
-# $1 kinds, $2 limit, $3 seconds until it is tried again
+# $1 kinds, $2 limit, $3 seconds until the next try
 CLAIM_OWED: Final = """
     UPDATE events.streams SET due_at = now() + make_interval(secs => $3::double precision)
     WHERE id IN (

@@ -1,7 +1,7 @@
-"""Group commit: appends of many streams that wait at the same time become one transaction.
+"""Group commit of appends: those that wait at the same time become one transaction.
 
-An append outlives a restart of the server: it is repeated until it is known to be written, once. What its stream
-costs to begin anew, a model's answer say, is worth the wait.
+During a restart of Postgres an append is retried until it is known to be written, exactly once: to repeat the work of
+the stream would cost more than the wait.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from services.kit.eventlog import statements as sql
 from services.kit.eventlog.records import NewEvent, StaleAttempt, StoredEvent
 from services.kit.storage.db import Database
 
-MAX_FLIGHTS: Final = 2
-"""Transactions at once: one more than one, so that the next is prepared while the last is synced to disk."""
+MAX_IN_FLIGHT: Final = 2
+"""Concurrent transactions: one is prepared while the other is synced to disk."""
 MAX_APPENDS: Final = 128
 MAX_BYTES: Final = 1024 * 1024
-PATIENCE_SECONDS: Final = 20.0
-"""How long an append is repeated while the server is away."""
-AGAIN_SECONDS: Final = 0.2
+MAX_RETRY_SECONDS: Final = 20.0
+"""How long an append is retried while Postgres is unavailable."""
+RETRY_SECONDS: Final = 0.2
 OUTCOME_UNKNOWN: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
@@ -34,7 +34,7 @@ OUTCOME_UNKNOWN: Final = (
 
 @dataclass(slots=True)
 class Append:
-    """One stream's events, and the checkpoint that they announce."""
+    """Events and a checkpoint to append to one stream."""
 
     stream_id: str
     attempt: int
@@ -50,11 +50,11 @@ class Append:
 
     @property
     def size(self) -> int:
-        """Characters of JSON, about its bytes."""
+        """Approximate bytes: the characters of JSON."""
         return sum(map(len, self.data)) + len(self.value or "")
 
     def stored(self, last_seq: int) -> list[StoredEvent]:
-        """The events as the table has them."""
+        """The events as stored."""
         first = last_seq - len(self.events) + 1
         return [
             StoredEvent(first + place, kind, self.attempt, data, self.at)
@@ -63,7 +63,10 @@ class Append:
 
 
 class Writer:
-    """Appends at once while few are under way; what arrives meanwhile goes together, in its order per stream."""
+    """Appends at once while few transactions are in flight, else with other appends in the next one.
+
+    The order per stream is kept: at most one append of a stream is in flight.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,8 @@ class Writer:
         self._last_seq = last_seq
         self._committed = committed
         self._waiting: list[Append] = []
-        self._flying: set[str] = set()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._streams_in_flight: set[str] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
 
     async def append(
         self,
@@ -86,11 +89,11 @@ class Writer:
         checkpoint: tuple[str, Any] | None,
         owed: Any,
     ) -> tuple[int, bool]:
-        """The last seq of the stream, and whether a cancel is wanted.
+        """The last seq of the stream, and whether cancellation was requested.
 
         Raises:
             StaleAttempt: nothing was written.
-            RpcError: UNAVAILABLE for PATIENCE_SECONDS; the outcome is unknown.
+            RpcError: UNAVAILABLE after MAX_RETRY_SECONDS; the outcome is unknown.
         """
         step, value = checkpoint or (None, None)
         append = Append(
@@ -107,26 +110,26 @@ class Writer:
             done=asyncio.get_running_loop().create_future(),
         )
         self._waiting.append(append)
-        self._launch()
-        # A caller that is cancelled leaves its append running: it is whole or not at all.
+        self._begin_commits()
+        # Shielded: the append of a cancelled caller is still committed.
         return await asyncio.shield(append.done)
 
-    def _launch(self) -> None:
-        while len(self._flights) < MAX_FLIGHTS and (group := self._next_group()):
-            self._flying.update(append.stream_id for append in group)
-            flight = asyncio.create_task(self._fly(group), name="event log flight")
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+    def _begin_commits(self) -> None:
+        while len(self._in_flight) < MAX_IN_FLIGHT and (group := self._next_group()):
+            self._streams_in_flight.update(append.stream_id for append in group)
+            commit = asyncio.create_task(self._commit(group), name="event log commit")
+            self._in_flight.add(commit)
+            commit.add_done_callback(self._on_committed)
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._launch()
+    def _on_committed(self, commit: asyncio.Task[None]) -> None:
+        self._in_flight.discard(commit)
+        self._begin_commits()
 
     def _next_group(self) -> list[Append]:
-        """What may go now: one append per stream, none of a stream whose last append is still under way."""
+        """Appends for the next transaction: at most one per stream, none of a stream in flight."""
         group: list[Append] = []
         rest: list[Append] = []
-        taken, size = set(self._flying), 0
+        taken, size = set(self._streams_in_flight), 0
         for append in self._waiting:
             full = len(group) >= MAX_APPENDS or (group and size + append.size > MAX_BYTES)
             if full or append.stream_id in taken:
@@ -138,22 +141,22 @@ class Writer:
         self._waiting = rest
         return group
 
-    async def _fly(self, group: list[Append]) -> None:
+    async def _commit(self, group: list[Append]) -> None:
         try:
             await self._write(group)
         finally:
-            self._flying.difference_update(append.stream_id for append in group)
+            self._streams_in_flight.difference_update(append.stream_id for append in group)
 
     async def _write(self, group: list[Append]) -> None:
-        # Known until the flight lands: no other append of these streams is under way.
+        # Stays valid during the transaction: no other append of these streams is in flight.
         after = [self._last_seq(append.stream_id) for append in group]
         try:
-            rows, repeated = await self._until_written(group, after)
+            rows, retried = await self._write_with_retry(group, after)
             written = {row[0]: (row[1], row[2]) for row in rows}
-            if repeated and len(written) < len(group):
+            if retried and len(written) < len(group):
                 written |= await self._written_before(group, after)
         except BaseException as error:
-            if len(group) > 1 and _refused_whole(error):
+            if len(group) > 1 and _is_refused(error):
                 for append in group:
                     await self._write([append])
                 return
@@ -161,37 +164,34 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
         else:
-            self._settle(group, written)
+            self._resolve(group, written)
 
-    async def _until_written(
+    async def _write_with_retry(
         self, group: list[Append], after: list[int | None]
     ) -> tuple[list[Any], bool]:
-        """The rows of the statement, and whether it was repeated.
-
-        Each time it demands that nothing was written since, so that a try of which nothing was heard counts once.
-        """
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        repeated = False
+        """The rows of the statement, and whether it was retried; the expected last seq makes retries idempotent."""
+        give_up_at = time.monotonic() + MAX_RETRY_SECONDS
+        retried = False
         while True:
             try:
-                return await self._database.fetch(sql.APPEND, *_columns(group, after)), repeated
+                return await self._database.fetch(sql.APPEND, *_columns(group, after)), retried
             except RpcError as error:
-                whole = len(group) > 1 and _refused_whole(error)
-                if whole or None in after or time.monotonic() > give_up:
+                is_refused = len(group) > 1 and _is_refused(error)
+                if is_refused or None in after or time.monotonic() > give_up_at:
                     raise
-            repeated = True
-            await asyncio.sleep(AGAIN_SECONDS)
+            retried = True
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _written_before(
         self, group: list[Append], after: list[int | None]
     ) -> dict[int, tuple[int, bool]]:
-        """Which appends an earlier try has written after all."""
+        """The appends that an earlier try has written although it failed."""
         last = [(seq or 0) + len(append.events) for append, seq in zip(group, after, strict=True)]
         ids, attempts = [each.stream_id for each in group], [each.attempt for each in group]
         rows = await self._database.fetch(sql.WRITTEN, ids, attempts, last)
         return {row[0]: (row[1], row[2]) for row in rows}
 
-    def _settle(self, group: list[Append], written: dict[int, tuple[int, bool]]) -> None:
+    def _resolve(self, group: list[Append], written: dict[int, tuple[int, bool]]) -> None:
         for place, append in enumerate(group, 1):
             found = written.get(place)
             if found is None:
@@ -221,8 +221,8 @@ def _columns(group: list[Append], after: list[int | None]) -> list[Any]:
     ]
 
 
-def _refused_whole(error: BaseException) -> bool:
-    """Whether the server certainly wrote nothing: for one append's fault, a lock, or a deadlock."""
+def _is_refused(error: BaseException) -> bool:
+    """Whether Postgres certainly wrote nothing: an invalid append, a lock timeout, or a deadlock."""
     cause = error.__cause__ if isinstance(error, RpcError) else error
     return isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, OUTCOME_UNKNOWN)
 
@@ -231,9 +231,9 @@ def _fail(group: list[Append], error: BaseException) -> None:
     for append in group:
         if not append.done.done():
             append.done.set_exception(error)
-            append.done.exception()  # its caller may have left
+            append.done.exception()  # retrieved here: its caller may have been cancelled
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON; text stays as it is."""
+    """Compact JSON, with unescaped Unicode."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,1 +1,1 @@
-"""How an app is served: RPC methods, streams, idempotency, overload."""
+"""HTTP serving: the app factory, RPC routes, event streams, idempotency, load shedding."""

@@ -1,4 +1,4 @@
-"""The app factory: what every service has, whatever its domain."""
+"""The app factory: health, authentication of the sidecar, limits, error handling and telemetry of every service."""
 
 import gc
 import hmac
@@ -16,12 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.kit.access.identity import TrustedApps
 from services.kit.dapr.placement_watch import placement_watch
-from services.kit.dapr.sidecar import unavailable
 from services.kit.dapr.state_rows import StateStoreError
-from services.kit.errors import ErrorCode, RpcError, internal_error
-from services.kit.http.dependencies import provide, taken
+from services.kit.errors import ErrorCode, RpcError, internal_error, unavailable
+from services.kit.http.dependencies import get_dependency, provide
 from services.kit.http.draining import Draining
-from services.kit.http.overload import Admission, Shedding
+from services.kit.http.overload import AdmissionControl, LoadShedder
 from services.kit.http.rpc import RpcRouter, RpcRoutes
 from services.kit.settings import PlatformSettings
 from services.kit.telemetry.logs import configure_logs
@@ -30,8 +29,8 @@ from services.kit.telemetry.tracing import TelemetryMiddleware, configure_teleme
 HEALTH_PATH: Final = "/healthz"
 MAX_BODY_BYTES: Final = 1024 * 1024
 TOKEN_HEADER: Final = b"dapr-api-token"
-YOUNG_OBJECTS: Final = 20_000
-"""How many new objects make a look for cycles worth it; at Python's 700 a call made two."""
+GC_THRESHOLD: Final = 20_000
+"""Allocations per garbage collection; Python's default of 700 means two collections per call."""
 
 log = structlog.get_logger()
 
@@ -48,11 +47,7 @@ def create_service(
     trusted: TrustedApps,
     public_paths: Collection[str] = (),
 ) -> FastAPI:
-    """An app with health, error handling, the sidecar's token on every route, limits, traces and logs.
-
-    `lifespan` opens what the app needs, and closes it at the end. `document` is its OpenAPI document. `public_paths`
-    need no token.
-    """
+    """Create an app. `document` returns its OpenAPI document; `public_paths` need no sidecar token."""
     configure_logs(app_id)
     configure_telemetry(app_id)
     app = FastAPI(
@@ -60,7 +55,7 @@ def create_service(
         lifespan=_run(lifespan),
         openapi_url="/openapi.json",
         redoc_url=None,
-        # FastAPI's own would record every request twice, and its query, which holds what people say.
+        # FastAPI's own telemetry would record every request twice, with its query, which may hold user content.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = document
@@ -69,7 +64,7 @@ def create_service(
     app.router.routes.insert(0, RpcRoutes(each for router in routers for each in router.endpoints))
     _handle_errors(app)
     sheddable = [path for router in routers for path in router.sheddable_paths]
-    app.add_middleware(Shedding, paths=sheddable, admission=Admission())
+    app.add_middleware(LoadShedder, paths=sheddable, admission=AdmissionControl())
     open_paths = {HEALTH_PATH, "/docs", "/openapi.json", *public_paths}
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)
     app.add_middleware(SidecarToken, token=settings.app_token.get_secret_value(), public=open_paths)
@@ -78,7 +73,7 @@ def create_service(
 
 
 class SidecarToken:
-    """Lets through only what comes from this app's own sidecar, by its token."""
+    """Admits only calls with the token of this app's own sidecar."""
 
     def __init__(self, app: ASGIApp, token: str, public: Collection[str]) -> None:
         self._app = app
@@ -86,7 +81,7 @@ class SidecarToken:
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse with UNAUTHENTICATED before anything of the app runs."""
+        """Forward the request, or answer UNAUTHENTICATED."""
         if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
@@ -94,21 +89,19 @@ class SidecarToken:
         if len(sent) == 1 and hmac.compare_digest(sent[0], self._token):
             await self._app(scope, receive, send)
             return
-        error = RpcError(
-            ErrorCode.UNAUTHENTICATED, "Calls reach this app through its sidecar only."
-        )
+        error = RpcError(ErrorCode.UNAUTHENTICATED, "This app accepts calls from its sidecar only.")
         await _respond(error)(scope, receive, send)
 
 
 class BodyLimit:
-    """Refuses a body over the limit: by its declared length at once, else when it has grown too long."""
+    """Rejects a request body over the limit, by `content-length` or while it is received."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what arrives."""
+        """Forward the request, with a counter on its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -140,19 +133,19 @@ def _run(lifespan: Lifespan) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
         async with lifespan(app):
-            # What stands now stands until the end: a full collection would stop all calls for 150 ms to find that out.
+            # Exempt the startup objects: scanning them makes each full collection block the event loop for 150 ms.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(YOUNG_OBJECTS, 20, 50)
+            gc.set_threshold(GC_THRESHOLD, 20, 50)
             yield
 
     return run
 
 
 async def _health(request: Request) -> Response:
-    """Alive and willing; 503 while draining, so that the sidecar sends nothing new, and while it gives up a lock."""
-    unwilling = taken(request.app, Draining) or placement_watch.is_releasing
-    return Response(status_code=503 if unwilling else 204)
+    """204; 503 while draining, so that the sidecar stops sending calls, or while `placement_watch` releases actors."""
+    is_unhealthy = get_dependency(request.app, Draining) or placement_watch.is_releasing
+    return Response(status_code=503 if is_unhealthy else 204)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -166,15 +159,15 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def on_store_error(_: Request, error: Exception) -> Response:
         log.warning("state.failed", error=str(error))
-        return _respond(unavailable(error))
+        return _respond(unavailable())
 
     async def on_invalid(_: Request, error: Exception) -> Response:
         del error
         return _respond(RpcError(ErrorCode.INVALID_ARGUMENT, "The request is malformed."))
 
-    async def on_gone(_: Request, error: Exception) -> Response:
-        del error  # nobody is left to be told
-        return _respond(RpcError(ErrorCode.CANCELLED, "The client left."))
+    async def on_disconnect(_: Request, error: Exception) -> Response:
+        del error
+        return _respond(RpcError(ErrorCode.CANCELLED, "The client disconnected."))
 
     async def on_bug(request: Request, error: Exception) -> Response:
         log.error("request.failed", path=request.url.path, exc_info=error)
@@ -184,7 +177,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(StateStoreError, on_store_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
-    app.add_exception_handler(ClientDisconnect, on_gone)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(Exception, on_bug)
 
 
@@ -192,7 +185,7 @@ def _from_http(error: HTTPException) -> RpcError:
     if error.status_code == 404:
         return RpcError(ErrorCode.NOT_FOUND, "No such method.")
     if error.status_code == 405:
-        return RpcError(ErrorCode.UNIMPLEMENTED, "The method does not take this HTTP verb.")
+        return RpcError(ErrorCode.UNIMPLEMENTED, "The method does not support this HTTP verb.")
     return RpcError(ErrorCode.INVALID_ARGUMENT, "The request is malformed.")
 
 

@@ -1,4 +1,4 @@
-"""What routes work with: the composition root provides it once, and a route takes it by its type."""
+"""Dependencies of routes: the composition root registers values once, and routes get them by type."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -11,16 +11,16 @@ _PROVIDED: Final = "provided"
 
 
 def provide(app: FastAPI, *values: object) -> None:
-    """Let the routes of an app take these values, each by its own type."""
+    """Register dependencies of an app's routes, each under its own type."""
     known: dict[type, object] = getattr(app.state, _PROVIDED, {})
     setattr(app.state, _PROVIDED, {**known, **{type(value): value for value in values}})
 
 
-def taken(app: FastAPI, kind: type[T]) -> T:
-    """The value of a type that the app was provided with.
+def get_dependency(app: FastAPI, kind: type[T]) -> T:
+    """The registered value of a type.
 
     Raises:
-        KeyError: it was not.
+        KeyError: there is none.
     """
     known: dict[type, Any] = getattr(app.state, _PROVIDED)
     return known[kind]
@@ -29,7 +29,7 @@ def taken(app: FastAPI, kind: type[T]) -> T:
 def provided(kind: type[T]) -> Callable[[Request], Awaitable[T]]:
     """For `Annotated[T, Depends(provided(T))]` in the signature of a route."""
 
-    async def take(request: Request) -> T:
-        return taken(request.app, kind)
+    async def resolve(request: Request) -> T:
+        return get_dependency(request.app, kind)
 
-    return take
+    return resolve

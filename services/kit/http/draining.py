@@ -1,4 +1,4 @@
-"""Says once that the process stops, to all who hold a call open."""
+"""Notifies open streams and long calls that the process is shutting down."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -6,28 +6,28 @@ from contextlib import contextmanager
 
 
 class Draining:
-    """False until the process begins to stop."""
+    """False until shutdown begins."""
 
     def __init__(self) -> None:
         self._begun = False
-        self._waiting: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
+        self._callbacks: dict[Callable[[], None], asyncio.AbstractEventLoop] = {}
 
     def __bool__(self) -> bool:
         return self._begun
 
     def begin(self) -> None:
-        """Call back everybody who waits. May be called by a signal handler."""
+        """Begin shutdown and run the callbacks; safe in a signal handler."""
         self._begun = True
-        for told, loop in tuple(self._waiting.items()):
-            loop.call_soon_threadsafe(told)
+        for callback, loop in tuple(self._callbacks.items()):
+            loop.call_soon_threadsafe(callback)
 
     @contextmanager
-    def calls(self, told: Callable[[], None]) -> Iterator[None]:
-        """Call `told` once the process begins to stop; at once where it has begun."""
-        self._waiting[told] = asyncio.get_running_loop()
+    def on_begin(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Within the block, run `callback` when shutdown begins, or at once if it has."""
+        self._callbacks[callback] = asyncio.get_running_loop()
         if self._begun:
-            told()
+            callback()
         try:
             yield
         finally:
-            del self._waiting[told]
+            del self._callbacks[callback]

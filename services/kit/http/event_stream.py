@@ -1,4 +1,4 @@
-"""The response that a stream of events is."""
+"""The HTTP response of a stream of events."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -10,10 +10,7 @@ from typing_extensions import override
 
 
 class EventStream(Response):
-    """Sends events until they end or the client leaves.
-
-    Starlette's `StreamingResponse` runs a task group for that, which is memory for as long as a stream stands open.
-    """
+    """Sends events until they end or the client disconnects, with less memory than Starlette's `StreamingResponse`."""
 
     media_type = "text/event-stream"
 
@@ -26,7 +23,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         serving = asyncio.current_task()
         assert serving is not None
-        listening = asyncio.create_task(_cancel_when_left(receive, serving))
+        listening = asyncio.create_task(_cancel_on_disconnect(receive, serving))
         try:
             async with aclosing(self._events) as events:
                 await send(
@@ -40,13 +37,13 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": event, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except asyncio.CancelledError:
-            if not listening.done() or serving.uncancel() > 0:  # somebody else wants it ended
+            if not listening.done() or serving.uncancel() > 0:  # cancelled by another cause too
                 raise
         finally:
             listening.cancel()
 
 
-async def _cancel_when_left(receive: Receive, serving: "asyncio.Task[object]") -> None:
+async def _cancel_on_disconnect(receive: Receive, serving: "asyncio.Task[object]") -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     serving.cancel()

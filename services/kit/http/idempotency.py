@@ -1,33 +1,32 @@
-"""Idempotency records, by draft-ietf-httpapi-idempotency-key-header: one effect per key, per caller, for 24 hours.
+"""Idempotency records (draft-ietf-httpapi-idempotency-key-header): one effect per caller and key for 24 hours.
 
-The first call with a key holds a lease while it runs. A repeat gets the stored reply; a repeat while the first
-still runs is refused (ABORTED 409, Retry-After); the same key with another body is IDEMPOTENCY_KEY_REUSED (422).
-A reply is stored unless it is a server failure (5xx) or asks to try again; then the key is free again. A process
-that dies leaves a lease which ends by itself, and the repeat runs again: effects below must know their own ids.
+The first call with a key holds a lease while it runs. A repeat gets the stored reply; during the first call it gets
+ABORTED (409, Retry-After); with another body IDEMPOTENCY_KEY_REUSED (422). A 5xx or retryable reply is not stored and
+frees the key. If the process dies, the lease expires and a repeat runs again, so effects must be idempotent by
+themselves.
 """
 
-import asyncio
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from services.kit.background import every
 from services.kit.errors import ErrorCode, RpcError
 
 if TYPE_CHECKING:  # an app without a database loads no driver
     from services.kit.storage.db import Database
 
 LEASE: Final = timedelta(seconds=8)
-"""How long a call owns its key after its process died or froze; past that a repeat runs, and meets the same ids."""
-RENEWED_SECONDS: Final = 2.5
-"""How often a call that still runs says so."""
-KEPT: Final = timedelta(hours=24)
+"""How long a key stays locked after its process died or froze."""
+RENEWAL_SECONDS: Final = 2.5
+"""Interval of lease renewals by a running call."""
+RETENTION: Final = timedelta(hours=24)
 MAX_KEY_LENGTH: Final = 255
 
-# $1 caller, $2 operation, $3 key, $4 fingerprint, $5 owner, $6 lease in seconds, $7 kept in seconds
+# $1 caller, $2 operation, $3 key, $4 fingerprint, $5 owner, $6 lease in seconds, $7 retention in seconds
 RESERVE: Final = """
     INSERT INTO events.idempotency AS r (caller, operation, key, fingerprint, owner, lease_until)
     VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6::double precision))
@@ -55,7 +54,7 @@ RENEW: Final = """
     WHERE caller = $1 AND operation = $2 AND key = $3 AND owner = $4 AND status IS NULL
 """
 FORGET: Final = "DELETE FROM events.idempotency WHERE caller = $1"
-# $1 kept in seconds, $2 limit
+# $1 retention in seconds, $2 limit
 PURGE: Final = """
     DELETE FROM events.idempotency WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM events.idempotency
@@ -68,9 +67,9 @@ PURGE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What makes two calls of one operation the same: the caller's own key, else the id that the edge gave the call.
+    """Identifies repeats of a call: by the client's `Idempotency-Key` (`explicit`), else by the edge's call id.
 
-    `explicit` keys are kept for a day; the edge's id only tells a call that a sidecar delivers twice.
+    The edge's call id only detects that a sidecar delivered one call twice.
     """
 
     caller: str
@@ -79,14 +78,14 @@ class IdempotencyKey:
     explicit: bool = True
 
     def derive(self, kind: str, *within: str) -> str:
-        """An id that every repeat of the call finds again, of its own in each `within`: 32 hexadecimal digits."""
+        """An id that is equal for every repeat of the call: 32 hexadecimal digits, distinct by `kind` and `within`."""
         source = "\0".join((kind, self.caller, self.operation, self.key, *within))
         return hashlib.sha256(source.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A reply as it went out: HTTP status and body."""
+    """A stored response: HTTP status and body."""
 
     status: int
     body: bytes
@@ -101,17 +100,20 @@ class IdempotencyRecords:
     async def run(
         self, key: IdempotencyKey, body: bytes, operation: Callable[[], Awaitable[StoredReply]]
     ) -> tuple[StoredReply, bool]:
-        """The reply, and whether it is a replay.
+        """The reply, and whether it is a replay of the stored one.
 
         Raises:
-            RpcError: ABORTED while another call with this key runs; IDEMPOTENCY_KEY_REUSED for another body.
+            RpcError: ABORTED while another call with this key runs; IDEMPOTENCY_KEY_REUSED.
         """
         scope = (key.caller, key.operation, key.key)
         owner = uuid.uuid4()
         replay = await self._reserve(scope, owner, hashlib.sha256(body).digest())
         if replay is not None:
             return replay, True
-        renewing = asyncio.create_task(self._renew(scope, owner), name="idempotency lease")
+        lease = (*scope, owner, LEASE.total_seconds())
+        renewing = every(
+            RENEWAL_SECONDS, lambda: self._database.fetch(RENEW, *lease), "idempotency lease"
+        )
         try:
             reply = await operation()
         except BaseException:
@@ -126,25 +128,19 @@ class IdempotencyRecords:
         return reply, False
 
     async def purge(self, limit: int) -> int:
-        """Delete some records that are past their time; how many. Replicas do not wait for one another."""
-        return len(await self._database.fetch(PURGE, KEPT.total_seconds(), limit))
+        """Delete up to `limit` expired records and return their number; rows locked by other replicas are skipped."""
+        return len(await self._database.fetch(PURGE, RETENTION.total_seconds(), limit))
 
     async def forget(self, caller: str) -> None:
         """Delete every record of a caller."""
         await self._database.fetch(FORGET, caller)
 
-    async def _renew(self, scope: tuple[str, str, str], owner: uuid.UUID) -> None:
-        while True:
-            await asyncio.sleep(RENEWED_SECONDS)
-            with suppress(RpcError):  # the next time comes before the lease is over
-                await self._database.fetch(RENEW, *scope, owner, LEASE.total_seconds())
-
     async def _reserve(
         self, scope: tuple[str, str, str], owner: uuid.UUID, fingerprint: bytes
     ) -> StoredReply | None:
-        times = (LEASE.total_seconds(), KEPT.total_seconds())
-        mine = await self._database.fetch_one(RESERVE, *scope, fingerprint, owner, *times)
-        if mine is not None:
+        times = (LEASE.total_seconds(), RETENTION.total_seconds())
+        reserved = await self._database.fetch_one(RESERVE, *scope, fingerprint, owner, *times)
+        if reserved is not None:
             return None
         found = await self._database.fetch_one(FIND, *scope)
         if found is not None and found["fingerprint"] != fingerprint:
@@ -162,5 +158,5 @@ class IdempotencyRecords:
 
 
 def is_final(status: int) -> bool:
-    """Whether a reply is worth storing: not a server failure, and not one that asks to try again."""
+    """Whether a reply is stored: neither a server error nor retryable."""
     return status < 500 and status not in (409, 429)

@@ -1,7 +1,7 @@
-"""Routes of an RPC service, bound to its contract: paths, parsing, errors, idempotency and streams.
+"""Routes of an RPC service, derived from its contract: paths, parsing, errors, idempotency and streams.
 
-Handlers say what they need as FastAPI's do, by `Annotated[…, Depends(…)]`, but are not served by its router: that takes
-three times as long for a call, and half of what it does (parsing, documents) follows from the contract here.
+Handlers declare dependencies as in FastAPI, by `Annotated[…, Depends(…)]`, but its router is bypassed: it takes three
+times as long per call.
 """
 
 import functools
@@ -25,10 +25,9 @@ from typing_extensions import override
 
 from services.kit.access.identity import caller_of
 from services.kit.contract import AnyMethod, Message, RpcService
-from services.kit.dapr.sidecar import unavailable
 from services.kit.dapr.state_rows import StateStoreError
-from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error
-from services.kit.http.dependencies import taken
+from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error, unavailable
+from services.kit.http.dependencies import get_dependency
 from services.kit.http.event_stream import EventStream
 from services.kit.http.idempotency import (
     MAX_KEY_LENGTH,
@@ -48,7 +47,7 @@ KEY_PATTERN: Final = rf"[\x21-\x7e]{{1,{MAX_KEY_LENGTH}}}"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A method that is served: what answers a request, and what of it each parameter is made of."""
+    """A served method: its handler, and a resolver per dependency."""
 
     rpc_method: AnyMethod
     answer: Callable[..., Awaitable[Response]]
@@ -60,18 +59,17 @@ class Endpoint:
         return self.rpc_method.path
 
     async def serve(self, request: Request) -> Response:
-        """Resolve the dependencies in their order, then answer."""
+        """Resolve the dependencies in order, then call the handler."""
         given = {name: await resolve(request) for name, resolve in self.dependencies.items()}
         return await self.answer(request, **given)
 
 
 class RpcRouter:
-    """Binds functions to the methods of a contract by name: `send_message` serves `SendMessage`.
+    """Binds functions to the methods of a contract by name: `create_api_key` serves `CreateApiKey`.
 
-    A handler takes the request message as `request`; any other parameter is a dependency, an async function of the
-    HTTP request. A unary handler returns the response message; a stream handler is an async function that returns an
-    iterator of SSE bytes, so that what is wrong with a call is known before the first byte, or None (204) where nothing
-    is left to come.
+    A handler takes the request message as `request`; every other parameter is a dependency, an async function of the
+    HTTP request. A unary handler returns the response message. A stream handler returns an iterator of SSE bytes, or
+    None (204) if no event will follow; being an async function, it can fail before the response begins.
     """
 
     def __init__(self, service: RpcService) -> None:
@@ -83,12 +81,12 @@ class RpcRouter:
         return self._bind(handler, _unary, stream=False)
 
     def stream(self, handler: Handler) -> Handler:
-        """Serve a stream, by POST and by GET with the fields in the query."""
+        """Serve a stream method, by POST, and by GET with the fields in the query."""
         return self._bind(handler, _stream, stream=True)
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """One for each method of the contract.
+        """The endpoints of all methods.
 
         Raises:
             RuntimeError: a method has no handler.
@@ -100,7 +98,7 @@ class RpcRouter:
 
     @property
     def sheddable_paths(self) -> list[str]:
-        """The paths of what begins work: under overload they are refused."""
+        """Paths that load shedding may reject: public methods that do not complete begun work."""
         return [
             method.path
             for method in self._service.methods
@@ -117,25 +115,25 @@ class RpcRouter:
         name = "".join(part.capitalize() for part in handler.__name__.split("_"))
         method = self._service[name]
         if method.is_stream is not stream:
-            raise RuntimeError(f"{self._service.name}/{name} is declared otherwise")
+            raise RuntimeError(f"{self._service.name}/{name}: unary and stream do not match")
         self._endpoints[name] = Endpoint(method, answer(method, handler), _dependencies(handler))
         return handler
 
 
 class RpcRoutes(BaseRoute):
-    """Finds the endpoint of a request by its path."""
+    """Routes requests to endpoints by exact path."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """All of them."""
+        """All endpoints."""
         return list(self._endpoints.values())
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the path is one of a method; telemetry names the request by the endpoint."""
+        """Look up the path; telemetry names the request by the endpoint."""
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
             return Match.NONE, {}
@@ -143,7 +141,7 @@ class RpcRoutes(BaseRoute):
 
     @override
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request."""
+        """Serve the request; 405 for an unsupported verb."""
         endpoint: Endpoint = scope["endpoint"]
         if scope["method"] not in endpoint.rpc_method.verbs:
             raise HTTPException(405)
@@ -152,10 +150,10 @@ class RpcRoutes(BaseRoute):
 
 
 def _dependencies(handler: Handler) -> dict[str, Callable[[Request], Awaitable[Any]]]:
-    """What each parameter but `request` is made of.
+    """The resolver of each parameter except `request`.
 
     Raises:
-        TypeError: one does not say it, or not as an async function of the HTTP request alone.
+        TypeError: a parameter has no `Depends` on an async function of the HTTP request alone.
     """
     hints = get_type_hints(handler, include_extras=True)
     found: dict[str, Callable[[Request], Awaitable[Any]]] = {}
@@ -178,13 +176,13 @@ def _takes_request(call: Callable[..., Any]) -> bool:
 
 
 def method_of(request: Request) -> AnyMethod:
-    """The method of the contract that a request calls."""
+    """The contract's method that a request calls."""
     endpoint: Endpoint = request.scope["endpoint"]
     return endpoint.rpc_method
 
 
 async def message_of(request: Request) -> Message:
-    """The request message, from the body or from the query; parsed once."""
+    """The request message from the body or query, parsed once per request."""
     known: Message | None = getattr(request.state, PARSED_STATE, None)
     if known is not None:
         return known
@@ -201,7 +199,7 @@ async def message_of(request: Request) -> Message:
 
 
 def invalid_argument(error: pydantic.ValidationError) -> RpcError:
-    """INVALID_ARGUMENT that names each field by its path on the wire."""
+    """INVALID_ARGUMENT with one violation per field."""
     violations = [
         FieldViolation(field=_path(problem["loc"]), description=problem["msg"])
         for problem in error.errors()
@@ -215,7 +213,7 @@ def invalid_argument(error: pydantic.ValidationError) -> RpcError:
 
 
 def idempotency_key(request: Request) -> IdempotencyKey | None:
-    """The call's `Idempotency-Key`, scoped to the caller and the method."""
+    """The call's `Idempotency-Key`, scoped to caller and method."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -236,11 +234,11 @@ async def _call_key(request: Request) -> IdempotencyKey:
 
 
 CallKey = Annotated[IdempotencyKey, Depends(_call_key)]
-"""Ids derived from it are the same for every delivery of one call."""
+"""Key for ids that must be equal when one call is delivered twice."""
 
 
 async def last_event_id(request: Request) -> int | None:
-    """The `Last-Event-ID` of a reconnecting client; INVALID_ARGUMENT when it is not one of ours."""
+    """The `Last-Event-ID` of a reconnecting client; INVALID_ARGUMENT if malformed."""
     values = request.headers.getlist("last-event-id")
     if not values or values == [""]:
         return None
@@ -259,7 +257,7 @@ def _unary(method: AnyMethod, handler: Handler) -> Callable[..., Awaitable[Respo
         key = idempotency_key(http_request) if method.idempotent else None
         if key is None:
             return _json((await call()).to_json())
-        records = taken(http_request.app, IdempotencyRecords)
+        records = get_dependency(http_request.app, IdempotencyRecords)
         body = await http_request.body()
         reply, replayed = await records.run(key, body, functools.partial(_as_reply, call))
         headers = {"idempotent-replayed": "true"} if replayed else None
@@ -274,35 +272,35 @@ def _stream(_: AnyMethod, handler: Handler) -> Callable[..., Awaitable[Response]
         events: AsyncIterator[bytes] | None = await handler(request=message, **dependencies)
         if events is None:
             return Response(status_code=204)
-        return EventStream(ended_in_order(events), STREAM_HEADERS)
+        return EventStream(with_error_event(events), STREAM_HEADERS)
 
     return answer
 
 
-async def ended_in_order(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """A stream whose failure midway is its last event, `error`: by then no status can say it any more.
+async def with_error_event(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Turn an exception of the stream into a final event `error`: the HTTP status is already sent.
 
-    The client resumes after the last id that it has seen, as after any cut.
+    The client may resume after its last event id, as after a lost connection.
     """
     async with aclosing(cast("AsyncGenerator[bytes]", events)) as open_events:
         try:
             async for piece in open_events:
                 yield piece
         except Exception as error:
-            yield error_event(_shown(error))
+            yield error_event(_to_rpc_error(error))
 
 
 def error_event(error: RpcError) -> bytes:
-    """The event `error`, which ends a stream without its terminal event."""
+    """The SSE event `error`, which ends a stream before its terminal event."""
     return b"event: error\ndata: " + error.to_body().to_json() + b"\n\n"
 
 
-def _shown(error: Exception) -> RpcError:
+def _to_rpc_error(error: Exception) -> RpcError:
     if isinstance(error, RpcError):
         return error
     if isinstance(error, StateStoreError):
         log.warning("state.failed", error=str(error))
-        return unavailable(error)
+        return unavailable()
     log.error("stream.failed", exc_info=error)
     return internal_error()
 

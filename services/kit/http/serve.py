@@ -11,16 +11,16 @@ import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
 
-from services.kit.http.dependencies import taken
+from services.kit.http.dependencies import get_dependency
 from services.kit.http.draining import Draining
 from services.kit.settings import AppProtocol, PlatformSettings, load_settings
 
 GRACE_SECONDS: Final = 8
-MOST_FILES: Final = 65_536
+MAX_OPEN_FILES: Final = 65_536
 
 
 class DrainingServer(uvicorn.Server):
-    """At SIGTERM first says that it drains, so that streams end with `reconnect`, then stops."""
+    """At SIGTERM begins draining, so that streams end with `reconnect`, then stops."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
@@ -28,8 +28,8 @@ class DrainingServer(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Flip health, then do as uvicorn does."""
-        taken(self._app, Draining).begin()
+        """Begin draining, then shut down as uvicorn does."""
+        get_dependency(self._app, Draining).begin()
         super().handle_exit(sig, frame)
 
 
@@ -39,7 +39,7 @@ def serve(module: str) -> None:
     raise_file_limit()
     app = importlib.import_module(module).create_app()
     if settings.app_protocol is AppProtocol.H2C:
-        # Loaded only where it is used: it costs memory and start.
+        # Imported on demand, for memory and startup time.
         from services.kit.http.serve_h2 import serve_h2
 
         serve_h2(app, settings, GRACE_SECONDS)
@@ -51,7 +51,7 @@ def serve(module: str) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # the sidecar is the only peer, and the address of a client is the edge's affair
+        proxy_headers=False,  # the only peer is the sidecar
         date_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -61,11 +61,11 @@ def serve(module: str) -> None:
 
 
 def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this user have: each stream or connection is one."""
+    """Raise the open-file limit to the hard limit: each connection is a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else MOST_FILES
-    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own hard limit
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = hard if hard != resource.RLIM_INFINITY else MAX_OPEN_FILES
+    with contextlib.suppress(ValueError, OSError):  # some systems reject their own hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 if __name__ == "__main__":

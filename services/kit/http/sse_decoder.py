@@ -1,4 +1,4 @@
-"""Decodes server-sent events from bytes that arrive in any pieces (WHATWG HTML, 9.2.6)."""
+"""Incremental decoder of server-sent events (WHATWG HTML, 9.2.6)."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,9 +11,9 @@ class OversizeEvent(ValueError):
 
 
 class SseDecoder:
-    """Feed bytes, get the `data` of each complete event; comments and other fields are dropped.
+    """Returns the `data` of each event, for any split of the bytes into chunks; comments and other fields are dropped.
 
-    Any split of the same bytes gives the same events. Memory is bounded by MAX_EVENT_BYTES.
+    Memory is bounded by MAX_EVENT_BYTES.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class SseDecoder:
         self._skip_newline = False
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """The events that are complete with this chunk.
+        """The events that this chunk completes.
 
         Raises:
-            OversizeEvent: the stream is not one to be trusted.
+            OversizeEvent: an event is too long; discard the stream.
         """
         self._buffer += chunk
         while (line := self._next_line()) is not None:
@@ -49,7 +49,7 @@ class SseDecoder:
         end = carriage if carriage >= 0 else newline
         if end < 0:
             return None
-        # A carriage return at the end of a chunk may be half of a CRLF.
+        # A carriage return at the end of a chunk may be the first half of a CRLF.
         self._skip_newline = carriage >= 0
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]

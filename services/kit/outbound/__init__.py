@@ -1,1 +1,1 @@
-"""Calls to the outside world."""
+"""Outbound HTTP."""

@@ -1,8 +1,8 @@
-"""The one way out: every HTTP call to the outside is guarded, bounded and timed here.
+"""Outbound HTTP client with an SSRF guard, separate timeouts, and a response size limit.
 
-`open_outbound` gives an `httpx2.AsyncClient` (the `openai` SDK takes it as `http_client`) on aiohttp's connections:
-its parser is in C, and a cancelled or closed response closes the socket at once. Every hop of a redirect passes the
-guard again; redirects are not followed unless a call asks. Proxies of the environment are ignored.
+`open_outbound` gives an `httpx2.AsyncClient` (SDKs take it as `http_client`) over aiohttp connections: aiohttp's parser
+is in C, and it closes the socket as soon as a response is cancelled or closed. Redirects are followed only on request,
+and each hop passes the guard. Proxy variables of the environment are ignored.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
 MAX_CONNECTIONS: Final = 4096
 KEEP_ALIVE_SECONDS: Final = 30.0
 
-# aiohttp writes these itself; the decoded body has neither the encoding nor the length of the one on the wire.
+# aiohttp sets the request headers itself; the decoded body differs from the wire in encoding and length.
 _REQUEST_HEADERS_DROPPED: Final = frozenset(
     {"content-length", "transfer-encoding", "accept-encoding", "connection"}
 )
@@ -53,24 +53,24 @@ _RESPONSE_HEADERS_DROPPED: Final = frozenset(
 
 
 class FirstByteTimeout(httpx2.ReadTimeout):
-    """Connected, but nothing of the body came in time."""
+    """No byte of the response body arrived in time."""
 
 
 class BetweenChunksTimeout(httpx2.ReadTimeout):
-    """The body began, and then fell silent."""
+    """The next chunk of the response body did not arrive in time."""
 
 
 class TotalTimeout(httpx2.ReadTimeout):
-    """The whole call took longer than it may."""
+    """The call exceeded its total time limit."""
 
 
 class BodyTooLarge(httpx2.RemoteProtocolError):
-    """The response is longer than the client takes."""
+    """The response body is over the client's limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundTimeouts:
-    """Seconds: to connect, until the first byte of the body, between two chunks of it, and for all together."""
+    """Timeouts in seconds: connect, first byte of the body, between two chunks, total."""
 
     connect: float = 5.0
     first_byte: float = 30.0
@@ -87,10 +87,10 @@ async def open_outbound(
     max_body_bytes: int = MAX_RESPONSE_BYTES,
     resolve: Resolve = resolve_by_system,
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A guarded client for the event loop it is opened on; `trusted` are base URLs of the operator's settings."""
+    """Open a guarded client for the current event loop; `trusted` are base URLs from the operator's settings."""
     policy = OutboundPolicy.trusting(*trusted, ports=ports)
     transport = OutboundTransport(timeouts, policy, max_body_bytes=max_body_bytes, resolve=resolve)
-    # The transport keeps the time; httpx2's own single read timeout could not tell the four apart.
+    # The transport enforces the timeouts; httpx2's single read timeout cannot distinguish them.
     async with httpx2.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:
         yield client
 
@@ -161,7 +161,7 @@ class OutboundTransport(httpx2.AsyncBaseTransport):
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     resolver=self._resolver,
-                    use_dns_cache=False,  # every connection is checked anew
+                    use_dns_cache=False,  # the guard checks every connection
                     limit=MAX_CONNECTIONS,
                     keepalive_timeout=KEEP_ALIVE_SECONDS,
                     ssl=ssl.create_default_context(),
@@ -186,29 +186,29 @@ class _Clock:
         self._started = False
 
     def until_first_byte(self) -> "_Deadline":
-        """The bound while connecting, sending, and waiting for the head."""
+        """The deadline of connecting, sending and the first byte."""
         return _Deadline(
             min(self._first_byte_due, self._ends),
-            self._late(FirstByteTimeout, self._first_byte_due),
+            self._error_at(FirstByteTimeout, self._first_byte_due),
         )
 
     def until_next_chunk(self) -> "_Deadline":
-        """The bound for the next piece of the body."""
+        """The deadline of the next chunk of the body."""
         if not self._started:
             return self.until_first_byte()
         due = asyncio.get_running_loop().time() + self._timeouts.between_chunks
-        return _Deadline(min(due, self._ends), self._late(BetweenChunksTimeout, due))
+        return _Deadline(min(due, self._ends), self._error_at(BetweenChunksTimeout, due))
 
-    def chunk_came(self) -> None:
-        """The body has begun."""
+    def mark_started(self) -> None:
+        """Note that the body has begun."""
         self._started = True
 
-    def _late(self, kind: type[httpx2.ReadTimeout], due: float) -> type[httpx2.ReadTimeout]:
+    def _error_at(self, kind: type[httpx2.ReadTimeout], due: float) -> type[httpx2.ReadTimeout]:
         return kind if due < self._ends else TotalTimeout
 
 
 class _Deadline:
-    """`asyncio.timeout_at` that raises what was too slow."""
+    """`asyncio.timeout_at` that raises a specific timeout error."""
 
     def __init__(self, at: float, error: type[httpx2.ReadTimeout]) -> None:
         self._bound = asyncio.timeout_at(at)
@@ -222,12 +222,12 @@ class _Deadline:
     ) -> None:
         try:
             await self._bound.__aexit__(kind, error, trace)  # pyright: ignore[reportArgumentType]
-        except TimeoutError as late:
-            raise self._error(self._error.__doc__ or "") from late
+        except TimeoutError as timeout:
+            raise self._error(self._error.__doc__ or "") from timeout
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The decoded body as it arrives; closing it before its end closes the socket."""
+    """The decoded body as a stream; closing it before its end closes the socket."""
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class _Body(httpx2.AsyncByteStream):
             self._left -= len(chunk)
             if self._left < 0:
                 raise BodyTooLarge(
-                    "the response is longer than this client takes", request=self._request
+                    "the response body is over the client's limit", request=self._request
                 )
             yield chunk
 
@@ -255,7 +255,7 @@ class _Body(httpx2.AsyncByteStream):
         with _translated(self._request):
             async with self._clock.until_next_chunk():
                 chunk = await self._response.content.readany()
-        self._clock.chunk_came()
+        self._clock.mark_started()
         return chunk
 
     @override
@@ -265,7 +265,7 @@ class _Body(httpx2.AsyncByteStream):
 
 @contextmanager
 def _translated(request: httpx2.Request) -> Iterator[None]:
-    """What aiohttp raises, as httpx2's, which is what callers and SDKs know."""
+    """Translate aiohttp's exceptions into httpx2's, which callers and SDKs handle."""
     try:
         yield
     except httpx2.RequestError as error:
@@ -281,7 +281,7 @@ def _translated(request: httpx2.Request) -> Iterator[None]:
         aiohttp.ClientResponseError,
     ) as error:
         raise httpx2.RemoteProtocolError(
-            "the connection broke or spoke nonsense", request=request
+            "the connection broke or the response is malformed", request=request
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         raise httpx2.ReadError("the connection failed", request=request) from error

@@ -1,4 +1,4 @@
-"""Where outbound calls may go: public addresses on web ports, and the operator's own endpoints."""
+"""SSRF guard: outbound calls may only reach public addresses on web ports, and the operator's own endpoints."""
 
 import asyncio
 import ipaddress
@@ -15,11 +15,11 @@ from yarl import URL
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""The addresses of a host, as texts."""
+"""Resolves a host and port to addresses."""
 
 WEB_PORTS: Final = frozenset({80, 443})
 
-# Beside what `is_global` refuses: embeddings and services that look public, and ranges younger than Python.
+# In addition to `is_global`: embedded IPv4, cloud services on public addresses, and ranges that Python does not know.
 _REFUSED: Final = tuple(
     ipaddress.ip_network(each)
     for each in (
@@ -45,53 +45,53 @@ _NUMBER: Final = re.compile(r"(?:\d+|0x[0-9a-f]*)")
 
 
 class OutboundRefused(httpx2.ConnectError):
-    """The call was not made: its address is not one that the platform calls."""
+    """The guard refused the call; nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundPolicy:
-    """`trusted` are the (host, port) pairs of the operator's own settings; they may be private."""
+    """Allowed ports, and the (host, port) pairs of the operator's settings, which may be private."""
 
     ports: frozenset[int] = WEB_PORTS
     trusted: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def trusting(cls, *base_urls: str, ports: frozenset[int] = WEB_PORTS) -> Self:
-        """The policy that also lets calls go to the hosts and ports of these URLs."""
+        """A policy that trusts the hosts and ports of these URLs."""
         urls = [URL(each) for each in base_urls]
         return cls(ports, frozenset((url.host or "", url.port or 0) for url in urls))
 
     def check_url(self, url: URL) -> None:
-        """Refuse what need not be resolved to be refused.
+        """Check what needs no name resolution.
 
         Raises:
-            OutboundRefused: the scheme, user info, host or port.
+            OutboundRefused: for its scheme, user info, host or port.
         """
         host, port = url.host or "", url.port or 0
         if url.scheme not in ("http", "https"):
-            raise OutboundRefused("only http and https are called")
+            raise OutboundRefused("only http and https are allowed")
         if url.raw_user is not None or url.raw_password is not None:
             raise OutboundRefused("a URL must not carry credentials")
         if (host, port) in self.trusted:
             return
         if port not in self.ports:
-            raise OutboundRefused(f"port {port} is not called")
+            raise OutboundRefused(f"port {port} is not allowed")
         if (address := _literal(host)) is not None:
             self.check_addresses([address])
 
     def check_addresses(self, addresses: Iterable[IpAddress]) -> None:
-        """Refuse a host if any of its addresses is not public.
+        """Check the addresses of a host.
 
         Raises:
-            OutboundRefused: one is not, or there are none.
+            OutboundRefused: one is not public, or there are none.
         """
         found = list(addresses)
         if not found or not all(is_public(address) for address in found):
-            raise OutboundRefused("the host is not a public one")
+            raise OutboundRefused("the host has no public address, or a private one")
 
 
 def is_public(address: IpAddress) -> bool:
-    """Whether an address, and the one embedded in it if there is one, belongs to the public internet."""
+    """Whether an address, and an IPv4 address embedded in it, is on the public internet."""
     if isinstance(address, ipaddress.IPv6Address):
         if embedded := _embedded(address):
             return is_public(embedded)
@@ -111,25 +111,25 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def _literal(host: str) -> IpAddress | None:
-    """The address that a host is, or None for a name; anything between the two is refused."""
+    """The address, if the host is one, or None for a name; other forms are refused."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         pass
-    # What ends in a number is an address to some resolver (0x7f.1, 2130706433), never a name.
+    # Some resolvers read a host that ends in a number as an address (0x7f.1, 2130706433).
     if not _HOST.fullmatch(host) or _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
         raise OutboundRefused("the host is neither a name nor a plain address")
     return None
 
 
 async def resolve_by_system(host: str, port: int) -> list[str]:
-    """All addresses by the system's resolver."""
+    """Resolve by the system's resolver."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(info[4][0]) for info in infos]
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves once per connection, checks every address, and hands out only those: what was checked is called."""
+    """Resolves once per connection and returns only checked addresses, so that DNS rebinding has no effect."""
 
     def __init__(self, policy: OutboundPolicy, resolve: Resolve) -> None:
         self._policy = policy
@@ -158,4 +158,4 @@ class GuardedResolver(AbstractResolver):
 
     @override
     async def close(self) -> None:
-        """Nothing is held."""
+        """No-op: it holds no resources."""

@@ -1,4 +1,4 @@
-"""Postgres: pooled connections, and migrations that run once however many replicas start."""
+"""Postgres: pooled connections, transactions, and migrations that run once per schema."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 import structlog
 
-from services.kit.dapr.sidecar import unavailable
+from services.kit.errors import unavailable
 
 if TYPE_CHECKING:  # SQLAlchemy takes 20 MB: only apps with tables of their own load it
     from sqlalchemy.engine import CursorResult
@@ -22,30 +22,30 @@ if TYPE_CHECKING:  # SQLAlchemy takes 20 MB: only apps with tables of their own 
 
 STATEMENT_TIMEOUT_SECONDS: Final = 15.0
 ACQUIRE_SECONDS: Final = 5.0
-"""How long a caller waits for a connection when all are busy or the server takes none."""
+"""How long a caller waits for a connection when all are busy or the server refuses new ones."""
 CLOSE_SECONDS: Final = 2.0
 MIGRATION_URL: Final = "YOCASO_MIGRATION_URL"
 IDLE_SECONDS: Final = 60.0
-"""After how long a connection that a burst needed is closed: each costs the server some 5 MB."""
+"""Idle time after which a connection is closed: each costs the server some 5 MB."""
 POOL_SIZE: Final = 8
-"""Connections per app and kind; a statement takes about a millisecond, so a few serve many callers."""
+"""Connections per app and driver; a statement takes about a millisecond, so a few serve many callers."""
 
-LASTING: Final[Mapping[str, str]] = {
+KEEPALIVE: Final[Mapping[str, str]] = {
     "application_name": "yocaso",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
 }
-"""What the server is told of every session: within 20 s it ends those whose client has vanished."""
+"""Options of every session: the server ends a session 20 s after its client has vanished."""
 BOUNDED: Final[Mapping[str, str]] = {
-    **LASTING,
+    **KEEPALIVE,
     "statement_timeout": "12s",
     "lock_timeout": "8s",
     "idle_in_transaction_session_timeout": "8s",
 }
-"""What it is told of the sessions of a pool: a frozen process blocks nobody for longer. Migrations may wait."""
+"""Options of pooled sessions: they bound how long a frozen process holds locks. Migrations are not bounded."""
 
-GONE: Final = (
+UNREACHABLE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -57,20 +57,41 @@ GONE: Final = (
     asyncpg.exceptions.ReadOnlySQLTransactionError,
     OSError,
 )
-"""How a server that is away, starts, stops or is overloaded shows itself; a statement that took too long is among them."""
+"""Errors of a server that is down, starting, stopping or overloaded, and of statements that timed out."""
+DATA_EXCEPTIONS: Final = "22"
+"""The SQLSTATE class whose messages quote the refused value."""
 
-_driver: Any = asyncpg  # it ships no types
+_driver: Any = asyncpg  # ships no types
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 log = structlog.get_logger()
 
 
-class Database:
-    """One Postgres database. Each call is one statement and its own transaction, durable when it returns.
+class Transaction:
+    """SQLAlchemy statements that commit together."""
 
-    `execute` takes SQLAlchemy's statements. `fetch` takes SQL as Postgres has it, without SQLAlchemy's share of
-    about 0.4 ms: for the event log, where every token passes. A caller that is cancelled leaves its statement
-    running: it is whole or not at all, and the connection stays usable.
+    def __init__(self, connection: "AsyncConnection") -> None:
+        self._connection = connection
+
+    async def execute(
+        self, statement: "Executable", parameters: Mapping[str, Any] | None = None
+    ) -> "CursorResult[Any]":
+        """Run a SQLAlchemy statement."""
+        return await self._connection.execute(statement, parameters)
+
+    async def advisory_lock(self, name: str) -> None:
+        """Wait for the advisory lock of this name; it is released when the transaction ends."""
+        from sqlalchemy import func, select
+
+        await self.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
+
+
+class Database:
+    """One Postgres database. Each call is one statement in its own transaction, durable when it returns.
+
+    `execute` takes SQLAlchemy statements. `fetch` takes plain SQL and saves SQLAlchemy's 0.4 ms per call: for the
+    event log, which every token passes. The statement of a cancelled caller runs to its end, so its connection stays
+    usable.
     """
 
     def __init__(self, url: str) -> None:
@@ -88,36 +109,43 @@ class Database:
     async def execute(
         self, statement: "Executable", parameters: Mapping[str, Any] | None = None
     ) -> "CursorResult[Any]":
-        """Run one of SQLAlchemy's statements.
+        """Run a SQLAlchemy statement.
 
         Raises:
             RpcError: UNAVAILABLE while the server is away; the outcome of a write is unknown.
         """
-        with _reaching():
-            return await _uncancelled(self._execute(statement, parameters))
+        with _unavailable_if_unreachable():
+            return await _shielded(self._execute(statement, parameters))
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Run one statement in Postgres's own SQL; its rows. UNAVAILABLE as for `execute`."""
-        with _reaching():
-            return await _uncancelled(self._on_connection("fetch", statement, arguments))
+        """Run a statement in plain SQL and return its rows. UNAVAILABLE as for `execute`."""
+        with _unavailable_if_unreachable():
+            return await _shielded(self._on_connection("fetch", statement, arguments))
 
     async def fetch_one(self, statement: str, *arguments: Any) -> Any:
-        """Run one statement in Postgres's own SQL; its row, or None. UNAVAILABLE as for `execute`."""
-        with _reaching():
-            return await _uncancelled(self._on_connection("fetchrow", statement, arguments))
+        """Run a statement in plain SQL and return its first row, or None. UNAVAILABLE as for `execute`."""
+        with _unavailable_if_unreachable():
+            return await _shielded(self._on_connection("fetchrow", statement, arguments))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["AsyncConnection"]:
-        """Several of SQLAlchemy's statements as one transaction. UNAVAILABLE as for `execute`."""
+    async def transaction(self) -> AsyncIterator["Transaction"]:
+        """Open a transaction that commits at the end of the block. UNAVAILABLE as for `execute`."""
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
-        with _reaching():
+        with _unavailable_if_unreachable():
             async with engine.begin() as connection:
-                yield connection
+                yield Transaction(connection)
+
+    @asynccontextmanager
+    async def exclusive(self, name: str) -> AsyncIterator["Transaction"]:
+        """Open a transaction that holds the advisory lock of this name, so one process at a time is in the block."""
+        async with self.transaction() as transaction:
+            await transaction.advisory_lock(name)
+            yield transaction
 
     async def migrate(self, schema: str, versions: Path) -> None:
-        """Bring a schema to its newest revision, in a process of its own: what migrates is not needed after that.
+        """Bring a schema to its newest revision, in a child process: Alembic's memory is freed with it.
 
-        Replicas that start together wait for one another.
+        Replicas that start together run one after the other.
         """
         if await self._revision(schema) == _newest(versions):
             return
@@ -128,7 +156,7 @@ class Database:
         _, problem = await child.communicate()
         if child.returncode != 0:
             log.error("database.migration_failed", schema=schema, problem=problem.decode()[-2000:])
-            raise unavailable(RuntimeError(f"migration of {schema}"))
+            raise unavailable()
 
     async def _revision(self, schema: str) -> str | None:
         exists = await self.fetch_one("SELECT to_regclass($1)", f"{schema}.alembic_version")
@@ -138,15 +166,15 @@ class Database:
         return row[0] if row else None
 
     async def close(self) -> None:
-        """Close every connection; a server that does not answer is not waited for."""
+        """Close every connection, within `CLOSE_SECONDS` if the server does not answer."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 if self._pool is not None:
                     await self._pool.close()
                 if "engine" in self.__dict__:
                     await self.engine.dispose()
-        except GONE:
-            log.warning("database.closed_in_haste")
+        except UNREACHABLE:
+            log.warning("database.close_timed_out")
 
     async def _execute(
         self, statement: "Executable", parameters: Mapping[str, Any] | None
@@ -161,7 +189,8 @@ class Database:
         try:
             return await getattr(connection, method)(statement, *arguments)
         except BaseException as error:
-            if spoils(error):
+            hide_values(error)
+            if breaks_session(error):
                 connection.terminate()
             raise
         finally:
@@ -176,14 +205,14 @@ class Database:
                     max_size=POOL_SIZE,
                     max_inactive_connection_lifetime=IDLE_SECONDS,
                     connect=connect,
-                    reset=_leave,
+                    reset=_skip_reset,
                     **session_options(BOUNDED),
                 )
         return self._pool
 
 
 def session_options(settings: Mapping[str, str], **bound: float | None) -> dict[str, Any]:
-    """What a connection is opened with."""
+    """Arguments for `connect`."""
     return {
         "timeout": ACQUIRE_SECONDS,
         "command_timeout": bound.get("seconds", STATEMENT_TIMEOUT_SECONDS),
@@ -192,7 +221,7 @@ def session_options(settings: Mapping[str, str], **bound: float | None) -> dict[
 
 
 async def connect(*arguments: Any, **options: Any) -> Any:
-    """A connection that notices within 20 s when its server has vanished, also while it only waits in a pool."""
+    """Open a connection with TCP keepalive: it fails 20 s after its server has vanished, also while it is idle."""
     connection = await _driver.connect(*arguments, **options)
     raw: socket.socket | None = connection._transport.get_extra_info("socket")
     if raw is not None and raw.family != socket.AF_UNIX:
@@ -203,12 +232,12 @@ async def connect(*arguments: Any, **options: Any) -> Any:
     return connection
 
 
-async def _leave(_: asyncpg.Connection) -> None:
-    """A statement by itself leaves nothing behind in its session; to clean up would be a second round trip."""
+async def _skip_reset(_: asyncpg.Connection) -> None:
+    """Single statements leave no session state, and the default reset costs a round trip."""
 
 
-def spoils(error: BaseException) -> bool:
-    """Whether a session must not be used again: all failures but the server's plain refusal of a statement."""
+def breaks_session(error: BaseException) -> bool:
+    """Whether the session must be closed: after any failure but the server's refusal of a statement."""
     return not isinstance(error, asyncpg.PostgresError) or error.as_dict().get("severity_en") in (
         "FATAL",
         "PANIC",
@@ -216,25 +245,40 @@ def spoils(error: BaseException) -> bool:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What the driver raised, where SQLAlchemy has wrapped it."""
+    """The driver's error, unwrapped from SQLAlchemy's."""
     wrapped: BaseException = getattr(error, "orig", None) or error
     return wrapped.__cause__ if isinstance(wrapped.__cause__, _DRIVER_ERRORS) else wrapped
 
 
+def hide_values(error: BaseException) -> bool:
+    """Remove parameter values from a driver error before it is logged; False for any other error.
+
+    DETAIL quotes keys and whole rows; the messages of data exceptions, and their causes, quote the value.
+    """
+    if not isinstance(error, _DRIVER_ERRORS):
+        return False
+    driver_error: Any = error
+    driver_error.detail = None
+    sqlstate: str = getattr(error, "sqlstate", None) or ""
+    if sqlstate.startswith(DATA_EXCEPTIONS) or isinstance(error, ValueError):
+        error.args = (f"{type(error).__name__}: a value was refused",)
+        error.__cause__ = None
+    return True
+
+
 @contextmanager
-def _reaching() -> Iterator[None]:
-    """A server that restarts is a passing failure, not a bug."""
+def _unavailable_if_unreachable() -> Iterator[None]:
     try:
         yield
     except Exception as error:
         cause = cause_of(error)
-        if not isinstance(cause, GONE) and not _is_pool_timeout(cause):
+        if not isinstance(cause, UNREACHABLE) and not _is_pool_timeout(cause):
             raise
         log.warning("database.unreachable", error=type(cause).__name__)
-        raise unavailable(error) from error
+        raise unavailable() from error
 
 
-async def _uncancelled(statement: Any) -> Any:
+async def _shielded(statement: Any) -> Any:
     task = asyncio.ensure_future(statement)
     try:
         return await asyncio.shield(task)
@@ -253,5 +297,5 @@ def _newest(versions: Path) -> str:
 
 
 def _is_pool_timeout(error: BaseException) -> bool:
-    """Whether SQLAlchemy's pool had no connection to give."""
+    """Whether SQLAlchemy's pool had no free connection in time."""
     return type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError"

@@ -1,4 +1,4 @@
-"""SQLAlchemy and Alembic: engines for apps with tables, and migrations: `python -m services.kit.storage.sql SCHEMA VERSIONS`."""
+"""SQLAlchemy engines and Alembic migrations: `python -m services.kit.storage.sql SCHEMA VERSIONS`."""
 
 import asyncio
 import os
@@ -9,25 +9,28 @@ from typing import Any
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, NullPool, event, text
+from sqlalchemy import Connection, NullPool, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.schema import CreateSchema
 
 from services.kit.storage.db import (
     ACQUIRE_SECONDS,
     BOUNDED,
-    LASTING,
+    KEEPALIVE,
     MIGRATION_URL,
     POOL_SIZE,
+    Transaction,
+    breaks_session,
     cause_of,
     connect,
+    hide_values,
     session_options,
-    spoils,
 )
 
 
 def open_engine(url: str) -> AsyncEngine:
-    """An engine whose sessions are bounded as those of the raw pool."""
+    """An engine with the session options of the asyncpg pool."""
     engine = create_async_engine(
         async_url(url),
         pool_size=POOL_SIZE,
@@ -36,38 +39,44 @@ def open_engine(url: str) -> AsyncEngine:
         pool_recycle=1800,
         pool_use_lifo=True,
         isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
         connect_args={"async_creator_fn": connect, **session_options(BOUNDED)},
     )
-    event.listen(engine.sync_engine, "handle_error", _give_up_spoilt)
+    event.listen(engine.sync_engine, "handle_error", _handle_error)
     return engine
 
 
 def async_url(url: str) -> URL:
-    """A plain `postgresql://` DSN as SQLAlchemy wants it for asyncpg."""
+    """A `postgresql://` DSN with SQLAlchemy's driver name for asyncpg."""
     return make_url(url).set(drivername="postgresql+asyncpg")
 
 
-def _give_up_spoilt(context: ExceptionContext) -> None:
-    """SQLAlchemy keeps a session unless its socket is closed; one that only lost its way would fail for ever."""
-    if spoils(cause_of(context.original_exception)):
+def _handle_error(context: ExceptionContext) -> None:
+    """Hide parameter values, and close broken sessions: SQLAlchemy keeps any session whose socket is open."""
+    cause = cause_of(context.original_exception)
+    if hide_values(cause):
+        for wrapper in (context.original_exception, context.sqlalchemy_exception):
+            if wrapper not in (None, cause):
+                wrapper.args = (str(cause),)
+    if breaks_session(cause):
         context.is_disconnect = True
         if context.connection is not None:
             broken: Any = context.connection.connection.driver_connection
-            broken.terminate()  # at once: SQLAlchemy would first say goodbye to a server that may not hear
+            broken.terminate()  # SQLAlchemy would first wait for a server that may not answer
 
 
 async def migrate(url: str, schema: str, versions: Path) -> None:
-    """Bring a schema to its newest revision, under a lock."""
+    """Bring a schema to its newest revision, under an advisory lock."""
     engine = create_async_engine(
         async_url(url),
         poolclass=NullPool,
-        connect_args={"async_creator_fn": connect, **session_options(LASTING, seconds=None)},
+        hide_parameters=True,
+        connect_args={"async_creator_fn": connect, **session_options(KEEPALIVE, seconds=None)},
     )
+    event.listen(engine.sync_engine, "handle_error", _handle_error)
     async with engine.begin() as connection:
-        await connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"migrate:{schema}"}
-        )
-        await connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        await Transaction(connection).advisory_lock(f"migrate:{schema}")
+        await connection.execute(CreateSchema(schema, if_not_exists=True))
         await connection.run_sync(_upgrade, schema, versions)
 
 

@@ -1,4 +1,4 @@
-"""Wake-ups over Valkey: losing one costs latency, never data. No caller ever waits for Valkey."""
+"""Wake-ups over Valkey pub/sub. A lost one costs latency, never data: readers also poll. No caller waits for Valkey."""
 
 import asyncio
 import uuid
@@ -13,9 +13,10 @@ from valkey.exceptions import ValkeyError
 
 RECONNECT_SECONDS: Final = 0.5
 TIMEOUT_SECONDS: Final = 2.0
-MAX_WAITING: Final = 10_000
-"""Wake-ups that wait while Valkey does not answer; past that they are dropped, and readers poll."""
-MAX_AT_ONCE: Final = 500
+MAX_PENDING: Final = 10_000
+"""Unsent wake-ups kept while Valkey is unavailable; more are dropped."""
+MAX_BATCH: Final = 500
+"""Wake-ups per pipeline."""
 
 Wake = Callable[[], None]
 
@@ -24,28 +25,28 @@ log = structlog.get_logger()
 
 @dataclass(eq=False, slots=True)
 class Subscription:
-    """One listener of one name, until it is closed."""
+    """A callback for the wake-ups of one name."""
 
     _wake_ups: "WakeUps"
     name: str
     wake: Wake
 
     def close(self) -> None:
-        """Listen no more."""
+        """Remove the callback."""
         self._wake_ups.unsubscribe(self)
 
 
 class WakeUps:
-    """Named wake-ups. A reader subscribes first, then reads the store, then waits.
+    """Named wake-ups. A reader subscribes, then reads the store, then waits.
 
-    A listener is also woken once its subscription stands, since what was sent before did not reach it.
+    A subscriber is also woken when Valkey confirms its subscription, as earlier wake-ups did not reach it.
     """
 
     def __init__(self, url: str) -> None:
         self._client: Any = Valkey.from_url(
             url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
         )
-        # A listener waits for as long as it takes.
+        # No socket timeout: the subscription may be idle.
         self._reader: Any = Valkey.from_url(
             url, socket_timeout=None, socket_connect_timeout=TIMEOUT_SECONDS, socket_keepalive=True
         )
@@ -54,18 +55,18 @@ class WakeUps:
         self._subscribed: set[str] = set()
         self._changed = asyncio.Event()
         self._connected = asyncio.Event()
-        self._outbox: dict[str, None] = {}  # in order, each once
-        self._posted = asyncio.Event()
+        self._pending: dict[str, None] = {}  # an ordered set
+        self._has_pending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._origin = uuid.uuid4().hex.encode()
 
     def start(self) -> None:
-        """Begin to send and to listen; an absent Valkey is not an error, readers poll meanwhile."""
+        """Begin to send and receive; while Valkey is unavailable, connecting is retried."""
         for work in (self._publish, self._keep_subscribed, self._listen):
             self._tasks.append(asyncio.create_task(work(), name=f"wake-ups {work.__name__}"))
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop, and close the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -73,26 +74,22 @@ class WakeUps:
         await self._reader.aclose()
         await self._client.aclose()
 
-    async def notify(self, name: str) -> None:
-        """Wake who listens to `name`, in any process. Returns at once."""
-        self.wake(name)
-
     def wake(self, name: str) -> None:
-        """Wake who listens to `name`: here at once, in other processes soon."""
-        self._wake(name)
-        if len(self._outbox) < MAX_WAITING:
-            self._outbox[name] = None
-            self._posted.set()
+        """Wake the subscribers of `name`: in this process at once, in others through Valkey."""
+        self._wake_local(name)
+        if len(self._pending) < MAX_PENDING:
+            self._pending[name] = None
+            self._has_pending.set()
 
     def subscribe(self, name: str, wake: Wake) -> Subscription:
-        """Call `wake` at each wake-up of `name`, until the subscription is closed."""
+        """Call `wake` at each wake-up of `name` until the subscription is closed."""
         subscription = Subscription(self, name, wake)
         self._listeners.setdefault(name, set()).add(subscription)
         self._changed.set()
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Listen no more; see `Subscription.close`."""
+        """Remove a subscription; see `Subscription.close`."""
         listeners = self._listeners.get(subscription.name)
         if listeners is not None:
             listeners.discard(subscription)
@@ -102,7 +99,7 @@ class WakeUps:
 
     @asynccontextmanager
     async def listen(self, name: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set at each wake-up of `name`; whoever waits clears it."""
+        """An event that is set at each wake-up of `name`; the reader clears it."""
         event = asyncio.Event()
         subscription = self.subscribe(name, event.set)
         try:
@@ -110,18 +107,18 @@ class WakeUps:
         finally:
             subscription.close()
 
-    def _wake(self, name: str) -> None:
+    def _wake_local(self, name: str) -> None:
         for subscription in tuple(self._listeners.get(name, ())):
             subscription.wake()
 
     async def _publish(self) -> None:
         while True:
-            await self._posted.wait()
-            self._posted.clear()
-            while self._outbox:
-                names = list(self._outbox)[:MAX_AT_ONCE]
+            await self._has_pending.wait()
+            self._has_pending.clear()
+            while self._pending:
+                names = list(self._pending)[:MAX_BATCH]
                 for name in names:
-                    del self._outbox[name]
+                    del self._pending[name]
                 await self._send(names)
 
     async def _send(self, names: list[str]) -> None:
@@ -134,7 +131,7 @@ class WakeUps:
             log.warning("wake_ups.publish_failed", error=type(error).__name__)
 
     async def _keep_subscribed(self) -> None:
-        """Bring the connection's subscriptions in line with the listeners."""
+        """Subscribe and unsubscribe in Valkey as listeners come and go."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -159,7 +156,7 @@ class WakeUps:
                 message = await self._pubsub.get_message(timeout=None)
             except (ValkeyError, OSError, RuntimeError) as error:
                 log.warning("wake_ups.listen_failed", error=type(error).__name__)
-                self._lost()
+                self._resubscribe()
                 await asyncio.sleep(RECONNECT_SECONDS)
                 continue
             if message is not None:
@@ -167,15 +164,15 @@ class WakeUps:
             elif not self._pubsub.subscribed:
                 self._connected.clear()
 
-    def _lost(self) -> None:
-        """The connection broke: subscribe to everything anew."""
+    def _resubscribe(self) -> None:
+        """After a lost connection, subscribe to every name again."""
         self._connected.clear()
         self._subscribed = set()
         self._changed.set()
 
     def _accept(self, message: dict[str, Any]) -> None:
         if message["type"] in ("subscribe", "message") and message["data"] != self._origin:
-            self._wake(_text(message["channel"]))  # ours were woken without the detour
+            self._wake_local(_text(message["channel"]))  # own messages were delivered by `wake`
 
 
 def _text(value: bytes | str) -> str:

@@ -1,4 +1,4 @@
-"""Structured logs on stdout: JSON lines, or colours on a terminal; trace ids added, secrets removed."""
+"""Structured logs on stdout, as JSON lines or coloured on a terminal, with trace ids and without secrets."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from services.kit.telemetry.redaction import Redactor, known_secrets
 from services.kit.telemetry.tracing import is_tracing
 
 LEVEL_VARIABLE: Final = "YOCASO_LOG_LEVEL"
-CHATTY: Final = (
+VERBOSE_LOGGERS: Final = (
     "aiohttp",
     "asyncio",
     "durabletask",
@@ -24,7 +24,7 @@ CHATTY: Final = (
     "openai",
     "uvicorn.access",
 )
-"""Libraries that log each request at INFO; they are heard only at DEBUG."""
+"""Libraries that log each request at INFO; enabled at DEBUG only."""
 
 
 def configure_logs(app_id: str) -> None:
@@ -53,7 +53,7 @@ def configure_logs(app_id: str) -> None:
 def _level(name: str) -> int:
     level = logging.getLevelNamesMapping().get(name.upper())
     if level is None:
-        raise ValueError(f"{LEVEL_VARIABLE}: {name!r} is not a level")
+        raise ValueError(f"{LEVEL_VARIABLE}: {name!r} is not a log level")
     return level
 
 
@@ -83,7 +83,7 @@ def _route_standard_library(level: int, shared: list[Processor], renderer: Proce
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in CHATTY:
+    for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(
             logging.NOTSET if level <= logging.DEBUG else logging.WARNING
         )
@@ -108,7 +108,7 @@ def _add_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 class _Stdout:
-    """Whatever stdout is at the time of writing; a line is one write, so lines of two threads cannot mix."""
+    """Writes to the current `sys.stdout`, each line by one write, so that lines of two threads do not mix."""
 
     def msg(self, message: str) -> None:
         sys.stdout.write(message + "\n")

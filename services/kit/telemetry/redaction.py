@@ -1,4 +1,4 @@
-"""Takes secrets out of what is logged: by the name of a field, by its form, and the process's own by their value."""
+"""Removes secrets from log events: by field name, by text pattern, and by the values of the process's own secrets."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ REDACTED: Final = "[redacted]"
 MAX_DEPTH: Final = 8
 MIN_KNOWN_LENGTH: Final = 8
 MAX_TEXT: Final = 16 * 1024
-"""A longer text is cut before it is searched: logs are for people, and a search must not hold the loop."""
+"""Longer texts are cut before the search, which would block the event loop."""
 
 _SECRET_NAME: Final = re.compile(
     r"authorization|token|api[-_]?key|passw(?:or)?d|secret|cookie|credential|private[-_]?key",
@@ -40,7 +40,7 @@ _FORMS: Final = (
 
 
 def known_secrets(environment: Mapping[str, str]) -> list[str]:
-    """The secrets that the process was given in its environment."""
+    """The secrets in the process's environment variables."""
     return [
         value
         for name, value in environment.items()
@@ -49,18 +49,18 @@ def known_secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 class Redactor:
-    """A structlog processor; the event that leaves it holds no secret."""
+    """A structlog processor that replaces secrets by `[redacted]`."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         longest_first = sorted(set(known), key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """The event without secrets."""
+        """Redact an event."""
         return {name: self._field(name, value, 0) for name, value in event.items()}
 
     def text(self, text: str) -> str:
-        """A text without secrets."""
+        """Redact a text."""
         if len(text) > MAX_TEXT:
             text = text[:MAX_TEXT] + " [cut]"
         if self._known:
@@ -70,7 +70,7 @@ class Redactor:
         return text
 
     def _field(self, name: object, value: Any, depth: int) -> Any:
-        # A count of tokens is not a token.
+        # Numbers pass, such as a count of tokens.
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(name, str) and _SECRET_NAME.search(name):
@@ -96,7 +96,7 @@ class Redactor:
 
     def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
         return [
-            # A header as a pair: its name decides, as it would in a mapping.
+            # A header as a (name, value) pair is redacted by its name, as in a mapping.
             self._pair(cast(Sequence[Any], each), depth)
             if _is_pair(each)
             else self._value(each, depth + 1)

@@ -1,4 +1,4 @@
-"""The part of telemetry that loads the OpenTelemetry SDK: providers and exporters of this process."""
+"""OpenTelemetry providers and exporters; imported on demand, as the SDK is slow to load."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from typing_extensions import override
 
 
 class FileSpanExporter(SpanExporter):
-    """Appends each span as one line of JSON; several processes may share the file."""
+    """Appends each span to a file as a JSON line; processes may share the file."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -37,7 +37,7 @@ class FileSpanExporter(SpanExporter):
 
 
 def start_sdk(app_id: str, *, to_endpoint: bool, file: str | None) -> None:
-    """Set the providers of this process."""
+    """Set the trace and metric providers of this process."""
     resource = Resource.create({"service.name": app_id, "service.namespace": "yocaso"})
     traces = TracerProvider(resource=resource)
     if to_endpoint:
@@ -45,6 +45,6 @@ def start_sdk(app_id: str, *, to_endpoint: bool, file: str | None) -> None:
         reader = PeriodicExportingMetricReader(OTLPMetricExporter())
         metrics.set_meter_provider(MeterProvider([reader], resource))
     if file:
-        # At once, not in batches: what a killed process did before is what the file is read for.
+        # Unbatched, so that the spans of a killed process are not lost.
         traces.add_span_processor(SimpleSpanProcessor(FileSpanExporter(file)))
     trace.set_tracer_provider(traces)

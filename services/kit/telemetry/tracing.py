@@ -1,7 +1,7 @@
-"""Traces and metrics by OpenTelemetry; the SDK is loaded only when somebody listens.
+"""Traces and metrics by OpenTelemetry.
 
-`OTEL_EXPORTER_OTLP_ENDPOINT` sends both there; `YOCASO_TRACE_FILE` appends each span as a JSON line. Without either
-a `traceparent` still travels from what comes in to what goes out, and nothing else is done.
+`OTEL_EXPORTER_OTLP_ENDPOINT` exports both by OTLP; `YOCASO_TRACE_FILE` appends each span as a JSON line. Without either,
+the SDK is not loaded and only `traceparent` headers are propagated.
 """
 
 import os
@@ -36,12 +36,12 @@ _active = False
 
 
 def configure_telemetry(app_id: str) -> None:
-    """Start the SDK if the environment names a listener; the first call of a process counts."""
+    """Start the SDK if the environment names an exporter; repeated calls do nothing."""
     global _active
     endpoint, file = os.environ.get(ENDPOINT_VARIABLE), os.environ.get(FILE_VARIABLE)
     if _active or not (endpoint or file):
         return
-    # The SDK and its exporters cost 0.2 s of start, which those who do not trace need not pay.
+    # Imported on demand: the SDK and its exporters take 0.2 s.
     from services.kit.telemetry.sdk import start_sdk
 
     start_sdk(app_id, to_endpoint=bool(endpoint), file=file)
@@ -54,7 +54,7 @@ def is_tracing() -> bool:
 
 
 def current_traceparent() -> str | None:
-    """The W3C header to send along with a call, if there is a trace."""
+    """The W3C `traceparent` header for an outgoing call, if there is a trace."""
     if not _active:
         return _passed_on.get()
     carrier: dict[str, str] = {}
@@ -64,7 +64,7 @@ def current_traceparent() -> str | None:
 
 @contextmanager
 def span(name: str, **attributes: AttributeValue) -> Iterator[Span]:
-    """Record a step as a child of the current span. An exception marks it with its type, never its text."""
+    """Record a span under the current one. On an exception it gets the type, not the text."""
     if not _active:
         yield trace.INVALID_SPAN
         return
@@ -74,7 +74,7 @@ def span(name: str, **attributes: AttributeValue) -> Iterator[Span]:
 
 @contextmanager
 def span_from(traceparent: str | None, name: str, **attributes: AttributeValue) -> Iterator[Span]:
-    """Record a step whose parent is elsewhere: in another process, thread or loop, or before a restart."""
+    """Record a span whose parent is in another process, thread or event loop."""
     if _active:
         parent = _propagator.extract({"traceparent": traceparent or ""}, context.Context())
         with _recorded(name, SpanKind.INTERNAL, parent, attributes) as recorded:
@@ -109,13 +109,13 @@ def _checked(traceparent: str | None) -> str | None:
 
 
 class TelemetryMiddleware:
-    """A server span per request, child of the caller's `traceparent`; a stream's span lasts as long as the stream."""
+    """Records a server span per request, under the caller's `traceparent`; a stream's span ends with the stream."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Record the request, or only pass its trace on."""
+        """Forward the request in a span, or with its `traceparent` only."""
         if scope["type"] != "http" or scope["path"] in UNTRACED_PATHS:
             await self._app(scope, receive, send)
             return
@@ -150,7 +150,7 @@ class TelemetryMiddleware:
             try:
                 await self._app(scope, receive, watched)
             finally:
-                # Known only after routing; the path itself carries ids and would make a name per actor.
+                # Known only after routing; the plain path contains ids, which would make a span name per actor.
                 route: str = getattr(scope.get("route"), "path", "unmatched")
                 attributes |= {"http.route": route, "http.response.status_code": status}
                 recorded.update_name(f"{method} {route}")

@@ -1,4 +1,4 @@
-"""The actors of conversations."""
+"""Conversation actors and their interfaces."""
 
 from services.llm.actors.conversation import ConversationActor
 from services.llm.actors.interfaces import (

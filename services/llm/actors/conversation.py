@@ -1,4 +1,4 @@
-"""One conversation: load, decide, save."""
+"""`ConversationActor`: loads state, applies the rules of `domain`, commits."""
 
 from datetime import timedelta
 from typing import Final
@@ -25,14 +25,14 @@ from services.kit.failpoints import failpoint
 from services.kit.http.cursors import encode_cursor
 from services.llm.actors.interfaces import ConversationActorInterface
 from services.llm.actors.messages import Messages
-from services.llm.actors.pages import page_of
+from services.llm.actors.pages import page_seqs
 from services.llm.actors.purge import Purge, message_row, turn_row
 from services.llm.domain import (
     ConversationState,
     TurnRecord,
     context_window,
     request_cancel,
-    require_same,
+    require_same_request,
 )
 from services.llm.domain.commands import (
     AppendMessageCommand,
@@ -50,20 +50,17 @@ from services.llm.domain.commands import (
 from services.llm.ports import Ownership, TurnStreams
 
 PAGE_BYTES: Final = 1024 * 1024
-"""How long a page of messages may be on the wire; one message is always in it."""
-_NOTHING: Final = CreateConversationRequest()
+"""Maximum size of a page of messages in JSON; a page has at least one message."""
 PURGE: Final = "purge"
 PURGE_PERIOD: Final = timedelta(seconds=5)
 
 
-class _MessageAt(BaseModel):
-    """Where a message with a derived id is."""
-
+class _MessageSeq(BaseModel):
     seq: int
 
 
 class ConversationActor(DomainActor[ConversationState], ConversationActorInterface, Remindable):
-    """State: the head, `message/<seq>`, `turn/<id>`, and `message-id/<id>` for ids derived from a key."""
+    """State rows: the head, `message/<seq>`, `turn/<id>`, and `message-id/<id>` for ids derived from an idempotency key."""
 
     def __init__(
         self,
@@ -80,80 +77,76 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
 
     @override
     def forget(self) -> None:
-        """Discard what was read."""
         super().forget()
         self._messages.forget()
 
     @override
     async def create(self, command: CreateConversationCommand) -> Conversation:
-        """Create it if its manager has not; repeatable."""
         state = await self.state.load()
         if state is None:
             state = ConversationState.create(command, self._clock())
             await self.state.commit(state)
         elif state.deleted and state.position != command.position:
-            # An old key: what it entered into the index goes as the conversation went, or goes.
-            await self._purge_again(state, command.user_id, command.position)
+            # The key of a deleted conversation was reused: the purge must remove the new index entry too.
+            await self._restart_purge(state, command.user_id, command.position)
         state.require_owner(command.user_id)
         return state.view()
 
     @override
     async def read(self) -> Conversation:
-        """Read it."""
-        return (await self._living()).view()
+        return (await self._load_existing()).view()
 
     @override
     async def update(self, request: UpdateConversationRequest) -> Conversation:
-        """Change it."""
-        state = await self._living()
+        state = await self._load_existing()
         state.update(request, self._clock())
         await self.state.commit(state)
         return state.view()
 
     @override
     async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
-        """Mark it deleted; repeatable. The reminder comes first, so that nothing is left behind for ever."""
+        """Set the reminder before the commit: a crash between them must not leave rows behind."""
         state = await self.state.load()
         if state is None and command.position is None:
             raise not_found("conversation")
         if state is not None and state.deleted:
             if command.position is not None and command.position != state.position:
-                await self._purge_again(state, command.user_id, command.position)
+                await self._restart_purge(state, command.user_id, command.position)
             return DeletedConversation(turn_ids=[])
-        state = state or self._never_created(command)
-        await self._remind()
-        queued = [turn_row(turn_id) for turn_id in state.queue]  # nothing else leads to their rows
-        stopping = state.delete(self._clock())
+        state = state or self._create_missing(command)
+        await self._schedule_purge()
+        queued = [
+            turn_row(turn_id) for turn_id in state.queue
+        ]  # without messages, by which the purge finds turns
+        turn_ids = state.delete(self._clock())
         await self.state.commit(state, remove=queued)
         self._messages.forget()
-        return DeletedConversation(turn_ids=stopping)
+        return DeletedConversation(turn_ids=turn_ids)
 
     @override
     async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
-        """Append a message without a turn."""
-        state = await self._living()
-        stored = await self._known_message(state, command)
+        state = await self._load_existing()
+        stored = await self._find_message(state, command)
         if stored is not None:
             return stored
         request = command.request
         message = state.append(request.role, request.text, command.message_id, self._clock())
         rows: dict[str, BaseModel] = {message_row(message.seq): message}
         if command.repeatable:
-            rows[f"message-id/{command.message_id}"] = _MessageAt(seq=message.seq)
+            rows[f"message-id/{command.message_id}"] = _MessageSeq(seq=message.seq)
         await self._save(state, rows)
         return message
 
     @override
     async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse:
-        """A page of messages."""
-        state = await self._living()
+        state = await self._load_existing()
         scope = f"messages/{self.entity_id}/{request.order}"
-        sequence = page_of(state.last_seq, request, scope)
+        seqs = page_seqs(state.last_seq, request, scope)
         messages: list[ChatMessage] = []
-        room = PAGE_BYTES
-        for message in await self._messages.several(sequence):
-            room -= len(message.to_json())
-            if messages and room < 0:
+        bytes_left = PAGE_BYTES
+        for message in await self._messages.read_many(seqs):
+            bytes_left -= len(message.to_json())
+            if messages and bytes_left < 0:
                 break
             messages.append(message)
         last = messages[-1].seq if messages else 0
@@ -166,12 +159,11 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
 
     @override
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
-        """Append the user message and admit the turn."""
-        state = await self._living()
-        known = await self._known_turn(state, command)
-        if known is not None:
-            require_same(known, command.request)
-            return BegunTurn(turn=known.turn)
+        state = await self._load_existing()
+        repeated = await self._find_turn(state, command)
+        if repeated is not None:
+            require_same_request(repeated, command.request)
+            return BegunTurn(turn=repeated.turn)
         now = self._clock()
         state = await self._end_overdue(state)
         record = state.admit(command.turn_id, command.model, command.request, now)
@@ -184,36 +176,36 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
         await failpoint("turn.after_user_commit")
         running = record.turn.status is TurnStatus.RUNNING
         return BegunTurn(
-            turn=record.turn, context=await self._context(state, record) if running else None
+            turn=record.turn, context=await self._build_context(state, record) if running else None
         )
 
     @override
     async def turn_context(self, ref: TurnRef) -> TurnContext:
-        """What the model shall see: the system prompt and the newest messages up to the turn's own."""
-        return await self._context(await self._living(), await self._record(ref.turn_id))
+        return await self._build_context(
+            await self._load_existing(), await self._load_turn(ref.turn_id)
+        )
 
     @override
     async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
-        """End the turn and begin the next of the queue; repeatable."""
-        state = await self._living()
-        record = await self._record(command.turn_id)
+        state = await self._load_existing()
+        record = await self._load_turn(command.turn_id)
         if record.turn.status.is_terminal:
             return CompletedTurn(turn=record.turn, next_turn_id=state.active_turn_id)
-        ended = await self._end(state, record, command)
+        ended = await self._complete(state, record, command)
         await failpoint("turn.after_commit")
         return CompletedTurn(turn=ended.turn, next_turn_id=state.active_turn_id)
 
     async def _end_overdue(self, state: ConversationState) -> ConversationState:
-        """A turn that should have ended long ago keeps nobody waiting, whatever became of its stream."""
+        """Fail an overdue running turn: if recovery lost its stream, it would block the conversation."""
         if state.active_turn_id is None:
             return state
-        record = await self._record(state.active_turn_id)
+        record = await self._load_turn(state.active_turn_id)
         if not record.is_overdue(self._clock()):
             return state
-        await self._end(state, record, record.expiry())
-        return await self._living()  # a commit needs the ETag that the last one got
+        await self._complete(state, record, record.time_out())
+        return await self._load_existing()  # the next commit needs the new ETag
 
-    async def _end(
+    async def _complete(
         self, state: ConversationState, record: TurnRecord, command: CompleteTurnCommand
     ) -> TurnRecord:
         """End the running turn and begin the next of the queue, in one commit."""
@@ -225,32 +217,26 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
         changed: dict[str, BaseModel] = {turn_row(command.turn_id): ended}
         if state.queue:
             first, *state.queue = state.queue
-            waiting = await self._record(first)
-            turn_id = waiting.turn.turn_id
-            begun, message = state.begin(waiting, _message_id(turn_id, Role.USER), now)
+            begun, message = state.begin(
+                await self._load_turn(first), _message_id(first, Role.USER), now
+            )
             rows[message_row(message.seq)] = message
-            changed[turn_row(turn_id)] = begun
+            changed[turn_row(first)] = begun
         await self._save(state, rows, changed)
         return ended
 
     @override
     async def get_turn(self, ref: TurnRef) -> TurnAnswer:
-        """Read a turn with its answer."""
-        await self._living()
-        record = await self._record(ref.turn_id)
-        turn = record.turn
-        answer = (
-            await self._messages.one(turn.assistant_message_seq)
-            if turn.assistant_message_seq
-            else None
-        )
-        return TurnAnswer(turn=turn, message=answer, key_id=record.key_id)
+        await self._load_existing()
+        record = await self._load_turn(ref.turn_id)
+        seq = record.turn.assistant_message_seq
+        answer = await self._messages.read(seq) if seq else None
+        return TurnAnswer(turn=record.turn, message=answer, key_id=record.key_id)
 
     @override
     async def cancel_turn(self, ref: TurnRef) -> Turn:
-        """Ask a turn to stop; a queued one ends at once."""
-        state = await self._living()
-        record = await self._record(ref.turn_id)
+        state = await self._load_existing()
+        record = await self._load_turn(ref.turn_id)
         turn = record.turn
         if turn.status.is_terminal or turn.cancel is not None:
             return turn
@@ -266,13 +252,12 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
 
     @override
     async def on_reminder(self, name: str) -> None:
-        """Remove what a deleted conversation left behind, some at a time."""
         if name == PURGE:
-            self.in_background(self._purge_some)
+            self.in_background(self._purge_batch)
 
-    async def _context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
+    async def _build_context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
         history = context_window(
-            await self._messages.latest(record.turn.user_message_seq or state.last_seq)
+            await self._messages.read_latest(record.turn.user_message_seq or state.last_seq)
         )
         prompt = (
             [PromptMessage(role=Role.SYSTEM, text=state.system_prompt)]
@@ -289,70 +274,71 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
             messages=prompt,
         )
 
-    async def _known_message(
+    async def _find_message(
         self, state: ConversationState, command: AppendMessageCommand
     ) -> ChatMessage | None:
-        """The message, if this call was delivered before: lately, or ever when its key is the caller's own."""
+        """The message of an earlier delivery of this call. Without a client's key, only recent messages are searched."""
         if command.repeatable:
-            at = await self.state.row(f"message-id/{command.message_id}", _MessageAt)
-            return await self._messages.one(at.seq) if at else None
-        if not await self._messages.knows(command.message_id, state.last_seq):
+            stored = await self.state.row(f"message-id/{command.message_id}", _MessageSeq)
+            return await self._messages.read(stored.seq) if stored else None
+        if not await self._messages.has_recent(command.message_id, state.last_seq):
             return None
-        lately = await self._messages.latest(state.last_seq)
-        return next(one for one in lately if one.message_id == command.message_id)
+        recent = await self._messages.read_latest(state.last_seq)
+        return next(one for one in recent if one.message_id == command.message_id)
 
-    async def _known_turn(
+    async def _find_turn(
         self, state: ConversationState, command: BeginTurnCommand
     ) -> TurnRecord | None:
-        """The turn, if this call was delivered before: lately, or ever when its key is the caller's own."""
-        lately = {message.turn_id for message in await self._messages.latest(state.last_seq)}
-        if not command.repeatable and command.turn_id not in lately.union(state.queue):
+        """The turn of an earlier delivery of this call. Without a client's key, only recent turns are searched."""
+        recent = {message.turn_id for message in await self._messages.read_latest(state.last_seq)}
+        if not command.repeatable and command.turn_id not in recent.union(state.queue):
             return None
         return await self.state.row(turn_row(command.turn_id), TurnRecord)
 
-    def _never_created(self, command: DeleteConversationCommand) -> ConversationState:
-        """An entry in the index with nothing behind it leaves as if there were."""
+    def _create_missing(self, command: DeleteConversationCommand) -> ConversationState:
+        """State for an index entry without a conversation, so that its purge removes the entry."""
         creation = CreateConversationCommand(
             user_id=command.user_id,
             conversation_id=self.entity_id,
             position=command.position or 0,
-            request=_NOTHING,
+            request=CreateConversationRequest(),
         )
         return ConversationState.create(creation, self._clock())
 
-    async def _purge_some(self) -> None:
-        state: ConversationState | None = await self.exclusively(self._to_purge)
+    async def _purge_batch(self) -> None:
+        state: ConversationState | None = await self.run_exclusively(self._load_unpurged)
         if state is None:
             return
-        turns, left = await self._purge.streams(self.entity_id)
-        if await self.exclusively(lambda: self._purge.remove_rows(turns)) or left:
+        turn_ids, has_more = await self._purge.delete_streams(self.entity_id)
+        if await self.run_exclusively(lambda: self._purge.delete_rows(turn_ids)) or has_more:
             return
-        await self._purge.leave(state)
-        if await self.exclusively(lambda: self._purge.remove_mark(state)):
-            await self.exclusively(self._to_purge)
+        await self._purge.delete_index_entry(state)
+        if await self.run_exclusively(lambda: self._purge.clear_owner(state)):
+            await self.run_exclusively(self._load_unpurged)
 
-    async def _to_purge(self) -> ConversationState | None:
+    async def _load_unpurged(self) -> ConversationState | None:
+        """The state of a deleted conversation with data left; clears the reminder if there is none."""
         state = await self.state.load()
         if state is None or not state.deleted or state.is_purged:
-            await self.unremind(PURGE)
+            await self.clear_reminder(PURGE)
             return None
         return state
 
-    async def _purge_again(self, state: ConversationState, user_id: str, position: int) -> None:
-        await self._remind()
+    async def _restart_purge(self, state: ConversationState, user_id: str, position: int) -> None:
+        await self._schedule_purge()
         state.owner, state.position = user_id, position
         await self.state.commit(state)
 
-    async def _remind(self) -> None:
-        await self.remind(PURGE, timedelta(seconds=1), PURGE_PERIOD)
+    async def _schedule_purge(self) -> None:
+        await self.set_reminder(PURGE, timedelta(seconds=1), PURGE_PERIOD)
 
-    async def _living(self) -> ConversationState:
+    async def _load_existing(self) -> ConversationState:
         state = await self.state.load()
         if state is None or state.deleted:
             raise not_found("conversation")
         return state
 
-    async def _record(self, turn_id: str) -> TurnRecord:
+    async def _load_turn(self, turn_id: str) -> TurnRecord:
         record = await self.state.row(turn_row(turn_id), TurnRecord)
         if record is None:
             raise not_found("turn")
@@ -365,7 +351,7 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
         changed: dict[str, BaseModel] | None = None,
     ) -> None:
         await self.state.commit(state, add=rows, put=changed)
-        self._messages.keep(rows.values())
+        self._messages.remember(rows.values())
 
 
 def _message_id(turn_id: str, role: Role) -> str:

@@ -1,4 +1,4 @@
-"""The interfaces of the conversation actors: who calls them knows no more of them."""
+"""Interfaces of the conversation actors."""
 
 from services.contracts.llm.conversations import (
     ChatMessage,
@@ -28,72 +28,64 @@ from services.llm.domain.commands import (
 
 
 class ConversationManagerActorInterface(ActorInterface):
-    """A user's conversations; the id is the user's."""
+    """The index of a user's conversations; the actor id is the user id."""
 
     async def begin_create(self, command: CreateConversationCommand) -> BegunCreation:
-        """Create a conversation and enter it into the index; a reminder reconciles what is left half done."""
+        """Create a conversation and its index entry in one commit; a reminder reconciles it without `finish_create`."""
         ...
 
     async def finish_create(self, entry: IndexEntry) -> None:
-        """The conversation's owner has access; nothing is left to reconcile."""
+        """Note that the owner's tuple is written, so there is nothing to reconcile."""
         ...
 
     async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
-        """A page of the index."""
+        """List a page of the index."""
         ...
 
     async def remove(self, entry: IndexEntry) -> None:
-        """Take a deleted conversation out of the index."""
+        """Remove a deleted conversation's entry; repeatable. ABORTED while its creation is unfinished."""
         ...
 
     async def forget_user(self) -> None:
-        """Remove the index itself, once it is empty."""
+        """Remove the head of an empty index; FAILED_PRECONDITION while it has entries."""
         ...
 
 
 class ConversationActorInterface(ActorInterface):
-    """One conversation; the id is the conversation's. Who may call has been decided by the route."""
+    """One conversation; the actor id is the conversation id. Callers are authorized by the route."""
 
     async def create(self, command: CreateConversationCommand) -> Conversation:
-        """Create it; repeatable."""
+        """Create the conversation if it does not exist; NOT_FOUND for another owner's, or once deleted."""
         ...
 
-    async def read(self) -> Conversation:
-        """Read it."""
-        ...
+    async def read(self) -> Conversation: ...
 
-    async def update(self, request: UpdateConversationRequest) -> Conversation:
-        """Change it."""
-        ...
+    async def update(self, request: UpdateConversationRequest) -> Conversation: ...
 
     async def delete(self, command: DeleteConversationCommand) -> DeletedConversation:
-        """Mark it deleted; a reminder removes what it leaves behind."""
+        """Mark the conversation deleted; repeatable. A reminder purges its data in the background."""
         ...
 
     async def append_message(self, command: AppendMessageCommand) -> ChatMessage:
         """Append a message without a turn."""
         ...
 
-    async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse:
-        """A page of messages."""
-        ...
+    async def list_messages(self, request: ListMessagesRequest) -> ListMessagesResponse: ...
 
     async def begin_turn(self, command: BeginTurnCommand) -> BegunTurn:
-        """Append the user message and admit the turn."""
+        """Append the user message and admit the turn; repeatable."""
         ...
 
     async def turn_context(self, ref: TurnRef) -> TurnContext:
-        """What the model shall see."""
+        """Build the model's context: the system prompt and the newest messages up to the turn's own."""
         ...
 
     async def complete_turn(self, command: CompleteTurnCommand) -> CompletedTurn:
-        """End the turn and begin the next of the queue; repeatable."""
+        """End the turn and begin the next queued one in one commit; repeatable. ABORTED for a stale epoch."""
         ...
 
-    async def get_turn(self, ref: TurnRef) -> TurnAnswer:
-        """Read a turn with its answer."""
-        ...
+    async def get_turn(self, ref: TurnRef) -> TurnAnswer: ...
 
     async def cancel_turn(self, ref: TurnRef) -> Turn:
-        """Ask a turn to stop; a queued one ends at once."""
+        """Record the cancel request of a running turn; cancel a queued one at once."""
         ...

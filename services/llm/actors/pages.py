@@ -1,12 +1,12 @@
-"""Pages of messages."""
+"""Pagination of messages."""
 
 from services.contracts.llm.conversations import ListMessagesRequest
 from services.contracts.paging import SortOrder
 from services.kit.http.cursors import decode_cursor
 
 
-def page_of(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
-    """The seqs that a request asks for."""
+def page_seqs(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
+    """The seqs on the requested page."""
     after = decode_cursor(scope, request.cursor) if request.cursor else None
     if request.order is SortOrder.ASCENDING:
         first = (after or 0) + 1

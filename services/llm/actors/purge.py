@@ -1,4 +1,4 @@
-"""What a deleted conversation leaves behind, and its way out of its owner's index."""
+"""Removal of a deleted conversation's data."""
 
 from typing import Final
 
@@ -12,23 +12,24 @@ from services.llm.domain.commands import IndexEntry
 from services.llm.ports import Ownership, TurnStreams
 
 PURGE_ROWS: Final = 100
+"""Maximum messages removed per commit."""
 
 
 def message_row(seq: int) -> str:
-    """Where a message is stored."""
+    """State key of a message."""
     return f"message/{seq}"
 
 
 def turn_row(turn_id: str) -> str:
-    """Where a turn is stored."""
+    """State key of a turn."""
     return f"turn/{turn_id}"
 
 
 class Purge:
-    """Removes rows, streams, the index entry and the relationship tuples of one deleted conversation, in that order.
+    """Removes streams, rows, index entry and relationship tuples of one deleted conversation, in that order.
 
-    Methods that end in `_rows` or `_mark` change the actor's state and run under its lock; the others call other actors
-    and apps, and do not.
+    `delete_rows` and `clear_owner` change the actor's state and run under its lock. The others call other actors and
+    apps, so they must not.
     """
 
     def __init__(
@@ -43,15 +44,15 @@ class Purge:
         self._streams = streams
         self._access = access
 
-    async def streams(self, conversation_id: str) -> tuple[list[str], bool]:
-        """End and delete the streams of its turns: the turns deleted, and whether some are left."""
+    async def delete_streams(self, conversation_id: str) -> tuple[list[str], bool]:
+        """Close and delete the turns' streams. Returns the ids deleted, and whether streams are left."""
         return await self._streams.purge(conversation_id)
 
-    async def remove_rows(self, turns: list[str]) -> bool:
-        """Remove rows, some at a time; whether messages may be left."""
+    async def delete_rows(self, turn_ids: list[str]) -> bool:
+        """Delete the rows of these turns and of some messages; whether messages may be left."""
         state = await self._state.load()
-        if turns:
-            await self._state.drop(turn_row(turn_id) for turn_id in turns)
+        if turn_ids:
+            await self._state.drop(turn_row(turn_id) for turn_id in turn_ids)
         if state is None or state.last_seq == 0:
             return False
         seqs = range(max(1, state.last_seq - PURGE_ROWS + 1), state.last_seq + 1)
@@ -63,18 +64,18 @@ class Purge:
         await self._state.commit(state, remove=names)
         return True
 
-    async def leave(self, state: ConversationState) -> None:
-        """Remove the index entry before the tuples: until then erasure counts the conversation as left to do."""
+    async def delete_index_entry(self, state: ConversationState) -> None:
+        """Remove the index entry before the tuples: a concurrent reconcile could recreate tuples while it exists."""
         manager = self._actors.get(ConversationManagerActorInterface, state.owner)
         entry = IndexEntry(position=state.position, conversation_id=state.conversation_id)
         await manager.remove(entry)
         await failpoint("conversation.before_forget")
         await self._access.forget(conversation_object(state.conversation_id))
 
-    async def remove_mark(self, left: ConversationState) -> bool:
-        """Forget the owner, unless a creation with an old key has entered it into the index again meanwhile."""
+    async def clear_owner(self, purged: ConversationState) -> bool:
+        """Mark the conversation purged; False if a reused key has added another index entry since."""
         state = await self._state.load()
-        if state is None or state.position != left.position:
+        if state is None or state.position != purged.position:
             return False
         state.owner = ""
         await self._state.commit(state)

@@ -1,4 +1,4 @@
-"""Turns' streams in the event log."""
+"""`TurnStreams` over kit's event log."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,25 +8,20 @@ from services.kit.references import Workflows
 
 
 class EventLogTurnStreams:
-    """`TurnStreams` over the event log; a turn's workflow goes with its stream."""
+    """Deletes a turn's workflow history with its stream; `kept` after its end, so that readers see the terminal event."""
 
     def __init__(self, events: EventLog, workflows: Workflows, kept: timedelta) -> None:
         self._events = events
-        self._kept = kept  # readers of a deleted conversation's last turn still see how it ended
+        self._kept = kept
         self._workflows = workflows
 
     async def purge(self, conversation_id: str) -> tuple[list[str], bool]:
-        """End what is open; delete what ended a while ago."""
-        streams = await self._events.of_subject(conversation_id)
+        streams = await self._events.list_by_subject(conversation_id)
         for stream in streams:
             if stream.closed_at is None:
                 await self._events.close_stream(stream.stream_id, EventType.RUN_CANCELLED, {})
         horizon = datetime.now(UTC) - self._kept
-        old = [
-            one.stream_id
-            for one in streams
-            if one.closed_at is not None and one.closed_at < horizon
-        ]
+        old = [one.stream_id for one in streams if one.closed_at and one.closed_at < horizon]
         if old:
             await self._workflows.purge(old)
             await self._events.forget(old)

@@ -1,8 +1,7 @@
-"""The model behind OpenRouter's wire: the only module that imports `openai`.
+"""`LanguageModel` over OpenRouter's API.
 
-Terminal rule: an answer is complete only with a finish reason and with usage or `[DONE]`; anything else is
-STREAM_INCOMPLETE. Errors inside a 200, in the body or mid-stream, are errors.
-Nothing is retried here: the workflow owns retries.
+An answer is complete only with a finish reason and with usage or `[DONE]`; anything else is STREAM_INCOMPLETE. Errors
+in the body of a 200, or within its stream, are raised. Nothing is retried here: the workflow retries.
 """
 
 import asyncio
@@ -33,27 +32,25 @@ from services.llm.ports import Finished, ModelEvent, Prompt, ReasoningDelta, Tex
 from services.llm.settings import LlmSettings
 
 DONE: Final = "[DONE]"
-READ_OUT_SECONDS: Final = 0.05
-ALLOWED_ENDS: Final = frozenset({"stop", "length"})
+DRAIN_SECONDS: Final = 0.05
+COMPLETE_REASONS: Final = frozenset({"stop", "length"})
 MAX_ERROR_BODY: Final = 64 * 1024
 ROLES: Final = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
 
 
 class OpenRouterLanguageModel:
-    """`LanguageModel` over chat completions (OpenAI wire)."""
+    """Calls the chat completions API."""
 
     def __init__(self, client: AsyncOpenAI, allowed: frozenset[str] | None) -> None:
         self._client = client
         self._allowed = allowed
 
-    def check(self, model: str) -> None:
-        """MODEL_INVALID for a model that may not be used."""
+    def require_allowed(self, model: str) -> None:
         if self._allowed is not None and model not in self._allowed:
             raise RpcError(LlmErrorCode.MODEL_INVALID, "The requested model is not available.")
 
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[ModelEvent]]:
-        """The answer as it is made; leaving the context closes the socket."""
         response = await self._open(prompt)
         try:
             yield _events(response, prompt.model)
@@ -62,7 +59,7 @@ class OpenRouterLanguageModel:
 
     async def _open(self, prompt: Prompt) -> httpx2.Response:
         try:
-            # The SDK's own low-level call: its typed `create` walks every message to rename keys.
+            # `post` instead of the typed `create`, which walks every message to rename keys.
             stream = await self._client.post(
                 "/chat/completions",
                 cast_to=ChatCompletionChunk,
@@ -90,9 +87,9 @@ async def _events(response: httpx2.Response, model: str) -> AsyncIterator[ModelE
             for data in decoder.feed(chunk):
                 if data == DONE:
                     yield answer.finish(done=True)
-                    await _read_out(chunks)
+                    await _drain(chunks)
                     return
-                for event in answer.take(data):
+                for event in answer.feed(data):
                     yield event
     except OversizeEvent as error:
         raise incomplete(model, "an event is too long") from error
@@ -101,24 +98,24 @@ async def _events(response: httpx2.Response, model: str) -> AsyncIterator[ModelE
     yield answer.finish(done=False)
 
 
-async def _read_out(chunks: AsyncIterator[bytes]) -> None:
-    """Read to the body's end, so that the connection can serve again; not for long."""
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    """Read to the end of the body, so that the connection can be reused."""
     with suppress(TimeoutError, httpx2.TransportError):
-        async with asyncio.timeout(READ_OUT_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in chunks:
                 pass
 
 
 class _Answer:
-    """Folds the chunks of one answer."""
+    """Accumulates the chunks of one answer."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
 
-    def take(self, data: str) -> list[ModelEvent]:
-        """What a chunk brings."""
+    def feed(self, data: str) -> list[ModelEvent]:
+        """The events of one chunk."""
         try:
             chunk = _Chunk.model_validate_json(data)
         except ValidationError as error:
@@ -131,14 +128,14 @@ class _Answer:
         return [event for choice in chunk.choices or () for event in self._fold(choice)]
 
     def finish(self, *, done: bool) -> Finished:
-        """The end of the answer, if it is one."""
+        """The end of the answer; raises if it is incomplete or failed."""
         if self._finish_reason is None or not (done or self._usage):
             raise incomplete(self._model, "the stream ended early")
         if self._finish_reason == "content_filter":
             raise RpcError(LlmErrorCode.CONTENT_FILTERED, "The provider filtered the answer.")
-        if self._finish_reason not in ALLOWED_ENDS:
-            ended = ErrorObject(message=f"finish reason {self._finish_reason}")
-            raise from_error_object(ended, self._model)
+        if self._finish_reason not in COMPLETE_REASONS:
+            error = ErrorObject(message=f"finish reason {self._finish_reason}")
+            raise from_error_object(error, self._model)
         return Finished(self._finish_reason, self._model, self._usage)
 
     def _fold(self, choice: "_Choice") -> list[ModelEvent]:
@@ -182,8 +179,6 @@ class _Usage(BaseModel):
 
 
 class _Chunk(BaseModel):
-    """What we read of a chunk; the rest is the provider's own."""
-
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     model: str | None = None
@@ -225,7 +220,7 @@ def _request(prompt: Prompt) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_language_model(settings: LlmSettings) -> AsyncIterator[OpenRouterLanguageModel]:
-    """The model that the settings name, with its connections."""
+    """Open the configured model with its connection pool."""
     key = settings.api_key.get_secret_value() or "local"
     timeouts = OutboundTimeouts(
         connect=settings.connect_timeout,

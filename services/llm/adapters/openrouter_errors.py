@@ -1,4 +1,4 @@
-"""OpenRouter's failures as ours (its documentation: errors and debugging)."""
+"""Maps OpenRouter's errors to error codes (its documentation: "Errors and Debugging")."""
 
 import email.utils
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ MODEL_HINTS: Final = (
 
 
 def from_status(response: httpx2.Response, body: object, model: str) -> RpcError:
-    """An HTTP error that came before anything was generated."""
+    """From an HTTP error status."""
     text = _text(body) or response.text
     return _error(
         response.status_code, text, model, retry_after(response.headers.get("retry-after"))
@@ -45,7 +45,7 @@ def from_status(response: httpx2.Response, body: object, model: str) -> RpcError
 
 
 class ErrorObject(BaseModel):
-    """An error inside a 200: in the body, in a chunk, or in a choice."""
+    """An error inside a 200: in the body, a chunk or a choice."""
 
     code: int | str | None = None
     message: str = ""
@@ -53,19 +53,19 @@ class ErrorObject(BaseModel):
 
     @property
     def status(self) -> int:
-        """The HTTP status that the code means; 502 where it means none."""
+        """The code as an HTTP status, else 502."""
         text = str(self.code)
         return int(text) if text.isdecimal() and len(text) == 3 else 502
 
 
 def from_error_object(error: ErrorObject, model: str) -> RpcError:
-    """An error that came after the status line."""
+    """From an error inside a 200."""
     provider = (error.metadata or {}).get("provider_name")
     return _error(error.status, error.message, model, None, provider)
 
 
 def unreachable(error: openai.APIConnectionError, model: str) -> RpcError:
-    """No connection, or no first byte in time."""
+    """From a failed connection, or a timeout before the first byte."""
     if isinstance(error, openai.APITimeoutError):
         message = "The provider did not answer in time."
     else:
@@ -74,7 +74,7 @@ def unreachable(error: openai.APIConnectionError, model: str) -> RpcError:
 
 
 def incomplete(model: str, reason: str) -> RpcError:
-    """The answer broke off: what was shown is not the whole of it."""
+    """For an answer that was cut off."""
     return RpcError(
         LlmErrorCode.STREAM_INCOMPLETE,
         "The provider's stream ended before the answer was complete.",

@@ -1,4 +1,4 @@
-"""Counts tokens as OpenAI's models do; other providers' models differ by some percent."""
+"""Counts tokens by OpenAI's vocabulary; other providers' models differ by a few percent."""
 
 import importlib
 from functools import cached_property
@@ -6,10 +6,9 @@ from typing import Any
 
 
 class BpeTokenCounter:
-    """`TokenCounter` by the o200k vocabulary, which is loaded (30 MB) when the first estimate is needed."""
+    """`TokenCounter` over the o200k vocabulary (30 MB), loaded on first use."""
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
         return int(self._vocabulary.count(text))
 
     @cached_property

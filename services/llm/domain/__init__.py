@@ -1,43 +1,43 @@
-"""Rules of conversations and turns."""
+"""State and rules of conversations and turns."""
 
 from services.llm.domain.conversations import (
     CONTEXT_CHARS,
     CONTEXT_MESSAGES,
-    CONVERSATION,
+    CONVERSATION_TYPE,
     MAX_QUEUE,
     OVERDUE_GRACE,
-    RECONCILED_AFTER,
+    RECONCILE_AFTER,
     ConversationIndex,
     ConversationState,
     PendingCreation,
     TurnRecord,
     context_window,
     conversation_object,
-    ending,
     owed_charge,
     request_cancel,
-    require_same,
+    require_same_request,
+    terminal_event,
 )
-from services.llm.domain.usage import add_usage, estimated_usage, shown_text
+from services.llm.domain.usage import delta_text, estimate_usage, sum_usage
 
 __all__ = [
     "CONTEXT_CHARS",
     "CONTEXT_MESSAGES",
-    "CONVERSATION",
+    "CONVERSATION_TYPE",
     "MAX_QUEUE",
     "OVERDUE_GRACE",
-    "RECONCILED_AFTER",
+    "RECONCILE_AFTER",
     "ConversationIndex",
     "ConversationState",
     "PendingCreation",
     "TurnRecord",
-    "add_usage",
     "context_window",
     "conversation_object",
-    "ending",
-    "estimated_usage",
+    "delta_text",
+    "estimate_usage",
     "owed_charge",
     "request_cancel",
-    "require_same",
-    "shown_text",
+    "require_same_request",
+    "sum_usage",
+    "terminal_event",
 ]

@@ -1,4 +1,4 @@
-"""What the conversation actors are asked, and what they answer."""
+"""Requests and results of the conversation actors."""
 
 from pydantic import BaseModel, Field
 
@@ -17,7 +17,7 @@ from services.kit.errors import ErrorStatus
 
 
 class CreateConversationCommand(BaseModel):
-    """Create this conversation for its owner; one that exists with the same id is answered as it is."""
+    """Creates a conversation, or returns the existing one with this id."""
 
     user_id: str
     conversation_id: str
@@ -26,7 +26,7 @@ class CreateConversationCommand(BaseModel):
 
 
 class AppendMessageCommand(BaseModel):
-    """Append a message; `repeatable` when the id is derived from a key and may have been stored before."""
+    """Appends a message. `repeatable`: the client sent an idempotency key, so the id may be stored already."""
 
     message_id: str
     repeatable: bool
@@ -34,10 +34,9 @@ class AppendMessageCommand(BaseModel):
 
 
 class BeginTurnCommand(BaseModel):
-    """Admit a turn; one that exists with the same id and the same request is answered as it is.
+    """Admits a turn, or returns the existing one with this id and request.
 
-    `repeatable` when the id is derived from a key and may have been admitted before. `key_id` names the API key
-    that pays for it.
+    `repeatable`: the client sent an idempotency key, so the turn may exist already. `key_id`: the API key to charge.
     """
 
     turn_id: str
@@ -48,14 +47,12 @@ class BeginTurnCommand(BaseModel):
 
 
 class PromptMessage(BaseModel):
-    """One message of the context that the model sees."""
-
     role: Role
     text: str
 
 
 class TurnContext(BaseModel):
-    """What a segment needs to answer: the turn, its fencing epoch, and the context for the model."""
+    """Everything an attempt needs: the turn, its fencing epoch and the model's input."""
 
     turn: Turn
     epoch: int
@@ -66,20 +63,20 @@ class TurnContext(BaseModel):
 
 
 class BegunTurn(BaseModel):
-    """An admitted turn; one that runs from now on comes with its context, a repeated one without."""
+    """An admitted turn; `context` is present if this call has set it running."""
 
     turn: Turn
     context: TurnContext | None = None
 
 
 class Answer(BaseModel):
-    """What came of asking the model: the text that was shown, and how it ended."""
+    """Result of a model call; `text` is what readers were shown."""
 
     status: TurnStatus
     text: str = ""
     finish_reason: str | None = None
     asked: bool = False
-    """Whether the model began to answer, so that the provider bills it however it ended."""
+    """Whether the provider accepted the request, and so bills it however it ended."""
     usage: Usage | None = None
     error: ErrorStatus | None = None
     cancel_acknowledged_at: Timestamp | None = None
@@ -88,7 +85,7 @@ class Answer(BaseModel):
 
 
 class CompleteTurnCommand(Answer):
-    """End a turn; refused (ABORTED) under a stale epoch. The text that the user saw is kept, whatever the status."""
+    """Ends a turn. The text shown is kept for every status."""
 
     turn_id: str
     epoch: int
@@ -96,14 +93,14 @@ class CompleteTurnCommand(Answer):
 
 
 class CompletedTurn(BaseModel):
-    """An ended turn, and the queued one that began in its place."""
+    """An ended turn, and the running turn after it."""
 
     turn: Turn
     next_turn_id: str | None = None
 
 
 class TurnAnswer(BaseModel):
-    """A turn with the message that answers it, where there is one, and the API key that pays for it."""
+    """A turn, its answer, and the API key to charge."""
 
     turn: Turn
     key_id: str | None = None
@@ -111,23 +108,20 @@ class TurnAnswer(BaseModel):
 
 
 class DeleteConversationCommand(BaseModel):
-    """Delete a conversation; repeatable.
-
-    Erasure names the `position` that it found in the user's index: an entry goes even if nothing is behind it.
-    """
+    """Deletes a conversation. With `position`, also an index entry whose conversation was never created."""
 
     user_id: str
     position: int | None = None
 
 
 class DeletedConversation(BaseModel):
-    """A conversation that is no more, and the turns that must stop."""
+    """The turns of a deleted conversation, to be cancelled."""
 
     turn_ids: list[str]
 
 
 class PageOfIdsRequest(BaseModel):
-    """A page of a user's conversation ids from a position on, exclusive; 0 begins at the end that `order` names."""
+    """A page of a user's index after a position; 0 begins at the first in `order`."""
 
     after: int = 0
     limit: int
@@ -135,21 +129,21 @@ class PageOfIdsRequest(BaseModel):
 
 
 class IndexEntry(BaseModel):
-    """A conversation's place in its owner's list."""
+    """A conversation's position in its owner's index."""
 
     position: int
     conversation_id: str
 
 
 class BegunCreation(BaseModel):
-    """A creation that its manager has entered: the conversation, or None where its id was used before."""
+    """A begun creation; `conversation` is None if its id was used before."""
 
     position: int
     conversation: Conversation | None = None
 
 
 class PageOfIds(BaseModel):
-    """Ids in order; `more` says whether the list goes on."""
+    """Index entries in order; `more`: others follow."""
 
     entries: list[IndexEntry]
     more: bool

@@ -1,4 +1,4 @@
-"""Conversations and turns: what is allowed, and what follows. Pure: time and ids are passed in."""
+"""State and rules of conversations and turns. Pure: time and ids are passed in."""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -27,26 +27,26 @@ from services.kit.contract import Timestamp
 from services.kit.errors import ErrorCode, RpcError, internal_error, not_found
 from services.llm.domain.commands import CompleteTurnCommand, CreateConversationCommand
 
-CONVERSATION: Final = "conversation"
-"""The type of a conversation in the facts of access."""
+CONVERSATION_TYPE: Final = "conversation"
+"""Object type in relationship tuples."""
 MAX_QUEUE: Final = 8
-"""How many turns may wait in one conversation."""
+"""Maximum queued turns per conversation."""
 OVERDUE_GRACE: Final = timedelta(seconds=30)
-"""How long after its deadline a turn is left to recovery before the conversation goes on without it."""
-RECONCILED_AFTER: Final = timedelta(seconds=20)
-"""How long after its begin a creation that was not finished is reconciled."""
+"""After its deadline, how long recovery may end a turn before the conversation fails it."""
+RECONCILE_AFTER: Final = timedelta(seconds=20)
+"""Age at which an unfinished creation is reconciled."""
 CONTEXT_MESSAGES: Final = 40
 CONTEXT_CHARS: Final = 48_000
-"""The window of history that the model sees: the newest messages, by count and by text."""
+"""Limits of the history sent to the model."""
 
 
 def conversation_object(conversation_id: str) -> str:
-    """A conversation as the facts of access name it."""
-    return f"{CONVERSATION}:{conversation_id}"
+    """The conversation's name in relationship tuples."""
+    return f"{CONVERSATION_TYPE}:{conversation_id}"
 
 
 class TurnRecord(BaseModel):
-    """A turn as stored. `text` holds the user's words only while the turn waits in the queue."""
+    """A stored turn. `text` holds the user message while the turn is queued."""
 
     turn: Turn
     epoch: int = 0
@@ -58,16 +58,15 @@ class TurnRecord(BaseModel):
 
     @property
     def deadline(self) -> datetime:
-        """When the turn must have ended."""
         return (self.began_at or self.turn.created_at) + MAX_TURN_TIME
 
     def is_overdue(self, at: datetime) -> bool:
-        """Whether it should have ended so long ago that nobody works on it any more."""
+        """Whether the deadline passed so long ago that recovery has failed to end the turn."""
         return at > self.deadline + OVERDUE_GRACE
 
-    def expiry(self) -> CompleteTurnCommand:
-        """What ends it then."""
-        error = RpcError(ErrorCode.DEADLINE_EXCEEDED, "The turn took longer than it may.")
+    def time_out(self) -> CompleteTurnCommand:
+        """The command that fails an overdue turn."""
+        error = RpcError(ErrorCode.DEADLINE_EXCEEDED, "The turn exceeded its maximum duration.")
         return CompleteTurnCommand(
             turn_id=self.turn.turn_id,
             epoch=self.epoch,
@@ -78,7 +77,7 @@ class TurnRecord(BaseModel):
 
 
 class ConversationState(BaseModel):
-    """A conversation's head: of constant size, whatever the number of its messages."""
+    """A conversation's head, of constant size."""
 
     conversation_id: str
     owner: str
@@ -95,11 +94,10 @@ class ConversationState(BaseModel):
     updated_at: Timestamp
     deleted: bool = False
     deleted_for: str = ""
-    """Whose it was when it was deleted, as a digest: it tells the owner and names nobody."""
+    """Digest of the owner at deletion: recognizes the owner without storing the user id."""
 
     @classmethod
     def create(cls, command: CreateConversationCommand, at: datetime) -> "ConversationState":
-        """A new conversation."""
         request = command.request
         return cls(
             conversation_id=command.conversation_id,
@@ -114,21 +112,20 @@ class ConversationState(BaseModel):
         )
 
     def require_owner(self, user_id: str) -> None:
-        """NOT_FOUND where it was created by somebody else, and for everybody once deleted."""
+        """Raise NOT_FOUND for another user, or if the conversation is deleted."""
         if self.deleted or self.owner != user_id:
             raise not_found("conversation")
 
     @property
     def is_purged(self) -> bool:
-        """Nothing of a deleted conversation is left but this head."""
+        """Whether only this head is left of a deleted conversation."""
         return self.deleted and not self.owner
 
     def was_deleted_for(self, user_id: str) -> bool:
-        """Whether it is deleted and was this user's: to the owner a repeated deletion is a success."""
+        """Whether this user's conversation was deleted: for its owner, a repeated deletion succeeds."""
         return self.deleted and self.deleted_for == _owner_digest(self.conversation_id, user_id)
 
     def view(self) -> Conversation:
-        """As its owner sees it."""
         return Conversation(
             conversation_id=self.conversation_id,
             title=self.title,
@@ -142,23 +139,22 @@ class ConversationState(BaseModel):
         )
 
     def update(self, request: UpdateConversationRequest, at: datetime) -> None:
-        """Change the fields that the request names."""
+        """Set the fields present in the request."""
         for name in request.model_fields_set - {"conversation_id"}:
-            value = getattr(request, name)
-            setattr(self, name, value)
+            setattr(self, name, getattr(request, name))
         self.title = self.title or ""
         self.metadata = self.metadata or {}
         self.updated_at = at
 
     def delete(self, at: datetime) -> list[str]:
-        """Mark deleted; returns the turns that must stop. What identifies nobody remains, so that no late write revives it."""
-        stopping = [turn for turn in (self.active_turn_id, *self.queue) if turn]
+        """Mark deleted, and return the turns to cancel. The head stays, so that a late write cannot recreate it."""
+        turn_ids = [turn for turn in (self.active_turn_id, *self.queue) if turn]
         self.title, self.system_prompt, self.metadata = "", None, {}
         self.active_turn_id, self.queue = None, []
         self.epoch += 1
         self.deleted, self.updated_at = True, at
         self.deleted_for = _owner_digest(self.conversation_id, self.owner)
-        return stopping
+        return turn_ids
 
     def append(
         self,
@@ -170,7 +166,7 @@ class ConversationState(BaseModel):
         turn: Turn | None = None,
         incomplete: bool = False,
     ) -> ChatMessage:
-        """The next message."""
+        """Create the next message."""
         self.last_seq += 1
         self.updated_at = at
         by_model = turn.model if turn and role is Role.ASSISTANT else None
@@ -188,7 +184,7 @@ class ConversationState(BaseModel):
     def admit(
         self, turn_id: str, model: str, request: SendMessageRequest, at: datetime
     ) -> TurnRecord:
-        """A turn that runs, or waits where one runs and the request says ENQUEUE.
+        """Create a turn; it is queued if another one is running and the request says ENQUEUE.
 
         Raises:
             RpcError: TURN_IN_PROGRESS under REJECT; QUOTA_EXCEEDED when the queue is full.
@@ -199,7 +195,7 @@ class ConversationState(BaseModel):
                 LlmErrorCode.TURN_IN_PROGRESS, "Another turn of this conversation is running."
             )
         if len(self.queue) >= MAX_QUEUE:
-            raise RpcError(ErrorCode.QUOTA_EXCEEDED, f"{MAX_QUEUE} turns are waiting already.")
+            raise RpcError(ErrorCode.QUOTA_EXCEEDED, f"{MAX_QUEUE} turns are queued already.")
         turn = Turn(
             turn_id=turn_id,
             conversation_id=self.conversation_id,
@@ -213,13 +209,13 @@ class ConversationState(BaseModel):
             turn=turn,
             fingerprint=fingerprint(request),
             text=request.text,
-            options=request.over(GenerationOptions()),
+            options=request.with_defaults(GenerationOptions()),
         )
 
     def begin(
         self, record: TurnRecord, message_id: str, at: datetime
     ) -> tuple[TurnRecord, ChatMessage]:
-        """Run a turn: its user message enters the history, under a new epoch."""
+        """Set a turn to running under a new epoch, and append its user message."""
         self.epoch += 1
         self.active_turn_id = record.turn.turn_id
         message = self.append(Role.USER, record.text or "", message_id, at, turn=record.turn)
@@ -234,10 +230,10 @@ class ConversationState(BaseModel):
     def complete(
         self, record: TurnRecord, command: CompleteTurnCommand, message_id: str, at: datetime
     ) -> tuple[TurnRecord, ChatMessage | None]:
-        """End the running turn; text that the user saw is kept, marked incomplete unless the turn completed.
+        """End the running turn and append the text shown so far, marked incomplete unless the turn completed.
 
         Raises:
-            RpcError: ABORTED when the epoch is stale.
+            RpcError: ABORTED if the epoch is stale.
         """
         turn = record.turn
         if self.active_turn_id != turn.turn_id or command.epoch != record.epoch:
@@ -260,7 +256,7 @@ class ConversationState(BaseModel):
                 "usage": command.usage,
                 "finish_reason": command.finish_reason,
                 "error": command.error,
-                "cancel": _receipt(turn, command, at),
+                "cancel": _cancel_receipt(turn, command, at),
                 "ended_at": at,
             }
         )
@@ -269,7 +265,7 @@ class ConversationState(BaseModel):
     def cancel_queued(
         self, record: TurnRecord, message_id: str, at: datetime
     ) -> tuple[TurnRecord, ChatMessage]:
-        """End a waiting turn; the user's words stay in the history."""
+        """Cancel a queued turn; its user message is appended."""
         self.queue = [turn for turn in self.queue if turn != record.turn.turn_id]
         message = self.append(Role.USER, record.text or "", message_id, at, turn=record.turn)
         receipt = CancelReceipt(requested_at=at, acknowledged_at=at)
@@ -289,18 +285,18 @@ def _owner_digest(conversation_id: str, user_id: str) -> str:
 
 
 def request_cancel(record: TurnRecord, at: datetime) -> TurnRecord:
-    """A running turn with the wish that it stop; the first wish is kept."""
+    """Record a cancel request; the first one's time is kept."""
     receipt = record.turn.cancel or CancelReceipt(requested_at=at)
     return record.model_copy(update={"turn": record.turn.model_copy(update={"cancel": receipt})})
 
 
 def fingerprint(request: SendMessageRequest) -> str:
-    """What makes two sends the same: everything that was asked."""
+    """Digest of a request, to detect a reused idempotency key."""
     return hashlib.sha256(request.to_json()).hexdigest()
 
 
-def require_same(record: TurnRecord, request: SendMessageRequest) -> None:
-    """IDEMPOTENCY_KEY_REUSED where a repeated send asks for something else."""
+def require_same_request(record: TurnRecord, request: SendMessageRequest) -> None:
+    """Raise IDEMPOTENCY_KEY_REUSED unless the turn began with this request."""
     if record.fingerprint != fingerprint(request):
         raise RpcError(
             ErrorCode.IDEMPOTENCY_KEY_REUSED,
@@ -309,18 +305,18 @@ def require_same(record: TurnRecord, request: SendMessageRequest) -> None:
 
 
 def context_window(messages: list[ChatMessage]) -> list[ChatMessage]:
-    """The newest messages that fit into CONTEXT_CHARS, in order; the last one always."""
+    """The newest messages that fit into CONTEXT_CHARS, in order; always the last one."""
     kept: list[ChatMessage] = []
-    room = CONTEXT_CHARS
+    chars_left = CONTEXT_CHARS
     for message in reversed(messages):
-        room -= len(message.text)
-        if kept and room < 0:
+        chars_left -= len(message.text)
+        if kept and chars_left < 0:
             break
         kept.append(message)
     return kept[::-1]
 
 
-def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelReceipt | None:
+def _cancel_receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelReceipt | None:
     if command.status is not TurnStatus.CANCELLED:
         return turn.cancel
     return CancelReceipt(
@@ -332,13 +328,13 @@ def _receipt(turn: Turn, command: CompleteTurnCommand, at: datetime) -> CancelRe
 
 
 def owed_charge(turn: Turn, key_id: str | None) -> dict[str, Any] | None:
-    """What an ended turn leaves to be booked on the API key that asked for it."""
+    """The charge that an ended turn owes to its API key, stored with the stream until it is made."""
     cost = turn.usage.cost if turn.usage else None
     return {"keyId": key_id, "amount": cost} if key_id and cost else None
 
 
-def ending(turn: Turn) -> tuple[EventType, dict[str, Any]]:
-    """The one event that ends a turn's stream: its type and its data."""
+def terminal_event(turn: Turn) -> tuple[EventType, dict[str, Any]]:
+    """Type and data of the event that ends a turn's stream."""
     seq = {"messageSeq": str(turn.assistant_message_seq)} if turn.assistant_message_seq else {}
     if turn.status is TurnStatus.COMPLETED:
         return EventType.RUN_COMPLETED, {"finishReason": turn.finish_reason, **seq}
@@ -350,21 +346,17 @@ def ending(turn: Turn) -> tuple[EventType, dict[str, Any]]:
 
 
 class PendingCreation(BaseModel):
-    """A creation that was begun and may be half done; its row goes when it is known to be finished."""
+    """A begun creation, whose row is removed once it has finished."""
 
     command: CreateConversationCommand
     begun_at: Timestamp
 
     def is_overdue(self, at: datetime) -> bool:
-        """Whether its caller has had its time."""
-        return at - self.begun_at >= RECONCILED_AFTER
+        return at - self.begun_at >= RECONCILE_AFTER
 
 
 class ConversationIndex(BaseModel):
-    """A user's list of conversations: of constant size, whatever the number of conversations.
-
-    Up to the position `settled` no creation is pending.
-    """
+    """Head of a user's conversation index, of constant size. Up to position `settled` no creation is pending."""
 
     last_position: int = 0
     settled: int = 0

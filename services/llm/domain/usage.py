@@ -1,4 +1,4 @@
-"""What attempts of a turn used, counted by the provider or estimated."""
+"""Token usage of a turn's attempts."""
 
 import json
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from services.contracts.llm.turns import Usage
 
 
-def estimated_usage(prompt_tokens: int, completion_tokens: int, price: float | None) -> Usage:
-    """The usage of an attempt that was cut off; `price` is in US dollars a token, where it is known."""
+def estimate_usage(prompt_tokens: int, completion_tokens: int, price: float | None) -> Usage:
+    """Estimate the usage of an attempt that was cut off; `price` is in US dollars per token, if known."""
     total = prompt_tokens + completion_tokens
     return Usage(
         prompt_tokens=prompt_tokens,
@@ -18,8 +18,8 @@ def estimated_usage(prompt_tokens: int, completion_tokens: int, price: float | N
     )
 
 
-def add_usage(parts: Sequence[Usage]) -> Usage | None:
-    """The usage of several attempts as one; None for none."""
+def sum_usage(parts: Sequence[Usage]) -> Usage | None:
+    """Add up the usage of several attempts; None for none."""
     if not parts:
         return None
     costs = [part.cost for part in parts if part.cost is not None]
@@ -32,6 +32,6 @@ def add_usage(parts: Sequence[Usage]) -> Usage | None:
     )
 
 
-def shown_text(data: str) -> str:
-    """The text of a stored delta."""
+def delta_text(data: str) -> str:
+    """The text of a stored delta event's data."""
     return str(json.loads(data)["text"])

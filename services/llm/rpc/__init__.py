@@ -1,4 +1,4 @@
-"""The routes of `ConversationService`: authorize, call, return."""
+"""Routes of `ConversationService`."""
 
 from services.llm.rpc import conversations, turns
 from services.llm.rpc.router import rpc

@@ -1,4 +1,4 @@
-"""Who may call which method of a conversation, as types for the signatures of the routes."""
+"""Authorization types for route signatures."""
 
 from typing import Annotated
 
@@ -9,34 +9,33 @@ from services.contracts.auth.authorization import EDITOR, OWNER, VIEWER
 from services.contracts.llm.conversations import DeleteConversationRequest
 from services.kit.access.authorization import Caller, Permitted, SignedIn, access_control
 from services.kit.access.identity import CallerIdentity
-from services.kit.http.dependencies import taken
+from services.kit.http.dependencies import get_dependency
 from services.kit.http.rpc import message_of
-from services.llm.domain import CONVERSATION, conversation_object
+from services.llm.domain import CONVERSATION_TYPE, conversation_object
 from services.llm.service import ConversationService
 
 __all__ = ["Caller", "CanDelete", "CanEdit", "CanView"]
 
 
-def _of_conversation(relation: str) -> Permitted:
-    return Permitted(relation, "conversation_id", kind=CONVERSATION, seen_by=VIEWER)
+def _require(relation: str) -> Permitted:
+    return Permitted(relation, "conversation_id", kind=CONVERSATION_TYPE, visible_to=VIEWER)
 
 
-class _MayDelete(SignedIn):
-    """The owner; or whose it was before it was deleted, so that a deletion of unknown outcome can be repeated."""
+class _RequireDelete(SignedIn):
+    """The owner, or the former owner of a deleted conversation, which has no tuples left: deletion is repeatable."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
-        """The caller. A deleted conversation has no tuples left, so its own state answers."""
         caller = await super().__call__(request)
         message = await message_of(request)
         assert isinstance(message, DeleteConversationRequest)
-        conversations = taken(request.app, ConversationService)
+        conversations = get_dependency(request.app, ConversationService)
         if not await conversations.was_deleted_for(message.conversation_id, caller.user_id):
             target = conversation_object(message.conversation_id)
-            await access_control(request).require(caller, OWNER, target, seen_by=VIEWER)
+            await access_control(request).require(caller, OWNER, target, visible_to=VIEWER)
         return caller
 
 
-CanView = Annotated[CallerIdentity, Depends(_of_conversation(VIEWER))]
-CanEdit = Annotated[CallerIdentity, Depends(_of_conversation(EDITOR))]
-CanDelete = Annotated[CallerIdentity, Depends(_MayDelete())]
+CanView = Annotated[CallerIdentity, Depends(_require(VIEWER))]
+CanEdit = Annotated[CallerIdentity, Depends(_require(EDITOR))]
+CanDelete = Annotated[CallerIdentity, Depends(_RequireDelete())]

@@ -1,4 +1,4 @@
-"""Methods on conversations and messages."""
+"""Routes of conversations and messages."""
 
 from typing import Annotated
 
@@ -31,13 +31,11 @@ Deps = Annotated[ConversationService, Depends(provided(ConversationService))]
 async def create_conversation(
     request: CreateConversationRequest, caller: Caller, key: CallKey, deps: Deps
 ) -> Conversation:
-    """Create a conversation."""
     return await deps.create(request, caller, key)
 
 
 @rpc.method
 async def get_conversation(request: GetConversationRequest, _: CanView, deps: Deps) -> Conversation:
-    """Read it."""
     return await deps.get(request)
 
 
@@ -45,15 +43,13 @@ async def get_conversation(request: GetConversationRequest, _: CanView, deps: De
 async def list_conversations(
     request: ListConversationsRequest, caller: Caller, deps: Deps
 ) -> ListConversationsResponse:
-    """A page of the caller's conversations."""
-    return await deps.page(request, caller)
+    return await deps.list_conversations(request, caller)
 
 
 @rpc.method
 async def update_conversation(
     request: UpdateConversationRequest, _: CanEdit, deps: Deps
 ) -> Conversation:
-    """Change it."""
     return await deps.update(request)
 
 
@@ -61,7 +57,6 @@ async def update_conversation(
 async def delete_conversation(
     request: DeleteConversationRequest, caller: CanDelete, deps: Deps
 ) -> Empty:
-    """Delete it, repeatable."""
     await deps.delete(request, caller)
     return Empty()
 
@@ -70,7 +65,6 @@ async def delete_conversation(
 async def list_messages(
     request: ListMessagesRequest, _: CanView, deps: Deps
 ) -> ListMessagesResponse:
-    """A page of messages."""
     return await deps.list_messages(request)
 
 
@@ -78,5 +72,4 @@ async def list_messages(
 async def append_message(
     request: AppendMessageRequest, _: CanEdit, key: CallKey, deps: Deps
 ) -> AppendMessageResponse:
-    """Store a message without asking the model."""
     return await deps.append_message(request, key)

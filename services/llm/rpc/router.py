@@ -1,4 +1,4 @@
-"""The router that both files of routes bind to."""
+"""The router of both route modules."""
 
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from services.kit.http.rpc import RpcRouter

@@ -1,4 +1,4 @@
-"""Methods on turns and their events."""
+"""Routes of turns and their events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,16 +17,15 @@ from services.contracts.llm.conversations import (
     StreamEventsRequest,
 )
 from services.contracts.llm.turns import Turn, TurnRef
-from services.kit.access.identity import CallerIdentity
 from services.kit.errors import RpcError
 from services.kit.http.dependencies import provided
 from services.kit.http.idempotency import IdempotencyKey
-from services.kit.http.overload import now_waiting
+from services.kit.http.overload import mark_waiting
 from services.kit.http.rpc import CallKey, LastEventId
 from services.kit.http.sse import StreamSeconds
 from services.llm.rpc.access import CanEdit, CanView
 from services.llm.rpc.router import rpc
-from services.llm.turns import TurnEvents, TurnService
+from services.llm.turns import TurnEvents, TurnService, turn_ref
 
 Deps = Annotated[TurnService, Depends(provided(TurnService))]
 Events = Annotated[TurnEvents, Depends(provided(TurnEvents))]
@@ -36,9 +35,8 @@ Events = Annotated[TurnEvents, Depends(provided(TurnEvents))]
 async def send_message(
     request: SendMessageRequest, caller: CanEdit, key: CallKey, deps: Deps
 ) -> SendMessageResponse:
-    """Begin a turn and wait for its end; DEADLINE_EXCEEDED leaves the turn running."""
     ref = await deps.begin(request, caller, key)
-    now_waiting()
+    mark_waiting()
     return await deps.answer(ref, caller)
 
 
@@ -52,37 +50,33 @@ async def stream_message(
     deps: Deps,
     events: Events,
 ) -> AsyncIterator[bytes] | None:
-    """Begin a turn and follow its events; a repeat with the same key follows the same turn."""
     _require_key_to_resume(key, last)
     ref = await deps.begin(request, caller, key)
     if last and await events.is_over(ref.turn_id, last):
         return None
     cancels = request.on_disconnect is OnDisconnect.CANCEL
-    stream = events.stream_own(ref, last or 0, rotate, cancels=cancels)
+    stream = events.stream_begun(ref, last or 0, rotate, cancels=cancels)
     return _cancel_on_disconnect(stream, deps, ref) if cancels else stream
 
 
 @rpc.method
 async def get_turn(request: GetTurnRequest, caller: CanView, deps: Deps) -> Turn:
-    """Read a turn."""
-    return await deps.get(_ref(request, caller))
+    return await deps.get(turn_ref(request, caller))
 
 
 @rpc.method
 async def cancel_turn(request: CancelTurnRequest, caller: CanEdit, deps: Deps) -> Turn:
-    """Ask a turn to stop, and wait a little for the receipt."""
-    return await deps.cancel(_ref(request, caller))
+    return await deps.cancel(turn_ref(request, caller))
 
 
 @rpc.method
 async def list_events(
     request: ListEventsRequest, caller: CanView, events: Events
 ) -> ListEventsResponse:
-    """Events after a seq; waits for the first when there is none."""
-    page = await events.page(request, caller)
+    page = await events.list_events(request, caller)
     if page.events or page.closed or not request.wait_seconds:
         return page
-    now_waiting()
+    mark_waiting()
     return await events.wait(request, caller)
 
 
@@ -94,23 +88,22 @@ async def stream_events(
     rotate: StreamSeconds,
     events: Events,
 ) -> AsyncIterator[bytes] | None:
-    """Replay after `Last-Event-ID`, else after `after`, then follow until the terminal event."""
     after = request.after if last is None else last
-    return await events.stream(_ref(request, caller), after, rotate)
+    return await events.stream(turn_ref(request, caller), after, rotate)
 
 
 def _require_key_to_resume(key: IdempotencyKey, last: int | None) -> None:
     if last is not None and not key.explicit:
         raise RpcError.invalid(
             "Idempotency-Key",
-            "is needed to go on after Last-Event-ID; without it a turn begins anew",
+            "is required with Last-Event-ID; without it, a new turn would begin",
         )
 
 
 async def _cancel_on_disconnect(
     events: AsyncIterator[bytes], turns: TurnService, ref: TurnRef
 ) -> AsyncIterator[bytes]:
-    """Cancel the turn when its reader leaves before the end."""
+    """Cancel the turn if the client disconnects before its end."""
     ended = False
     try:
         async for chunk in events:
@@ -119,13 +112,3 @@ async def _cancel_on_disconnect(
     finally:
         if not ended:
             await asyncio.shield(turns.cancel(ref))
-
-
-def _ref(
-    request: GetTurnRequest | CancelTurnRequest | StreamEventsRequest, caller: CallerIdentity
-) -> TurnRef:
-    return TurnRef(
-        user_id=caller.user_id,
-        conversation_id=request.conversation_id,
-        turn_id=request.turn_id,
-    )

@@ -1,4 +1,4 @@
-"""Reading turns' events: pages, long polls and streams, for readers who may view the conversation."""
+"""Reads a turn's events: pages, long polls and streams."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,13 @@ from typing import Final
 
 from services.contracts.auth.authorization import EDITOR, VIEWER
 from services.contracts.events import Event, EventType
-from services.contracts.llm.conversations import ListEventsRequest, ListEventsResponse
+from services.contracts.llm.conversations import (
+    CancelTurnRequest,
+    GetTurnRequest,
+    ListEventsRequest,
+    ListEventsResponse,
+    StreamEventsRequest,
+)
 from services.contracts.llm.turns import TurnRef
 from services.kit.access.cache import AccessCache, AccessCheck
 from services.kit.access.identity import CallerIdentity
@@ -19,13 +25,11 @@ from services.kit.http.sse import HEARTBEAT_SECONDS, follow_as_sse, to_json
 from services.llm.actors import ConversationActorInterface
 from services.llm.domain import conversation_object
 
-LEAVING_SECONDS: Final = 3.0
-"""The heartbeat of a stream whose turn is cancelled when its reader leaves: so soon it is noticed while the model is silent."""
+CANCELLING_HEARTBEAT_SECONDS: Final = 3.0
+"""Heartbeat of a stream whose disconnect cancels the turn: a write is how a disconnect is noticed."""
 
 
 class TurnEvents:
-    """What readers see of turns."""
-
     def __init__(
         self, *, actors: Actors, log: EventLog, access: AccessCache, draining: Draining
     ) -> None:
@@ -34,20 +38,22 @@ class TurnEvents:
         self._access = access
         self._draining = draining
 
-    async def page(self, request: ListEventsRequest, caller: CallerIdentity) -> ListEventsResponse:
-        """The events after a seq, as far as there are any.
+    async def list_events(
+        self, request: ListEventsRequest, caller: CallerIdentity
+    ) -> ListEventsResponse:
+        """List the events after a seq, without waiting.
 
         Raises:
             RpcError: NOT_FOUND, OUT_OF_RANGE.
         """
-        await self._require_turn(_ref(request, caller))
+        await self._require_turn(turn_ref(request, caller))
         closed = await self.is_over(request.turn_id, request.after)
         return _response(
             await self._log.read(request.turn_id, request.after, request.limit), closed=closed
         )
 
     async def wait(self, request: ListEventsRequest, caller: CallerIdentity) -> ListEventsResponse:
-        """The first events after a seq, once there are any, or none after `waitSeconds`."""
+        """Wait up to `waitSeconds` for the first events after a seq."""
         events: list[StoredEvent] = []
         try:
             async with asyncio.timeout(request.wait_seconds):
@@ -61,7 +67,7 @@ class TurnEvents:
         return _response(events)
 
     async def stream(self, ref: TurnRef, after: int, rotate: float) -> AsyncIterator[bytes] | None:
-        """Follow a turn of the conversation that the caller may view; None where nothing comes any more.
+        """Stream a turn's events; None if there are no more.
 
         Raises:
             RpcError: NOT_FOUND, OUT_OF_RANGE.
@@ -71,34 +77,31 @@ class TurnEvents:
             return None
         return self._follow(ref, after, rotate)
 
-    def stream_own(
+    def stream_begun(
         self, ref: TurnRef, after: int, rotate: float, *, cancels: bool
     ) -> AsyncIterator[bytes]:
-        """Follow a turn that the caller, who may edit the conversation, has begun.
-
-        `cancels`: somebody has to notice soon when the reader leaves.
-        """
+        """Stream a turn that the caller has just begun, as an editor. `cancels`: a disconnect cancels the turn."""
         granted = AccessCheck(ref.user_id, EDITOR, conversation_object(ref.conversation_id))
-        heartbeat = LEAVING_SECONDS if cancels else HEARTBEAT_SECONDS
+        heartbeat = CANCELLING_HEARTBEAT_SECONDS if cancels else HEARTBEAT_SECONDS
         return self._follow(ref, after, rotate, granted, heartbeat)
 
     async def require_view(self, caller: CallerIdentity, conversation_id: str) -> None:
-        """After a long wait: what was allowed when the call came may have been taken away."""
-        if not await self._access.allows(_may_view(caller.user_id, conversation_id)):
+        """Check again after a long wait, during which access may have been revoked."""
+        if not await self._access.allows(_view_check(caller.user_id, conversation_id)):
             raise not_found("conversation")
 
     async def is_over(self, turn_id: str, after: int) -> bool:
-        """Whether nothing comes after `after` any more.
+        """Whether `after` is the terminal event's seq.
 
         Raises:
-            RpcError: NOT_FOUND where the events are no longer kept; OUT_OF_RANGE where those after `after` are not, or
-                where `after` is in the stream's future.
+            RpcError: NOT_FOUND if the stream was deleted; OUT_OF_RANGE if events after `after` were deleted, or `after`
+                is beyond the last event.
         """
         head = await self._log.head(turn_id)
         if head is None:
             raise not_found("stream of the turn")
         if after > head.last_seq:
-            raise RpcError(ErrorCode.OUT_OF_RANGE, "after: no event has this seq yet.")
+            raise RpcError(ErrorCode.OUT_OF_RANGE, "after: no event has this seq.")
         if after + 1 < head.first_seq:
             raise RpcError(
                 ErrorCode.OUT_OF_RANGE,
@@ -114,7 +117,7 @@ class TurnEvents:
         granted: AccessCheck | None = None,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> AsyncIterator[bytes]:
-        check = _may_view(ref.user_id, ref.conversation_id)
+        check = _view_check(ref.user_id, ref.conversation_id)
         return follow_as_sse(
             self._log,
             ref.turn_id,
@@ -122,17 +125,20 @@ class TurnEvents:
             is_terminal=_is_terminal,
             draining=self._draining,
             watch=partial(self._access.watch, check, granted=granted),
-            rotate=rotate,
+            max_seconds=rotate,
             heartbeat=heartbeat,
         )
 
     async def _require_turn(self, ref: TurnRef) -> None:
-        """NOT_FOUND where it is no turn of that conversation."""
+        """Raise NOT_FOUND unless the turn belongs to the conversation."""
         conversation = self._actors.get(ConversationActorInterface, ref.conversation_id)
         await conversation.get_turn(ref)
 
 
-def _ref(request: ListEventsRequest, caller: CallerIdentity) -> TurnRef:
+def turn_ref(
+    request: GetTurnRequest | CancelTurnRequest | ListEventsRequest | StreamEventsRequest,
+    caller: CallerIdentity,
+) -> TurnRef:
     return TurnRef(
         user_id=caller.user_id,
         conversation_id=request.conversation_id,
@@ -140,7 +146,7 @@ def _ref(request: ListEventsRequest, caller: CallerIdentity) -> TurnRef:
     )
 
 
-def _may_view(user_id: str, conversation_id: str) -> AccessCheck:
+def _view_check(user_id: str, conversation_id: str) -> AccessCheck:
     return AccessCheck(user_id, VIEWER, conversation_object(conversation_id))
 
 

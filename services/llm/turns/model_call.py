@@ -1,4 +1,4 @@
-"""Streams a model's answer into the event log: the first piece at once, then in batches; stops when asked."""
+"""Streams a model's answer into the event log: the first delta at once, then in batches; stops on a cancel."""
 
 import asyncio
 import time
@@ -27,16 +27,16 @@ from services.llm.ports import (
 )
 
 _first_chunk: Final = metrics.get_meter("yocaso").create_histogram(
-    "gen_ai.client.operation.time_to_first_chunk", "s", "Time to the first piece of an answer."
+    "gen_ai.client.operation.time_to_first_chunk", "s", "Time to the first delta of an answer."
 )
 MAX_ANSWER_BYTES: Final = 512 * 1024
-"""An answer ends here as at the model's own limit: escaped as JSON it still fits into one row and one call."""
+"""An answer is truncated here, so that it fits into one row and one actor call as escaped JSON."""
 BATCH_SECONDS: Final = 0.04
-"""How long pieces gather before they are written; the first one never waits."""
+"""Interval between writes of deltas; the first delta does not wait."""
 
 
 class ModelCall:
-    """One call of the model, within a segment."""
+    """One call of the model, within an attempt."""
 
     def __init__(
         self,
@@ -53,26 +53,27 @@ class ModelCall:
         self._prompt = prompt
         self._deadline = deadline
         self._clock = clock
-        self._shown: list[str] = []
-        self._waiting: list[NewEvent] = []
+        self._texts: list[str] = []
+        self._pending: list[NewEvent] = []
         self._opening = list(opening)
-        self._news = asyncio.Event()
+        self._has_pending = asyncio.Event()
         self._ended = asyncio.Event()
         self._finished: Finished | None = None
         self._error: RpcError | None = None
         self._asked_at = time.monotonic()
         self._asked = False
         self._bytes = 0
-        self._began_showing = False
+        self._has_first_chunk = False
         self._deltas = 0
         self._stopped_at: datetime | None = None
         self._closed_at: datetime | None = None
         self._deltas_at_stop = 0
 
     async def run(self) -> tuple[Answer, Sequence[NewEvent]]:
-        """The answer, and the events that are still to be committed with it."""
+        """Call the model. Returns the answer, and the events still to be committed with it."""
         if self._segment.stop.is_set():
-            await self._note_stop()
+            self._stopped_at = self._closed_at = self._clock()
+            await self._segment.acknowledge_cancel()
             return self._cancelled(), self._opening
         reader = asyncio.create_task(self._read(), name="model stream")
         stop = asyncio.create_task(self._segment.stop.wait(), name="stop")
@@ -82,18 +83,18 @@ class ModelCall:
             if stop.done() and not reader.done():
                 await self._interrupt(reader)
             elif not reader.done():
-                await writer  # it never ends before the reader, unless it fails
+                await writer  # it ends before the reader only by failing
             if not reader.cancelled():
                 await reader
-            # The writer is never cut off in the middle of a batch: its text would be lost.
+            # Cancelling the writer in the middle of a batch would lose the batch.
             self._ended.set()
-            self._news.set()
+            self._has_pending.set()
             await writer
         finally:
             for task in (reader, stop, writer):
                 task.cancel()
             await asyncio.gather(reader, stop, writer, return_exceptions=True)
-        return self._answer(), [*self._opening, *_merge(self._take())]
+        return self._answer(), [*self._opening, *_merge(self._drain())]
 
     async def _read(self) -> None:
         try:
@@ -102,7 +103,9 @@ class ModelCall:
                     async with self._model.stream(self._prompt) as events:
                         await self._collect(events)
         except TimeoutError:
-            self._error = RpcError(ErrorCode.DEADLINE_EXCEEDED, "The turn took longer than it may.")
+            self._error = RpcError(
+                ErrorCode.DEADLINE_EXCEEDED, "The turn exceeded its maximum duration."
+            )
         except RpcError as error:
             self._error = error
         finally:
@@ -113,38 +116,35 @@ class ModelCall:
         async for event in events:
             match event:
                 case TextDelta(text):
-                    if self._is_full(text):
+                    self._bytes += len(text.encode())
+                    if self._bytes > MAX_ANSWER_BYTES:
                         self._finished = Finished("length", self._prompt.model, None)
                         return
                     self._deltas += 1
-                    self._shown.append(text)
-                    self._show(NewEvent(EventType.TEXT_DELTA, {"text": text}))
+                    self._texts.append(text)
+                    self._enqueue(NewEvent(EventType.TEXT_DELTA, {"text": text}))
                 case ReasoningDelta(text):
-                    self._show(NewEvent(EventType.REASONING_DELTA, {"text": text}))
+                    self._enqueue(NewEvent(EventType.REASONING_DELTA, {"text": text}))
                 case Finished():
                     self._finished = event
 
-    def _is_full(self, text: str) -> bool:
-        self._bytes += len(text.encode())
-        return self._bytes > MAX_ANSWER_BYTES
-
-    def _show(self, event: NewEvent) -> None:
-        if not self._began_showing:
-            self._began_showing = True
+    def _enqueue(self, event: NewEvent) -> None:
+        if not self._has_first_chunk:
+            self._has_first_chunk = True
             _first_chunk.record(
                 time.monotonic() - self._asked_at, {"gen_ai.request.model": self._prompt.model}
             )
-        self._waiting.append(event)
-        self._news.set()
+        self._pending.append(event)
+        self._has_pending.set()
 
     async def _write(self) -> None:
         if self._opening:
             opening, self._opening = self._opening, []
             await self._segment.emit(opening)
         while not self._ended.is_set():
-            await self._news.wait()
-            self._news.clear()
-            batch = [] if self._ended.is_set() else _merge(self._take())
+            await self._has_pending.wait()
+            self._has_pending.clear()
+            batch = [] if self._ended.is_set() else _merge(self._drain())
             if batch:
                 await self._segment.emit(batch)
                 await failpoint("turn.after_chunk")
@@ -157,16 +157,12 @@ class ModelCall:
         await asyncio.wait({reader})
         await self._segment.acknowledge_cancel()
 
-    async def _note_stop(self) -> None:
-        self._stopped_at = self._closed_at = self._clock()
-        await self._segment.acknowledge_cancel()
-
-    def _take(self) -> list[NewEvent]:
-        taken, self._waiting = self._waiting, []
-        return taken
+    def _drain(self) -> list[NewEvent]:
+        events, self._pending = self._pending, []
+        return events
 
     def _answer(self) -> Answer:
-        text = "".join(self._shown)
+        text = "".join(self._texts)
         if self._stopped_at is not None:
             return self._cancelled()
         if self._error is not None:
@@ -188,7 +184,7 @@ class ModelCall:
     def _cancelled(self) -> Answer:
         return Answer(
             status=TurnStatus.CANCELLED,
-            text="".join(self._shown),
+            text="".join(self._texts),
             asked=self._asked,
             cancel_acknowledged_at=self._stopped_at,
             upstream_closed_at=self._closed_at,
@@ -197,7 +193,7 @@ class ModelCall:
 
 
 def _merge(events: list[NewEvent]) -> list[NewEvent]:
-    """Neighbouring pieces of one kind as one event: fewer rows, the same text."""
+    """Join adjacent deltas of one type into one event, to write fewer rows."""
     merged: list[NewEvent] = []
     for event in events:
         if merged and merged[-1].type == event.type:

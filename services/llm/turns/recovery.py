@@ -1,4 +1,4 @@
-"""Turns as durable work: what recovery does with them, and the activity of the workflow that holds their waits."""
+"""Recovery of turns: after a crash (kit's engine) and after a retryable failure (activity of `GenerationWorkflow`)."""
 
 from typing import Any, Final
 
@@ -21,13 +21,14 @@ from services.llm.actors import ConversationActorInterface
 from services.llm.ports import Charges
 from services.llm.turns.runner import (
     WORKFLOW_GRACE,
-    Attempt,
+    AttemptOptions,
     TurnRunner,
     run_started,
     turn_stream,
 )
 
 SUPERSEDED_SECONDS: Final = 0.5
+"""Delay of the workflow's retry when another host makes the attempt."""
 
 
 class TurnRecovery:
@@ -50,10 +51,7 @@ class TurnRecovery:
         self._charges = charges
         self._clock = clock
 
-    # --- the kind of work ---
-
     async def run(self, segment: Segment) -> None:
-        """Make one attempt at a turn."""
         stream = segment.attempt.stream
         ref = TurnRef(
             user_id=stream.owner, conversation_id=stream.subject, turn_id=stream.stream_id
@@ -61,7 +59,7 @@ class TurnRecovery:
         await self._runner.run(segment, ref)
 
     async def recover(self, head: StreamHead) -> bool:
-        """Whether the turn shall be worked on: not while it waits in a queue, nor when there is no such turn."""
+        """Whether to make an attempt: not at a queued turn, nor at a stream without a turn, which is closed."""
         ref = TurnRef(user_id=head.owner, conversation_id=head.subject, turn_id=head.stream_id)
         try:
             turn = (await self._conversation(ref).get_turn(ref)).turn
@@ -73,50 +71,46 @@ class TurnRecovery:
         return turn.status is not TurnStatus.QUEUED
 
     async def settle(self, stream_id: str, owed: Any) -> None:
-        """Book what an ended turn cost on the key that asked for it, once per turn."""
+        """Charge an ended turn's cost to its API key, once per turn."""
         await self._charges.charge(owed["keyId"], stream_id, owed["amount"])
         await failpoint("turn.after_charge")
 
-    # --- the activity ---
-
     async def run_turn(self, request: RunTurnInput) -> TurnOutcome:
-        """Make the next attempt once nobody makes one."""
+        """The activity `RunTurn`: make the next attempt once the current one has ended."""
         with span_from(request.traceparent, "turn.segment", turn_id=request.turn_id):
             head = await self._engine.log.wait_until_free(request.turn_id)
             if head is None or head.closed_at is not None:
                 return TurnOutcome(status=TurnStatus.COMPLETED)
             outcome = TurnOutcome(retry_after_seconds=SUPERSEDED_SECONDS)
-            attempt = Attempt(by_workflow=True, last=request.last)
+            options = AttemptOptions(by_workflow=True, last=request.last)
 
             async def work(segment: Segment) -> None:
                 nonlocal outcome
                 try:
-                    await self._runner.run(segment, request, attempt=attempt)
+                    await self._runner.run(segment, request, options=options)
                 except RetryLater as later:
                     wait = later.after - WORKFLOW_GRACE
                     outcome = TurnOutcome(retry_after_seconds=wait.total_seconds())
                     raise
                 outcome = TurnOutcome(status=TurnStatus.COMPLETED)
 
-            task = await self._engine.take(request.turn_id, work)
+            task = await self._engine.take_over(request.turn_id, work)
             if task is not None:
                 await task
             return outcome
 
-    # --- turns whose stream is missing ---
-
     async def ensure_begun(self, ref: TurnRef, turn: Turn) -> None:
-        """See to it that somebody works on a running turn, whatever became of its stream."""
-        while await self._engine.take(ref.turn_id) is None:
+        """Make sure that a running turn has an open stream with an attempt."""
+        while await self._engine.take_over(ref.turn_id) is None:
             if await self._engine.log.head(ref.turn_id) is not None:
-                return  # its host, or recovery, works on it
+                return  # its host or recovery makes the attempt
             segment = await self._reopen(ref, turn)
             if segment is not None:
                 self._engine.begin(segment)
                 return
 
     async def cancel(self, ref: TurnRef, turn: Turn) -> None:
-        """Ask whoever works on a running turn to stop; one whose stream is missing is ended here."""
+        """Signal the host of a running turn to stop; end a turn whose stream is missing."""
         if await self._engine.cancel(ref.turn_id):
             return
         if await self._engine.log.head(ref.turn_id) is None:
@@ -130,7 +124,7 @@ class TurnRecovery:
         return await self._engine.admit(turn_stream(ref, self._clock()), opening)
 
     async def _end_without_turn(self, head: StreamHead, ref: TurnRef) -> None:
-        """A turn that was never admitted leaves nothing; that of a deleted conversation ends, and goes with its purge."""
+        """Delete the stream of a turn never admitted; close that of a deleted conversation, whose purge deletes it."""
         never_begun = head.last_seq <= 1 and head.attempt <= 1
         if never_begun and await self._conversation_exists(ref):
             await self._engine.log.forget([head.stream_id])

@@ -1,4 +1,4 @@
-"""The use cases of turns: begin, wait for the answer, cancel."""
+"""Use cases of turns: begin, wait for the answer, cancel."""
 
 import asyncio
 from datetime import timedelta
@@ -16,7 +16,7 @@ from services.kit.failpoints import failpoint
 from services.kit.http.idempotency import IdempotencyKey
 from services.kit.telemetry.tracing import current_traceparent, span_from
 from services.llm.actors import ConversationActorInterface
-from services.llm.domain import ending
+from services.llm.domain import terminal_event
 from services.llm.domain.commands import BeginTurnCommand, BegunTurn, TurnContext
 from services.llm.ports import LanguageModel
 from services.llm.turns.events import TurnEvents
@@ -24,12 +24,13 @@ from services.llm.turns.recovery import TurnRecovery
 from services.llm.turns.runner import TurnRunner, run_started, turn_stream
 
 SEND_TIMEOUT: Final = timedelta(seconds=130)
+"""Below the method's timeout of 140 s, so that the caller gets a clear error."""
 RECEIPT_TIMEOUT: Final = timedelta(seconds=3)
-"""How long a cancel waits for the receipt to be complete."""
+"""How long a cancel waits for the turn's end, to return a complete receipt."""
 
 
 class TurnService:
-    """What a caller may do with turns, once it has been authorized."""
+    """Use cases of turns; callers are authorized by the routes."""
 
     def __init__(
         self,
@@ -56,15 +57,15 @@ class TurnService:
     async def begin(
         self, request: SendMessageRequest, caller: CallerIdentity, key: IdempotencyKey
     ) -> TurnRef:
-        """Admit a turn, durably, and begin it here; a repeat with the same key finds the same turn.
+        """Admit a turn and make its first attempt in this process; a repeat with the same key returns the same turn.
 
-        Its stream is opened first, so whatever dies after that, recovery finds the turn by it.
+        Its stream is opened first: recovery finds the turn by it after a crash.
 
         Raises:
             RpcError: TURN_IN_PROGRESS, QUOTA_EXCEEDED, MODEL_INVALID, NOT_FOUND, IDEMPOTENCY_KEY_REUSED.
         """
         if request.model:
-            self._model.check(request.model)
+            self._model.require_allowed(request.model)
         command = BeginTurnCommand(
             turn_id=f"turn_{key.derive('turn', request.conversation_id)}",
             key_id=caller.key_id,
@@ -79,13 +80,13 @@ class TurnService:
         )
         await failpoint("turn.before_begin")
         if request.admission is Admission.ENQUEUE:
-            await self._begin_or_wait(ref, command)
+            await self._begin_or_enqueue(ref, command)
         else:
             await self._begin_now(ref, command)
         return ref
 
     async def answer(self, ref: TurnRef, caller: CallerIdentity) -> SendMessageResponse:
-        """Wait for a turn's end; DEADLINE_EXCEEDED leaves it running. What it failed with is raised."""
+        """Wait for a turn's end. Raises the turn's error if it failed; DEADLINE_EXCEEDED while it still runs."""
         if not await self._ended_within(ref.turn_id, SEND_TIMEOUT):
             raise RpcError(
                 ErrorCode.DEADLINE_EXCEEDED, f"{ref.turn_id} is still running; follow its events."
@@ -97,16 +98,15 @@ class TurnService:
         return SendMessageResponse(turn=answer.turn, message=answer.message)
 
     async def get(self, ref: TurnRef) -> Turn:
-        """Read a turn."""
         return (await self._conversation(ref).get_turn(ref)).turn
 
     async def cancel(self, ref: TurnRef) -> Turn:
-        """Ask a turn to stop, and wait a little for the receipt."""
+        """Cancel a turn, and wait up to RECEIPT_TIMEOUT for its end."""
         conversation = self._conversation(ref)
         turn = await conversation.cancel_turn(ref)
         await failpoint("turn.after_cancel_recorded")
         if turn.status.is_terminal:
-            await self._log.close_stream(ref.turn_id, *ending(turn))
+            await self._log.close_stream(ref.turn_id, *terminal_event(turn))
             return turn
         await self._recovery.cancel(ref, turn)
         await self._ended_within(ref.turn_id, RECEIPT_TIMEOUT)
@@ -131,7 +131,7 @@ class TurnService:
             self._run(segment, ref, context)
 
     def _run(self, segment: Segment, ref: TurnRef, context: TurnContext) -> None:
-        """Work on an admitted turn here and now."""
+        """Make the first attempt at an admitted turn in the background."""
         traceparent = current_traceparent()
 
         async def work(segment: Segment) -> None:
@@ -141,12 +141,12 @@ class TurnService:
         self._engine.begin(segment, work)
 
     async def _context_of_repeat(self, ref: TurnRef, begun: BegunTurn) -> TurnContext | None:
-        """The context of a turn that another delivery of the call admitted; None while it waits in the queue."""
+        """The context of a turn that an earlier delivery of the call admitted; None while it is queued."""
         if begun.turn.status is TurnStatus.QUEUED:
             return None
         return await self._conversation(ref).turn_context(ref)
 
-    async def _begin_or_wait(self, ref: TurnRef, command: BeginTurnCommand) -> None:
+    async def _begin_or_enqueue(self, ref: TurnRef, command: BeginTurnCommand) -> None:
         if not await self._log.open(turn_stream(ref, self._clock())):
             await self._begin_again(ref, command)
             return
@@ -159,7 +159,7 @@ class TurnService:
         await self._ensure_begun(ref, begun)
 
     async def _begin_again(self, ref: TurnRef, command: BeginTurnCommand) -> None:
-        """A repeat, or the first call's stream outlived its host before the turn was admitted."""
+        """Repeat a call whose stream exists; its host may have died before it admitted the turn."""
         head = await self._log.head(ref.turn_id)
         if head is not None:
             _require_subject(head, ref)
@@ -171,7 +171,6 @@ class TurnService:
             await self._recovery.ensure_begun(ref, begun.turn)
 
     async def _ended_within(self, turn_id: str, limit: timedelta) -> bool:
-        """Wait for a turn's end; whether it came."""
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 async for batch in self._log.follow(turn_id):
@@ -182,7 +181,7 @@ class TurnService:
         except RpcError as error:
             if error.code is not ErrorCode.OUT_OF_RANGE:
                 raise
-            return True  # so long ago that only its end is kept
+            return True  # retention has deleted its earlier events
         return False
 
     def _conversation(self, ref: TurnRef) -> ConversationActorInterface:
@@ -190,12 +189,13 @@ class TurnService:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the turn was certainly not admitted; after any other failure recovery finds out."""
+    """Whether the turn was certainly not admitted; for other failures recovery finds out."""
     return isinstance(error, RpcError) and error.status < 500 and not error.retryable
 
 
 def _require_subject(head: StreamHead, ref: TurnRef) -> None:
     if head.subject != ref.conversation_id:
         raise RpcError(
-            ErrorCode.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used for something else."
+            ErrorCode.IDEMPOTENCY_KEY_REUSED,
+            "This Idempotency-Key was used in another conversation.",
         )

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
 from services.contracts.apps import USER_SCOPES
-from services.kit.access.limits import AWAY_SECONDS
+from services.kit.access.limits import FALLBACK_SECONDS
 from services.kit.clock import utc_now
 from tests.support.wait import wait_until
 
@@ -188,25 +188,29 @@ async def verify(app: AuthApp, secret: str, **fields: Any) -> dict[str, Any]:
 async def counted_together(apps: Sequence[AuthApp], attempt: Callable[[], Awaitable[V]]) -> V:
     """The first outcome during which no app counted calls by itself, as each does for a while when Valkey is slow."""
     while True:
-        since = utc_now() - timedelta(seconds=AWAY_SECONDS)
+        since = utc_now() - timedelta(seconds=FALLBACK_SECONDS)
         found = await attempt()
         if not any(counted_alone(app, since) for app in apps):
             return found
 
 
 def counted_alone(app: AuthApp, since: datetime) -> bool:
-    said = (line for line in app.log.read_text().splitlines() if "limits.store_away" in line)
+    said = (
+        line for line in app.log.read_text().splitlines() if "limits.valkey_unavailable" in line
+    )
     return any(datetime.fromisoformat(json.loads(line)["timestamp"]) >= since for line in said)
 
 
 async def administer(app: AuthApp, user_id: str, organization_id: str) -> None:
     """Make somebody an admin of an organization."""
-    fact = {
+    a_tuple = {
         "subject": f"user:{user_id}",
         "relation": "admin",
         "object": f"organization:{organization_id}",
     }
-    status, answer = await by_app(app, "llm", "AuthorizationService", "WriteTuples", writes=[fact])
+    status, answer = await by_app(
+        app, "llm", "AuthorizationService", "WriteTuples", writes=[a_tuple]
+    )
     assert status == 200, answer
 
 

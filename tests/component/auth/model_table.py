@@ -1,4 +1,4 @@
-"""What the authorization model has to say: facts, and what follows and does not follow from them."""
+"""What the authorization model has to say: tuples, and what follows and does not follow from them."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ EVERYBODY = (
 Fact = tuple[str, str, str]
 
 
-def facts() -> Iterator[Fact]:
+def tuples() -> Iterator[Fact]:
     """Olga owns one of each; everybody else but Sid has a role on it in one way."""
     yield from (
         ("user:gwen", "member", "group:editors"),

@@ -1,11 +1,9 @@
 """The stores of the running replicas, used by a test directly at a time of its own."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 from services.auth.adapters.hashing import API_KEYS, KeyedHash, random_base62
 from services.auth.adapters.limits import WindowCallCounter
@@ -13,10 +11,10 @@ from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.feed import PostgresAccessFeed
 from services.auth.adapters.postgres.keys import PostgresApiKeys
-from services.auth.adapters.postgres.locks import alone
 from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.adapters.postgres.sessions import PostgresRevocations, PostgresSessions
-from services.auth.rpc.keys import Keys
+from services.auth.service.keys import ApiKeyService
+from services.auth.service.outbox import TupleOutbox
 from services.cli.stack import Stack
 from services.kit.access.limits import SlidingWindows
 from services.kit.storage.db import Database
@@ -43,7 +41,7 @@ class Stores:
     audit: PostgresAuditLog
     revocations: PostgresRevocations
     sessions: PostgresSessions
-    keys: Keys
+    keys: ApiKeyService
 
 
 @asynccontextmanager
@@ -52,19 +50,23 @@ async def open_stores(servers: Stack, clock: MovedClock) -> AsyncIterator[Stores
     relations = OpenFgaRelations(
         env["AUTH_OPENFGA_URL"],
         env["AUTH_OPENFGA_TOKEN"],
-        alone=lambda: alone(database, "openfga"),
-        feed=PostgresAccessFeed(database, partial(asyncio.sleep, 0)),
+        exclusive=lambda: database.exclusive("auth.openfga"),
+        feed=PostgresAccessFeed(database, lambda: None),
     )
     audit, revocations = PostgresAuditLog(database, clock), PostgresRevocations(database, clock)
     windows = SlidingWindows(env["YOCASO_VALKEY_URL"])
-    keys = Keys(
-        keys=PostgresApiKeys(database, PostgresOutbox(database, relations), audit, revocations),
+    keys = ApiKeyService(
+        database=database,
+        keys=PostgresApiKeys(database),
+        outbox=TupleOutbox(database, PostgresOutbox(), relations),
+        audit=audit,
+        revocations=revocations,
         counter=WindowCallCounter(windows),
         digest=KeyedHash(KEY_SECRET, API_KEYS),
-        draw=random_base62,
+        random_text=random_base62,
         clock=clock,
     )
-    sessions = PostgresSessions(database, revocations, audit, clock)
+    sessions = PostgresSessions(database)
     yield Stores(database, relations, audit, revocations, sessions, keys)
     await keys.close()
     await windows.close()

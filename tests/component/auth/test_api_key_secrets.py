@@ -12,10 +12,11 @@ import pytest
 
 from services.auth.adapters.hashing import random_base62
 from services.auth.domain.keys import CHECKSUM_LENGTH, checksum
-from services.auth.rpc.keys import Keys
+from services.auth.service.keys import ApiKeyService
 from services.cli.stack import Stack
 from services.contracts.apps import USER_SCOPES
 from services.contracts.auth.keys import (
+    ChargeApiKeyRequest,
     CreateApiKeyRequest,
     KeyBudget,
     RotateApiKeyRequest,
@@ -33,7 +34,9 @@ TIMED_CALLS = 20_000
 
 
 @pytest.fixture
-async def moved(servers: Stack, replicas: list[AuthApp]) -> AsyncIterator[tuple[Keys, MovedClock]]:
+async def moved(
+    servers: Stack, replicas: list[AuthApp]
+) -> AsyncIterator[tuple[ApiKeyService, MovedClock]]:
     """The keys of the replicas' stores, at a time of the test's own."""
     del replicas  # they have migrated the database
     clock = MovedClock(NOON)
@@ -91,7 +94,7 @@ def ada_herself() -> CallerIdentity:
 
 @requirement("access:keys:rotate")
 async def test_both_secrets_work_during_the_grace_and_the_old_one_not_after(
-    moved: tuple[Keys, MovedClock],
+    moved: tuple[ApiKeyService, MovedClock],
 ) -> None:
     keys, clock = moved
     ada = ada_herself()
@@ -102,7 +105,7 @@ async def test_both_secrets_work_during_the_grace_and_the_old_one_not_after(
     clock.now = NOON + HOUR - timedelta(seconds=1)
     old, new = [await keys.verify(each.secret, READ, 0) for each in (made, second)]
     assert (old.code, new.code) == (VerifyCode.VALID, VerifyCode.VALID)
-    assert (old.until, new.until) == (NOON + HOUR, None)
+    assert (old.expires_at, new.expires_at) == (NOON + HOUR, None)
     clock.now = NOON + HOUR
     assert (await keys.verify(made.secret, READ, 0)).code is VerifyCode.NOT_FOUND
     assert (await keys.verify(second.secret, READ, 0)).code is VerifyCode.VALID
@@ -110,7 +113,7 @@ async def test_both_secrets_work_during_the_grace_and_the_old_one_not_after(
 
 @requirement("access:keys:rotate")
 async def test_rotating_again_drops_the_older_secret_and_rotations_queue(
-    moved: tuple[Keys, MovedClock],
+    moved: tuple[ApiKeyService, MovedClock],
 ) -> None:
     keys, _ = moved
     ada = ada_herself()
@@ -123,14 +126,15 @@ async def test_rotating_again_drops_the_older_secret_and_rotations_queue(
 
 
 async def test_a_key_is_over_at_its_expiry_and_a_budget_begins_again_with_its_period(
-    moved: tuple[Keys, MovedClock],
+    moved: tuple[ApiKeyService, MovedClock],
 ) -> None:
     keys, clock = moved
     request = CreateApiKeyRequest(
         name="ci", scopes=[READ], budget=KeyBudget(amount=1.0), expires_at=NOON + 30 * 24 * HOUR
     )
     made = await keys.create(request, ada_herself())
-    await keys.keys.charge(made.api_key.key_id, "turn", 1.0, NOON)
+    key_id = made.api_key.key_id
+    await keys.charge(ChargeApiKeyRequest(key_id=key_id, reference="turn", amount=1.0))
     codes = []
     for days in (0, 16, 17, 29, 30):  # the 15th, the 31st, the 1st of the next month …
         clock.now = NOON + days * 24 * HOUR
@@ -142,7 +146,7 @@ async def test_a_key_is_over_at_its_expiry_and_a_budget_begins_again_with_its_pe
 @pytest.mark.timeout(300)
 @requirement("access:keys:timing")
 async def test_an_unknown_key_takes_as_long_as_a_wrong_secret(
-    moved: tuple[Keys, MovedClock],
+    moved: tuple[ApiKeyService, MovedClock],
 ) -> None:
     keys, _ = moved
     made = await keys.create(CreateApiKeyRequest(name="ci", scopes=[READ]), ada_herself())

@@ -284,4 +284,4 @@ async def test_a_key_whose_maker_was_never_answered_is_managed_by_its_owner(
         status, _ = await again.call("ApiKeyService", "RevokeApiKey", keyId=key["keyId"])
         return status == 200
 
-    await wait_until(managed, what="the fact to be delivered by another replica")
+    await wait_until(managed, what="the a_tuple to be delivered by another replica")

@@ -98,8 +98,8 @@ async def test_a_denied_access_is_in_the_log_of_whose_object_it_was(
 async def test_an_event_of_an_app_is_recorded_once_per_reference(replicas: list[AuthApp]) -> None:
     ada, eve = somebody(replicas[0]), somebody(replicas[0])
     target = f"conversation:conv_{secrets.token_hex(16)}"
-    fact = {"subject": f"user:{ada.user_id}", "relation": "owner", "object": target}
-    await by_app(replicas[0], "llm", "AuthorizationService", "WriteTuples", writes=[fact])
+    a_tuple = {"subject": f"user:{ada.user_id}", "relation": "owner", "object": target}
+    await by_app(replicas[0], "llm", "AuthorizationService", "WriteTuples", writes=[a_tuple])
     event = {"reference": secrets.token_hex(8), "actor": eve.user_id, "object": target}
     await asyncio.gather(*(record(replicas[n % 2], **event) for n in range(6)))
     assert [each["object"] for each in await events(ada)] == [target]

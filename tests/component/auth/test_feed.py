@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from services.auth.adapters.postgres import feed as postgres_feed
-from services.auth.adapters.postgres.erasure import UserFacts
-from services.auth.adapters.postgres.feed import PUBLISH, PostgresAccessFeed
+from services.auth.adapters.postgres.feed import PostgresAccessFeed, publish_statement
 from services.auth.app import MIGRATIONS
+from services.auth.service.accounts import UserTuples
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
-from services.kit.access.cache import EVERYTHING, AccessChange, AccessChanges
+from services.kit.access.cache import ANY_ACCESS_CHANGE, AccessChange, AccessChanges
 from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApps
 from tests.component.auth.stores import MovedClock, open_stores
@@ -39,10 +39,13 @@ class Feeds:
         self.woken = 0
         self._stack = stack
 
-    def another(self) -> PostgresAccessFeed:
+    def database(self) -> Database:
         database = Database(self.url)
         self._stack.push_async_callback(database.close)
-        return PostgresAccessFeed(database, self._wake)
+        return database
+
+    def another(self) -> PostgresAccessFeed:
+        return PostgresAccessFeed(self.database(), self._wake)
 
     async def connection(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(self.url)
@@ -54,7 +57,7 @@ class Feeds:
         older = "UPDATE auth.access_changes SET at = at - make_interval(secs => $1)"
         await (await self.connection()).execute(older, seconds)
 
-    async def _wake(self) -> None:
+    def _wake(self) -> None:
         self.woken += 1
 
 
@@ -72,15 +75,15 @@ async def position_of(feed: PostgresAccessFeed) -> int:
 
 
 async def take(feed: PostgresAccessFeed, *changes: AccessChange) -> None:
-    async with feed.taking_away(changes):
+    async with feed.publishing(changes):
         pass
 
 
 @requirement("access:feed")
 async def test_a_removal_is_in_the_feed_when_it_is_acknowledged_and_only_then(feeds: Feeds) -> None:
     feed, reader = feeds.another(), feeds.another()
-    assert await reader.since(None) == AccessChanges(0, [EVERYTHING])
-    async with feed.taking_away([of(1), of(2)]):
+    assert await reader.since(None) == AccessChanges(0, [ANY_ACCESS_CHANGE])
+    async with feed.publishing([of(1), of(2)]):
         assert await reader.since(0) == AccessChanges(0, [])
         assert feeds.woken == 0
     assert await reader.since(0) == AccessChanges(1, [of(1), of(2)])
@@ -91,20 +94,17 @@ async def test_a_removal_is_in_the_feed_when_it_is_acknowledged_and_only_then(fe
 @requirement("access:feed")
 async def test_a_later_change_is_not_seen_before_an_earlier_one(feeds: Feeds) -> None:
     reader, late = feeds.another(), feeds.another()
-    early = await feeds.connection()
-    transaction = early.transaction()
-    await transaction.start()
-    await early.execute(PUBLISH, "early", '[{"user_id": "user-1", "object": "run:r1"}]')
-    publishing = asyncio.create_task(take(late, of(2)))
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%access_feed%'"
     other = await feeds.connection()
 
     async def waits() -> bool:
         return await other.fetchval(blocked) == 1
 
-    await wait_until(waits, what="the later one to wait for the earlier")
-    assert await reader.since(0) == AccessChanges(0, [])
-    await transaction.commit()
+    async with feeds.database().transaction() as early:
+        await early.execute(publish_statement("early", [{"user_id": "user-1", "object": "run:r1"}]))
+        publishing = asyncio.create_task(take(late, of(2)))
+        await wait_until(waits, what="the later one to wait for the earlier")
+        assert await reader.since(0) == AccessChanges(0, [])
     await publishing
     assert await reader.since(0) == AccessChanges(2, [of(1), of(2)])
 
@@ -137,12 +137,12 @@ async def test_a_removal_whose_outcome_nobody_told_gets_into_the_feed_all_the_sa
 ) -> None:
     feed, other = feeds.another(), feeds.another()
     with pytest.raises(LookupError):
-        async with feed.taking_away([of(1)]):
+        async with feed.publishing([of(1)]):
             raise LookupError
-    await other.settle()
+    await other.publish_abandoned()
     assert (await other.since(0)).changes == []  # it may be under way
     await feeds.age(postgres_feed.ABANDONED_SECONDS)
-    await other.settle()
+    await other.publish_abandoned()
     assert await other.since(0) == AccessChanges(1, [of(1)])
     assert feeds.woken == 1
 
@@ -150,14 +150,14 @@ async def test_a_removal_whose_outcome_nobody_told_gets_into_the_feed_all_the_sa
 @requirement("access:feed")
 async def test_a_removal_that_comes_after_it_was_given_up_is_told_again(feeds: Feeds) -> None:
     feed, other = feeds.another(), feeds.another()
-    async with feed.taking_away([of(1)]):  # a process that was frozen in here
+    async with feed.publishing([of(1)]):  # a process that was frozen in here
         await feeds.age(postgres_feed.ABANDONED_SECONDS)
-        await other.settle()
+        await other.publish_abandoned()
         assert await other.since(0) == AccessChanges(1, [of(1)])
     assert await other.since(1) == AccessChanges(2, [of(1)])
-    async with feed.taking_away([of(2)]):  # and one that slept for longer
+    async with feed.publishing([of(2)]):  # and one that slept for longer
         await feeds.age(postgres_feed.ABANDONED_SECONDS)
-        await other.settle()
+        await other.publish_abandoned()
         await feeds.age(postgres_feed.KEPT_SECONDS)
         await other.purge()
     assert await other.since(3) == AccessChanges(4, [of(2)])
@@ -178,12 +178,12 @@ async def test_whoever_is_too_far_behind_is_told_that_everything_changed(
     await feed.purge()
     kept = "SELECT count(*) FROM auth.access_changes"
     assert await (await feeds.connection()).fetchval(kept) == 2
-    assert await feed.since(4) == AccessChanges(7, [EVERYTHING])
+    assert await feed.since(4) == AccessChanges(7, [ANY_ACCESS_CHANGE])
     assert await feed.since(5) == AccessChanges(7, [of(5), of(6)])
-    assert await feed.since(8) == AccessChanges(7, [EVERYTHING])  # the database was restored
+    assert await feed.since(8) == AccessChanges(7, [ANY_ACCESS_CHANGE])  # the database was restored
     for number in (7, 8):
         await take(feed, of(number))
-    assert await feed.since(5) == AccessChanges(9, [EVERYTHING])
+    assert await feed.since(5) == AccessChanges(9, [ANY_ACCESS_CHANGE])
     assert await feed.since(6) == AccessChanges(9, [of(6), of(7), of(8)])
 
 
@@ -213,8 +213,8 @@ class Ways:
         return target, made["linkId"]
 
     async def remove(self, subject: str, relation: str, target: str) -> None:
-        fact = {"subject": subject, "relation": relation, "object": target}
-        await self.world.must("WriteTuples", deletes=[fact])
+        a_tuple = {"subject": subject, "relation": relation, "object": target}
+        await self.world.must("WriteTuples", deletes=[a_tuple])
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,7 @@ async def test_the_erasure_of_a_user_is_in_the_feed(ways: Ways, servers: Stack) 
     target = await ways.shared()
     position, _ = await ways.since(None)
     async with open_stores(servers, MovedClock(datetime.now(UTC))) as stores:
-        await UserFacts(stores.relations).erase(ways.bob.name)
+        await UserTuples(stores.relations).erase(ways.bob.name)
     assert (await ways.since(position))[1] == [whom(ways.bob, target)]
 
 

@@ -14,7 +14,7 @@ from services.contracts.auth.tokens import TOKEN_SERVICE
 from services.kit.contract import RpcService
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
-from tests.support.firebase.bridge import ID_TOKEN, OFFSET, until_welcome
+from tests.support.firebase.bridge import ID_TOKEN, OFFSET, until_sign_in_works
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
@@ -44,7 +44,7 @@ def platform(
 async def client(platform: Platform, google: FirebaseServer) -> AsyncIterator[Client]:
     """Somebody without a token, where turns are answered and people of Firebase let in."""
     await platform.until_answering()
-    await until_welcome(platform.edge_url, google)
+    await until_sign_in_works(platform.edge_url, google)
     async with aiohttp.ClientSession() as session:
         yield Client(platform.edge_url, "", session)
 

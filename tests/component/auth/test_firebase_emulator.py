@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from services.auth.adapters.firebase import open_emulated_admin
+from services.auth.adapters.firebase.directory import open_emulated_admin
 from tests.support.firebase import PROJECT
 from tests.support.firebase.bridge import COOKIE, Bridge, open_bridge
 from tests.support.firebase.signing import signing_input

@@ -6,9 +6,9 @@ from typing import Final
 import pytest
 from dapr.conf import settings as dapr_settings
 
-from services.auth.adapters.firebase import AdminDirectory, open_service_account_admin
+from services.auth.adapters.firebase.directory import AdminDirectory, open_service_account_admin
 from services.auth.adapters.postgres.sessions import PostgresRevocations
-from services.auth.rpc.firebase import FirebaseLinks
+from services.auth.service.firebase import FirebaseService
 from services.kit.clock import utc_now
 from services.kit.dapr.actors import Actors
 from services.kit.dapr.sidecar import Sidecar
@@ -28,7 +28,7 @@ async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brid
 
 
 @pytest.fixture
-async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FirebaseLinks]:
+async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FirebaseService]:
     """What the activity of the erasure works with, beside the app."""
     stack, google = bridge.stack, bridge.google
     google.reset()
@@ -39,7 +39,8 @@ async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     # The SDK takes seconds to load where the machine is slow, and a call has only so many.
     admin = open_service_account_admin(PROJECT, account, f"{google.url}/v1")
     directory = AdminDirectory(lambda: admin, utc_now)
-    yield FirebaseLinks(directory, PostgresRevocations(database, utc_now), Actors(sidecar), utc_now)
+    revocations = PostgresRevocations(database, utc_now)
+    yield FirebaseService(None, directory, revocations, Actors(sidecar), utc_now)
     await directory.close()
     await database.close()
     await sidecar.close()
@@ -47,7 +48,7 @@ async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 @requirement("access:firebase:link")
 async def test_an_erased_user_is_gone_at_firebase_and_here_and_does_not_come_back(
-    bridge: Bridge, links: FirebaseLinks
+    bridge: Bridge, links: FirebaseService
 ) -> None:
     google = bridge.google
     google.add("zoe")
@@ -66,7 +67,7 @@ async def test_an_erased_user_is_gone_at_firebase_and_here_and_does_not_come_bac
 
 @requirement("access:firebase:link")
 async def test_while_firebase_is_away_the_link_stays_and_the_erasure_comes_back(
-    bridge: Bridge, links: FirebaseLinks
+    bridge: Bridge, links: FirebaseService
 ) -> None:
     google = bridge.google
     google.add("yan")
@@ -83,7 +84,7 @@ async def test_while_firebase_is_away_the_link_stays_and_the_erasure_comes_back(
 
 
 async def test_who_never_came_from_firebase_has_nothing_to_erase(
-    bridge: Bridge, links: FirebaseLinks
+    bridge: Bridge, links: FirebaseService
 ) -> None:
     await links.erase("alice")
     assert await links.count("alice") == {"firebaseLinks": 0}

@@ -139,7 +139,7 @@ async def test_killed_between_question_and_record_the_next_sign_in_asks_again(
     async with FailpointControl(tmp_path / "fp.sock") as control:
         point = control.environment("firebase.after_lookup:1:kill")
         await asyncio.to_thread(bridge.stack.restart, "auth", env=point)  # frank is its own probe
-        pid = bridge.stack.process("auth")
+        pid = bridge.stack.pid("auth")
         assert pid is not None
 
         async def killed() -> bool:
@@ -148,7 +148,7 @@ async def test_killed_between_question_and_record_the_next_sign_in_asks_again(
             return control.has_hit("firebase.after_lookup")
 
         await wait_until(killed, 30, "the question")
-        await asyncio.to_thread(bridge.stack.wait_gone, "auth", pid)
+        await asyncio.to_thread(bridge.stack.wait_exited, "auth", pid)
         asked = google.asked_about["frank"]
         assert asked > 0
         await bridge.restart(NO_FAILPOINTS)

@@ -10,11 +10,11 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from joserfc import jws
 
-from services.auth.adapters.jose import JoseKeyForge
-from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.adapters.jose import JoseTokenSigner
+from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.auth.app import MIGRATIONS
 from services.auth.domain.signing import LONGEST_TOKEN, PUBLISHED_AHEAD, SigningKey
-from services.auth.rpc.issuer import Issuer
+from services.auth.service.tokens import TokenIssuer
 from services.auth.tables import SCHEMA
 from services.contracts.auth.tokens import IssueLocalTokenRequest
 from services.kit.errors import ErrorCode, RpcError
@@ -44,19 +44,19 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-async def stores(empty_database_url: str) -> AsyncIterator[list[PostgresKeyStore]]:
+async def stores(empty_database_url: str) -> AsyncIterator[list[PostgresSigningKeys]]:
     """The key stores of replicas, each with connections of its own."""
     databases = [Database(empty_database_url) for _ in range(REPLICAS)]
     await asyncio.gather(*(database.migrate(SCHEMA, MIGRATIONS) for database in databases))
-    yield [PostgresKeyStore(database) for database in databases]
+    yield [PostgresSigningKeys(database) for database in databases]
     for database in databases:
         await database.close()
 
 
-def an_issuer(store: PostgresKeyStore, clock: MovedClock) -> Issuer:
-    return Issuer(
+def an_issuer(store: PostgresSigningKeys, clock: MovedClock) -> TokenIssuer:
+    return TokenIssuer(
         keys=store,
-        forge=JoseKeyForge(SECRET),
+        signer=JoseTokenSigner(SECRET),
         clock=clock,
         issuer="yocaso",
         audience="yocaso",
@@ -65,18 +65,18 @@ def an_issuer(store: PostgresKeyStore, clock: MovedClock) -> Issuer:
     )
 
 
-async def signer(issuer: Issuer) -> str:
+async def signer(issuer: TokenIssuer) -> str:
     request = IssueLocalTokenRequest(user_id="alice", email="alice@example.com")
-    token = (await issuer.issue(request)).access_token
+    token = (await issuer.issue_local(request)).access_token
     return jws.extract_compact(token.encode()).headers()["kid"]
 
 
-async def published(issuer: Issuer) -> list[str]:
+async def published(issuer: TokenIssuer) -> list[str]:
     return [key["kid"] for key in (await issuer.published()).keys]
 
 
 async def test_replicas_that_start_first_together_make_one_key(
-    stores: list[PostgresKeyStore], clock: MovedClock
+    stores: list[PostgresSigningKeys], clock: MovedClock
 ) -> None:
     issuers = [an_issuer(store, clock) for store in stores]
     await asyncio.gather(*(issuer.rotate_when_due() for issuer in issuers))
@@ -86,7 +86,7 @@ async def test_replicas_that_start_first_together_make_one_key(
 
 @requirement("auth:rotation")
 async def test_replicas_that_rotate_together_make_one_successor(
-    stores: list[PostgresKeyStore], clock: MovedClock
+    stores: list[PostgresSigningKeys], clock: MovedClock
 ) -> None:
     issuers = [an_issuer(store, clock) for store in stores]
     await issuers[0].rotate_when_due()
@@ -96,7 +96,7 @@ async def test_replicas_that_rotate_together_make_one_successor(
 
 @requirement("auth:rotation")
 async def test_a_successor_is_published_then_signs_and_the_old_key_leaves_after_the_longest_token(
-    stores: list[PostgresKeyStore], clock: MovedClock
+    stores: list[PostgresSigningKeys], clock: MovedClock
 ) -> None:
     one, other = (an_issuer(store, clock) for store in stores[:2])
     await one.rotate_when_due()
@@ -112,7 +112,7 @@ async def test_a_successor_is_published_then_signs_and_the_old_key_leaves_after_
 
 
 async def test_a_key_that_is_old_is_replaced_without_being_asked(
-    stores: list[PostgresKeyStore], clock: MovedClock
+    stores: list[PostgresSigningKeys], clock: MovedClock
 ) -> None:
     issuer = an_issuer(stores[0], clock)
     await issuer.rotate_when_due()
@@ -125,7 +125,7 @@ async def test_a_key_that_is_old_is_replaced_without_being_asked(
 
 
 async def test_a_rotation_that_ends_half_way_leaves_nothing_behind(
-    stores: list[PostgresKeyStore], clock: MovedClock
+    stores: list[PostgresSigningKeys], clock: MovedClock
 ) -> None:
     def dies(keys: Sequence[SigningKey]) -> SigningKey | None:
         raise ConnectionResetError
@@ -161,14 +161,14 @@ async def test_private_numbers_are_neither_in_the_table_nor_in_the_log(
 async def test_another_secret_opens_no_key_and_no_key_opens_in_the_place_of_another(
     clock: MovedClock,
 ) -> None:
-    key = JoseKeyForge(SECRET).make(clock())
+    key = JoseTokenSigner(SECRET).make_key(clock())
     with pytest.raises(InvalidTag):
-        JoseKeyForge(SECRET[::-1]).sign(key, {})
+        JoseTokenSigner(SECRET[::-1]).sign(key, {})
     with pytest.raises(InvalidTag):
-        JoseKeyForge(SECRET).sign(key.model_copy(update={"kid": "another"}), {})
+        JoseTokenSigner(SECRET).sign(key.model_copy(update={"kid": "another"}), {})
 
 
 def unsealed(secret: str, kid: str, sealed: bytes) -> dict[str, str]:
     """The private key in clear, as only the holder of the secret can have it."""
-    cipher = JoseKeyForge(secret)._cipher
+    cipher = JoseTokenSigner(secret)._cipher
     return json.loads(cipher.decrypt(sealed[:12], sealed[12:], kid.encode()))

@@ -18,7 +18,7 @@ from openfga_sdk.models.create_store_request import CreateStoreRequest
 from services.auth.adapters.openfga.calls import client_of
 from services.auth.adapters.openfga.store import MODEL
 from services.cli.stack import Stack
-from tests.component.auth.model_table import EVERYBODY, assertions, facts, who_may
+from tests.component.auth.model_table import EVERYBODY, assertions, tuples, who_may
 from tests.component.auth.mutants import mutants, names_in
 from tests.requirements import requirement
 
@@ -28,7 +28,7 @@ WRITE_AT_ONCE = 100
 
 
 class Judge:
-    """A store with the facts of the table, which is asked by any model."""
+    """A store with the tuples of the table, which is asked by any model."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -65,12 +65,12 @@ class Judge:
 
 @pytest.fixture(scope="module")
 async def judge(servers: Stack) -> AsyncIterator[Judge]:
-    """Facts are written by our model; a weaker one overlooks those that it does not allow."""
+    """Relationship tuples are written by our model; a weaker one overlooks those that it does not allow."""
     client: Any = client_of(servers.url("openfga"), servers.environment.secrets["openfgaToken"])
     store = await client.create_store(CreateStoreRequest(name=f"model-{secrets.token_hex(4)}"))
     client.set_store_id(store.id)
     await client.write_authorization_model(OURS)
-    known = [ClientTuple(user, relation, target) for user, relation, target in facts()]
+    known = [ClientTuple(user, relation, target) for user, relation, target in tuples()]
     assert len(known) <= WRITE_AT_ONCE
     await client.write(ClientWriteRequest(writes=known))
     yield Judge(client)

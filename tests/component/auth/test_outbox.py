@@ -1,9 +1,8 @@
-"""Facts that were committed with an object reach OpenFGA, whatever happens in between."""
+"""Relationship tuples that were committed with an object reach OpenFGA, whatever happens in between."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -12,9 +11,9 @@ from sqlalchemy import func, select
 
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.feed import PostgresAccessFeed
-from services.auth.adapters.postgres.locks import alone
 from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.app import MIGRATIONS
+from services.auth.service.outbox import TupleOutbox
 from services.auth.tables import SCHEMA, outbox
 from services.cli.stack import Stack
 from services.contracts.auth.authorization import RelationTuple
@@ -26,12 +25,12 @@ from tests.requirements import requirement
 from tests.support.wait import wait_until
 
 
-def fact(subject: str, relation: str = "owner", target: str = "run:one") -> RelationTuple:
+def a_tuple(subject: str, relation: str = "owner", target: str = "run:one") -> RelationTuple:
     return RelationTuple(subject=subject, relation=relation, object=target)
 
 
 class Store:
-    """A database, facts, and an outbox between them."""
+    """A database, tuples, and an outbox between them."""
 
     def __init__(self, servers: Stack, database: Database) -> None:
         self.database = database
@@ -39,15 +38,15 @@ class Store:
         self.relations = OpenFgaRelations(
             servers.url("openfga"),
             servers.environment.secrets["openfgaToken"],
-            alone=lambda: alone(database, name),
-            feed=PostgresAccessFeed(database, partial(asyncio.sleep, 0)),
+            exclusive=lambda: database.exclusive(name),
+            feed=PostgresAccessFeed(database, lambda: None),
             store=name,
         )
-        self.outbox = PostgresOutbox(database, self.relations)
+        self.outbox = TupleOutbox(database, PostgresOutbox(), self.relations)
 
     async def add(self, writes: list[RelationTuple], deletes: list[RelationTuple]) -> None:
-        async with self.database.transaction() as connection:
-            await self.outbox.add(connection, writes, deletes)
+        async with self.database.transaction() as transaction:
+            await self.outbox.add(transaction, writes, deletes)
 
     async def waiting(self) -> int:
         rows = await self.database.execute(select(func.count()).select_from(outbox))
@@ -66,7 +65,7 @@ async def store(servers: Stack, empty_database_url: str) -> AsyncIterator[Store]
 
 @requirement("access:outbox")
 async def test_changes_are_delivered_in_their_order_and_then_gone(store: Store) -> None:
-    ada = fact("user:ada")
+    ada = a_tuple("user:ada")
     for _ in range(15):
         await store.add([ada], [])
         await store.add([], [ada])
@@ -79,8 +78,8 @@ async def test_changes_are_delivered_in_their_order_and_then_gone(store: Store) 
 @requirement("access:outbox")
 async def test_what_was_not_committed_is_not_delivered(store: Store) -> None:
     async def abandoned() -> None:
-        async with store.database.transaction() as connection:
-            await store.outbox.add(connection, [fact("user:ada")])
+        async with store.database.transaction() as transaction:
+            await store.outbox.add(transaction, [a_tuple("user:ada")])
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -91,16 +90,16 @@ async def test_what_was_not_committed_is_not_delivered(store: Store) -> None:
 
 @requirement("access:outbox")
 async def test_what_openfga_refuses_does_not_hold_up_what_comes_after(store: Store) -> None:
-    await store.add([fact("user:ada", "sovereign")], [])
-    await store.add([fact("user:ada")], [])
+    await store.add([a_tuple("user:ada", "sovereign")], [])
+    await store.add([a_tuple("user:ada")], [])
     assert await store.outbox.relay()
-    assert await store.relations.read("run:one") == [fact("user:ada")]
+    assert await store.relations.read("run:one") == [a_tuple("user:ada")]
     assert await store.waiting() == 1  # kept, for whoever looks for the mistake
 
 
 @requirement("access:outbox")
 async def test_while_openfga_is_away_changes_wait(store: Store, servers: Stack) -> None:
-    await store.add([fact("user:ada")], [])
+    await store.add([a_tuple("user:ada")], [])
     await asyncio.to_thread(servers.halt, "openfga")
     try:
         assert not await store.outbox.relay()
@@ -111,17 +110,17 @@ async def test_while_openfga_is_away_changes_wait(store: Store, servers: Stack) 
     assert later.value.code is ErrorCode.UNAVAILABLE
     assert await store.waiting() == 1
     assert await store.outbox.relay()
-    assert await store.relations.read("run:one") == [fact("user:ada")]
+    assert await store.relations.read("run:one") == [a_tuple("user:ada")]
 
 
 async def test_relays_that_run_together_deliver_each_change(store: Store) -> None:
-    relays = [PostgresOutbox(store.database, store.relations) for _ in range(3)]
-    facts = [fact(f"user:u{number}") for number in range(30)]
-    for each in facts:
+    relays = [TupleOutbox(store.database, PostgresOutbox(), store.relations) for _ in range(3)]
+    tuples = [a_tuple(f"user:u{number}") for number in range(30)]
+    for each in tuples:
         await store.add([each], [])
     assert all(await asyncio.gather(*(relay.relay() for relay in relays)))
     found = await store.relations.read("run:one")
-    assert sorted(each.subject for each in found) == sorted(each.subject for each in facts)
+    assert sorted(each.subject for each in found) == sorted(each.subject for each in tuples)
 
 
 @pytest.mark.timeout(150)

@@ -1,4 +1,4 @@
-"""Facts in a real OpenFGA: written, asked and taken back, by ids of any user, by several replicas."""
+"""Relationship tuples in a real OpenFGA: written, asked and taken back, by ids of any user, by several replicas."""
 
 import asyncio
 import copy
@@ -15,12 +15,11 @@ import pytest
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.openfga.store import MODEL, PinnedStore
 from services.auth.adapters.postgres.feed import PostgresAccessFeed
-from services.auth.adapters.postgres.locks import alone
 from services.auth.app import MIGRATIONS
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
 from services.contracts.auth.authorization import RelationTuple
-from services.kit.access.cache import EVERYTHING
+from services.kit.access.cache import ANY_ACCESS_CHANGE
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database
 from tests.requirements import requirement
@@ -30,7 +29,7 @@ NEVER_MADE = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 REPLICAS = 4
 
 
-def fact(subject: str, relation: str, target: str) -> RelationTuple:
+def a_tuple(subject: str, relation: str, target: str) -> RelationTuple:
     return RelationTuple(subject=subject, relation=relation, object=target)
 
 
@@ -43,19 +42,19 @@ class Replicas:
 
     def __init__(self, servers: Stack, database: Database) -> None:
         self.store = f"relations-{secrets.token_hex(4)}"
-        self.feed = PostgresAccessFeed(database, partial(asyncio.sleep, 0))
+        self.feed = PostgresAccessFeed(database, lambda: None)
         self._servers = servers
         self._database = database
         self._open: list[OpenFgaRelations] = []
 
-    def alone(self) -> AbstractAsyncContextManager[object]:
-        return alone(self._database, self.store)
+    def exclusive(self) -> AbstractAsyncContextManager[object]:
+        return self._database.exclusive(self.store)
 
     def another(self) -> OpenFgaRelations:
         adapter = OpenFgaRelations(
             self._servers.url("openfga"),
             self._servers.environment.secrets["openfgaToken"],
-            alone=self.alone,
+            exclusive=self.exclusive,
             feed=self.feed,
             store=self.store,
         )
@@ -111,12 +110,12 @@ async def test_a_new_model_is_written_at_the_next_start_and_the_old_one_stays_pi
     )
     (tmp_path / "newer.json").write_text(json.dumps(newer))
     after._store = PinnedStore(
-        after._client, replicas.store, replicas.alone, replicas.feed, tmp_path / "newer.json"
+        after._client, replicas.store, replicas.exclusive, replicas.feed, tmp_path / "newer.json"
     )
-    question = fact("user:ada", "member", "team:one")
+    question = a_tuple("user:ada", "member", "team:one")
     position = (await replicas.feed.since(None)).position
     await after.write([question])
-    assert (await replicas.feed.since(position)).changes == [EVERYTHING]
+    assert (await replicas.feed.since(position)).changes == [ANY_ACCESS_CHANGE]
     assert await allowed(after, question) == [True]
     with pytest.raises(RpcError) as unknown:
         await allowed(before, question)
@@ -127,7 +126,7 @@ async def test_a_new_model_is_written_at_the_next_start_and_the_old_one_stays_pi
 async def test_a_store_or_model_that_the_server_has_lost_is_looked_for_again(
     relations: OpenFgaRelations, lost: str
 ) -> None:
-    owns = fact("user:ada", "owner", a_conversation())
+    owns = a_tuple("user:ada", "owner", a_conversation())
     await relations.write([owns])
     if lost == "store":
         relations._client.set_store_id(NEVER_MADE)
@@ -139,12 +138,14 @@ async def test_a_store_or_model_that_the_server_has_lost_is_looked_for_again(
 @requirement("access:relations")
 async def test_several_questions_are_answered_in_their_order(relations: OpenFgaRelations) -> None:
     one, other = a_conversation(), a_conversation()
-    await relations.write([fact("user:ada", "editor", one), fact("user:bob", "viewer", other)])
+    await relations.write(
+        [a_tuple("user:ada", "editor", one), a_tuple("user:bob", "viewer", other)]
+    )
     asked = [
-        fact("user:bob", "viewer", one),
-        fact("user:ada", "viewer", one),
-        fact("user:ada", "owner", one),
-        fact("user:bob", "viewer", other),
+        a_tuple("user:bob", "viewer", one),
+        a_tuple("user:ada", "viewer", one),
+        a_tuple("user:ada", "owner", one),
+        a_tuple("user:bob", "viewer", other),
     ]
     assert await allowed(relations, *asked) == [False, True, False, True]
     assert [(await allowed(relations, each))[0] for each in asked] == [False, True, False, True]
@@ -156,7 +157,7 @@ async def test_an_id_comes_back_as_it_was_whatever_is_in_it(
     relations: OpenFgaRelations, name: str
 ) -> None:
     user, target = f"user:{name}", a_conversation()
-    owns = fact(user, "owner", target)
+    owns = a_tuple(user, "owner", target)
     await relations.write([owns])
     assert await relations.read(target) == [owns]
     assert await relations.read_subject(user) == [owns]
@@ -165,7 +166,7 @@ async def test_an_id_comes_back_as_it_was_whatever_is_in_it(
     assert (await relations.changes(None, 10, None)).changes[0].tuple == owns
     explained = await relations.expand("owner", target)
     assert (explained.operation, explained.subjects) == ("direct", [user])
-    assert await allowed(relations, owns, fact(user[:-1], "owner", target)) == [True, False]
+    assert await allowed(relations, owns, a_tuple(user[:-1], "owner", target)) == [True, False]
 
 
 @requirement("access:relations")
@@ -173,17 +174,17 @@ async def test_ids_that_differ_in_forbidden_characters_only_are_different(
     relations: OpenFgaRelations,
 ) -> None:
     target = a_conversation()
-    await relations.write([fact("user:a:b", "viewer", target)])
-    others = [fact(f"user:{name}", "viewer", target) for name in ("a|b", "a@b", "ab", "a")]
+    await relations.write([a_tuple("user:a:b", "viewer", target)])
+    others = [a_tuple(f"user:{name}", "viewer", target) for name in ("a|b", "a@b", "ab", "a")]
     assert await allowed(relations, *others) == [False] * len(others)
 
 
 @requirement("access:relations")
-async def test_facts_are_written_all_or_none_and_as_often_as_one_likes(
+async def test_tuples_are_written_all_or_none_and_as_often_as_one_likes(
     relations: OpenFgaRelations,
 ) -> None:
     target = a_conversation()
-    good, bad = fact("user:ada", "owner", target), fact("user:ada", "sovereign", target)
+    good, bad = a_tuple("user:ada", "owner", target), a_tuple("user:ada", "sovereign", target)
     with pytest.raises(RpcError) as refused:
         await relations.write([good, bad])
     assert refused.value.code is ErrorCode.INVALID_ARGUMENT
@@ -199,8 +200,11 @@ async def test_facts_are_written_all_or_none_and_as_often_as_one_likes(
 async def test_what_the_model_does_not_know_is_refused_alone_and_among_others(
     relations: OpenFgaRelations,
 ) -> None:
-    known = fact("user:ada", "owner", a_conversation())
-    for unknown in (fact("user:ada", "owner", "planet:x"), fact("user:ada", "sees", known.object)):
+    known = a_tuple("user:ada", "owner", a_conversation())
+    for unknown in (
+        a_tuple("user:ada", "owner", "planet:x"),
+        a_tuple("user:ada", "sees", known.object),
+    ):
         for asked in ([unknown], [known, unknown]):
             with pytest.raises(RpcError) as refused:
                 await relations.check(asked, fresh=True)
@@ -211,7 +215,7 @@ async def test_what_the_model_does_not_know_is_refused_alone_and_among_others(
 async def test_the_first_fresh_check_after_a_revocation_says_no(replicas: Replicas) -> None:
     writer, reader = replicas.another(), replicas.another()
     for number in range(50):
-        seen = fact("user:ada", "viewer", f"file:f{number}")
+        seen = a_tuple("user:ada", "viewer", f"file:f{number}")
         await writer.write([seen])
         assert await allowed(reader, seen) == [True]
         await writer.write([], [seen])
@@ -220,38 +224,38 @@ async def test_the_first_fresh_check_after_a_revocation_says_no(replicas: Replic
 
 async def test_more_facts_than_a_page_are_all_read(relations: OpenFgaRelations) -> None:
     target = a_conversation()
-    shared = [fact(f"user:u{number}", "viewer", target) for number in range(150)]
+    shared = [a_tuple(f"user:u{number}", "viewer", target) for number in range(150)]
     await relations.write(shared[:100])
     await relations.write(shared[100:])
     assert {each.subject for each in await relations.read(target)} == {s.subject for s in shared}
 
 
-async def test_facts_about_a_user_are_found_in_every_type(relations: OpenFgaRelations) -> None:
+async def test_tuples_about_a_user_are_found_in_every_type(relations: OpenFgaRelations) -> None:
     known = [
-        fact("user:ada", "owner", a_conversation()),
-        fact("user:ada", "member", "organization:acme"),
-        fact("user:ada", "viewer", "notification_topic:news"),
+        a_tuple("user:ada", "owner", a_conversation()),
+        a_tuple("user:ada", "member", "organization:acme"),
+        a_tuple("user:ada", "viewer", "notification_topic:news"),
     ]
-    await relations.write([*known, fact("user:bob", "member", "organization:acme")])
+    await relations.write([*known, a_tuple("user:bob", "member", "organization:acme")])
     found = await relations.read_subject("user:ada")
     assert sorted(each.object for each in found) == sorted(each.object for each in known)
 
 
 async def test_the_history_goes_on_where_its_cursor_says(relations: OpenFgaRelations) -> None:
-    facts = [fact("user:ada", "owner", f"run:r{number}") for number in range(5)]
-    for each in facts[:3]:
+    tuples = [a_tuple("user:ada", "owner", f"run:r{number}") for number in range(5)]
+    for each in tuples[:3]:
         await relations.write([each])
     first = await relations.changes("run", 2, None)
     rest = await relations.changes("run", 10, first.cursor)
-    assert [each.tuple for each in (*first.changes, *rest.changes)] == facts[:3]
+    assert [each.tuple for each in (*first.changes, *rest.changes)] == tuples[:3]
     assert (await relations.changes("run", 10, rest.cursor)).changes == []
-    await relations.write([], [facts[0]])
+    await relations.write([], [tuples[0]])
     [later] = (await relations.changes("run", 10, rest.cursor)).changes
-    assert (later.tuple, later.written) == (facts[0], False)
+    assert (later.tuple, later.written) == (tuples[0], False)
 
 
 async def test_a_cursor_of_another_list_is_refused(relations: OpenFgaRelations) -> None:
-    await relations.write([fact("user:ada", "owner", "run:r")])
+    await relations.write([a_tuple("user:ada", "owner", "run:r")])
     page = await relations.changes("run", 1, None)
     for kind, cursor in (("file", page.cursor), (None, "rubbish")):
         with pytest.raises(RpcError) as refused:
@@ -260,7 +264,7 @@ async def test_a_cursor_of_another_list_is_refused(relations: OpenFgaRelations) 
 
 
 async def test_an_explanation_names_what_a_relation_comes_from(relations: OpenFgaRelations) -> None:
-    await relations.write([fact("organization:acme", "owner", "api_key:k")])
+    await relations.write([a_tuple("organization:acme", "owner", "api_key:k")])
     root = await relations.expand("manager", "api_key:k")
     computed, through = root.children
     assert (root.operation, computed.computed_from) == ("union", ["api_key:k#owner"])
@@ -273,7 +277,7 @@ async def test_an_explanation_names_what_a_relation_comes_from(relations: OpenFg
 async def test_while_openfga_is_away_every_question_is_unavailable_and_then_answered_again(
     servers: Stack, relations: OpenFgaRelations, fault: str
 ) -> None:
-    owns = fact("user:ada", "owner", a_conversation())
+    owns = a_tuple("user:ada", "owner", a_conversation())
     await relations.write([owns])
     if fault == "killed":
         await asyncio.to_thread(servers.halt, "openfga")
@@ -309,9 +313,9 @@ async def test_a_wrong_key_is_unavailable_never_a_yes(servers: Stack, replicas: 
         yield
 
     stranger = OpenFgaRelations(
-        servers.url("openfga"), "not the key", alone=nothing, feed=replicas.feed
+        servers.url("openfga"), "not the key", exclusive=nothing, feed=replicas.feed
     )
     with pytest.raises(RpcError) as refused:
-        await stranger.check([fact("user:ada", "owner", "conversation:c")], fresh=True)
+        await stranger.check([a_tuple("user:ada", "owner", "conversation:c")], fresh=True)
     assert refused.value.code is ErrorCode.UNAVAILABLE
     await stranger.close()

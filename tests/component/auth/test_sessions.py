@@ -17,16 +17,20 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
-from services.auth.adapters.jose import JoseKeyForge
+from services.auth.adapters.jose import JoseTokenSigner
 from services.auth.adapters.postgres.sessions import PostgresRevocations
-from services.auth.adapters.postgres.signing import PostgresKeyStore
+from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.sessions import GRACE, LONGEST_ACCESS_TOKEN, SESSION_LIFE
 from services.auth.domain.signing import LONGEST_TOKEN
-from services.auth.rpc.issuer import Issuer
-from services.auth.rpc.sessions import SignIns
+from services.auth.service.tokens import TokenIssuer, TokenService
 from services.cli.stack import Stack
-from services.contracts.auth.tokens import ExchangeTokenRequest, SubjectTokenType, TokenResponse
+from services.contracts.auth.tokens import (
+    ExchangeTokenRequest,
+    RefreshTokenRequest,
+    SubjectTokenType,
+    TokenResponse,
+)
 from services.kit.clock import utc_now
 from services.kit.errors import ErrorCode, RpcError
 from tests.component.auth.conftest import AuthApp, AuthApps, Person, by_app
@@ -68,7 +72,7 @@ class Directory:
 class Door:
     """Sign-in over the replicas' stores, at a time of the test's own."""
 
-    sign_ins: SignIns
+    sign_ins: TokenService
     clock: MovedClock
     directory: Directory
     revocations: PostgresRevocations
@@ -79,11 +83,11 @@ class Door:
             subject_token_type=SubjectTokenType.FIREBASE_ID_TOKEN,
             scope=scope,
         )
-        return await self.sign_ins.exchange(request, self.directory)
+        return await self.sign_ins.exchange(request)
 
     async def refresh(self, token: str | None) -> TokenResponse:
         assert token is not None
-        return await self.sign_ins.refresh(token, self.directory)
+        return await self.sign_ins.refresh(RefreshTokenRequest(refresh_token=token))
 
 
 @pytest.fixture
@@ -91,27 +95,30 @@ async def door(servers: Stack, replicas: list[AuthApp]) -> AsyncIterator[Door]:
     del replicas  # they have migrated the database and made the signing key
     clock = MovedClock(utc_now())
     async with open_stores(servers, clock) as stores:
-        issuer = Issuer(
-            keys=PostgresKeyStore(stores.database),
-            forge=JoseKeyForge(KEY_SECRET),
+        directory = Directory()
+        issuer = TokenIssuer(
+            keys=PostgresSigningKeys(stores.database),
+            signer=JoseTokenSigner(KEY_SECRET),
             clock=clock,
             issuer="yocaso",
             audience="yocaso",
             max_age=timedelta(days=90),
             issues_local_tokens=True,
         )
-        sign_ins = SignIns(
+        sign_ins = TokenService(
+            database=stores.database,
             sessions=stores.sessions,
             revocations=stores.revocations,
             audit=stores.audit,
             keys=stores.keys,
+            firebase=directory,
             issuer=issuer,
             digest=KeyedHash(KEY_SECRET, REFRESH_TOKENS),
-            draw=random_base62,
+            random_text=random_base62,
             clock=clock,
             access_token_life=timedelta(minutes=10),
         )
-        yield Door(sign_ins, clock, Directory(), stores.revocations)
+        yield Door(sign_ins, clock, directory, stores.revocations)
 
 
 def a_user() -> str:
@@ -362,7 +369,7 @@ async def test_only_the_edge_lists_what_was_revoked(replicas: list[AuthApp]) -> 
 async def test_what_is_long_over_is_forgotten(door: Door) -> None:
     token = await door.sign_in(a_user())
     door.clock.now += SESSION_LIFE
-    await door.sign_ins.sessions.purge()
+    await door.sign_ins.purge()
     door.clock.now -= SESSION_LIFE
     with pytest.raises(RpcError) as refused:
         await door.refresh(token.refresh_token)

@@ -54,7 +54,7 @@ class Person:
 
 @dataclass
 class World:
-    """An auth app, and another app that writes facts."""
+    """An auth app, and another app that writes tuples."""
 
     app: AuthApp
 
@@ -75,8 +75,8 @@ class World:
         return target
 
     async def write(self, subject: str, relation: str, target: str) -> None:
-        fact = {"subject": subject, "relation": relation, "object": target}
-        await self.must("WriteTuples", writes=[fact])
+        a_tuple = {"subject": subject, "relation": relation, "object": target}
+        await self.must("WriteTuples", writes=[a_tuple])
 
     async def may(self, person: Person, relation: str, target: str) -> bool:
         question = {"subject": person.subject, "relation": relation, "object": target}
@@ -273,7 +273,7 @@ async def test_neither_the_database_nor_the_log_has_a_token(
         assert secret not in seen
 
 
-@requirement("access:forget")
+@requirement("access:object-deletion")
 async def test_a_deleted_object_leaves_neither_fact_nor_link(
     world: World, database_url: str
 ) -> None:
@@ -352,16 +352,16 @@ async def test_what_an_organizations_key_shares_is_in_the_organizations_log(
     await connection.close()
 
 
-async def test_facts_are_asked_and_written_by_apps_only(world: World) -> None:
+async def test_tuples_are_asked_and_written_by_apps_only(world: World) -> None:
     olga = world.person("olga")
-    fact = {"subject": olga.subject, "relation": "owner", "object": "conversation:c"}
+    a_tuple = {"subject": olga.subject, "relation": "owner", "object": "conversation:c"}
     bodies: dict[str, dict[str, Any]] = {
-        "Check": fact,
-        "BatchCheck": {"checks": [fact]},
+        "Check": a_tuple,
+        "BatchCheck": {"checks": [a_tuple]},
         "ListObjects": {"subject": olga.subject, "relation": "owner", "type": "file"},
         "ListUsers": {"relation": "owner", "object": "file:f"},
         "Expand": {"relation": "owner", "object": "file:f"},
-        "WriteTuples": {"writes": [fact]},
+        "WriteTuples": {"writes": [a_tuple]},
         "ForgetObject": {"object": "conversation:c"},
         "ReadChanges": {},
     }

@@ -1,4 +1,4 @@
-"""`yocaso …` as a user runs it."""
+"""Runs `yocaso` commands in tests."""
 
 import asyncio
 import os
@@ -13,12 +13,12 @@ from services.cli.stack.state import StateFolder
 
 ROOT: Final = Path(__file__).parents[3]
 OFFSET: Final = 7000
-"""Servers on 13xxx, away from a stack that the developer may be running."""
+"""Servers use ports 13xxx, so that a developer's stack can run beside the tests."""
 TEMPLATE: Final = Path(__file__).parent / "apps" / "dapr.yaml"
 
 
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be collected does not."""
+def is_alive(pid: int) -> bool:
+    """Whether a process runs and is no zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -26,7 +26,7 @@ def lives(pid: int) -> bool:
 
 
 class Command:
-    """`yocaso …` in a process of its own, on a state folder of its own."""
+    """A `yocaso` command in its own process, on its own state folder."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -63,7 +63,7 @@ class Command:
         assert self._process.stdout is not None
         while text not in self.output:
             line = await self._process.stdout.readline()
-            assert line, f"ended before it said {text!r}:\n{self.output}"
+            assert line, f"yocaso ended before it printed {text!r}:\n{self.output}"
             self.output += line.decode()
 
     async def ready(self, **env: str) -> None:
@@ -75,8 +75,8 @@ class Command:
         self._process.send_signal(number)
 
     def kill(self, name: str) -> int:
-        """Kill a process of the stack, as an accident would."""
-        pid = self.living[name]
+        """Send SIGKILL to a process of the stack."""
+        pid = self.processes[name]
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -87,8 +87,8 @@ class Command:
         return await self._process.wait()
 
     @property
-    def living(self) -> dict[str, int]:
-        """The processes of this state folder that live."""
+    def processes(self) -> dict[str, int]:
+        """Running processes of the state folder: name to pid."""
         return StateFolder(self.state).leftovers()
 
     @property

@@ -1,4 +1,4 @@
-"""A command of each test's own, ended with it."""
+"""One `yocaso` command per test, stopped at its end."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -17,4 +17,4 @@ async def command(tmp_path: Path) -> AsyncIterator[Command]:
     if running.is_running:
         running.signal(signal.SIGTERM)
         await running.ended()
-    await wait_until(lambda: not running.living, 15, "the end of every process")
+    await wait_until(lambda: not running.processes, 15, "the end of every process")

@@ -1,4 +1,4 @@
-"""`yocaso chat` against an edge that is true to the wire and cuts its streams."""
+"""`yocaso chat` against a fake edge with the real wire format, which cuts its streams."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from aiohttp import web
 
 from services.cli.chat.client import ChatClient
 from services.cli.chat.conversation import Chat
-from services.cli.chat.main import converse
-from services.cli.edge import CONVERSATION
+from services.cli.chat.main import execute_lines
+from services.contracts.llm.conversations import CANCEL_TURN, LIST_MESSAGES, STREAM_MESSAGE
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -28,7 +28,7 @@ TURN = [
 
 @dataclass
 class CuttingEdge:
-    """Sends one more event on each connection, and then cuts it or asks to reconnect."""
+    """Sends one event per connection, then cuts it or sends `reconnect`."""
 
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=lambda: list(TURN))
     keys: list[str] = field(default_factory=list[str])
@@ -75,9 +75,9 @@ def frame(seq: int, kind: str, data: dict[str, Any]) -> bytes:
 async def edge() -> AsyncIterator[CuttingEdge]:
     fake = CuttingEdge()
     app = web.Application()
-    app.router.add_post(f"{CONVERSATION}/stream-message", fake.stream)
-    app.router.add_post(f"{CONVERSATION}/cancel-turn", fake.cancel)
-    app.router.add_post(f"{CONVERSATION}/list-messages", fake.list_messages)
+    app.router.add_post(STREAM_MESSAGE.edge_path, fake.stream)
+    app.router.add_post(CANCEL_TURN.edge_path, fake.cancel)
+    app.router.add_post(LIST_MESSAGES.edge_path, fake.list_messages)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -88,20 +88,20 @@ async def edge() -> AsyncIterator[CuttingEdge]:
 
 
 @requirement("stack:chat")
-async def test_an_answer_over_cut_connections_is_shown_once(edge: CuttingEdge) -> None:
+async def test_an_answer_over_cut_connections_is_displayed_once(edge: CuttingEdge) -> None:
     shown: list[str] = []
     async with ChatClient(edge.url, "token") as client:
         chat = Chat(client, None, shown.append)
         await chat.open("conv_1")
         shown.clear()
         await chat.send("Say hello")
-    assert "".join(shown) == "\nHelwrong\n[the answer begins again]\nHello\n"
+    assert "".join(shown) == "\nHelwrong\n[the answer restarts]\nHello\n"
     assert edge.positions == [0, 1, 2, 3, 4, 5]
     assert len(set(edge.keys)) == 1
 
 
 @requirement("stack:chat")
-async def test_cancel_typed_while_the_answer_comes_ends_it_and_later_lines_follow(
+async def test_cancel_during_an_answer_runs_at_once_and_other_lines_are_queued(
     edge: CuttingEdge,
 ) -> None:
     edge.hold_after = 2
@@ -111,25 +111,26 @@ async def test_cancel_typed_while_the_answer_comes_ends_it_and_later_lines_follo
         chat = Chat(client, None, shown.append)
         await chat.open("conv_1")
         shown.clear()
-        conversing = asyncio.create_task(converse(chat, lines, shown.append))
+        execution = asyncio.create_task(execute_lines(chat, lines, shown.append))
         await lines.put("Say hello\n")
         await wait_until(lambda: edge.positions[-1:] == [2], what="the third connection")
         for line in ("/open\n", "/cancel\n", None):
             await lines.put(line)
-        await conversing
-    said = "".join(shown)
-    assert said.startswith("\nyou> \nHel\n[cancelled]\n/open needs the id")
+        await execution
+    assert "".join(shown).startswith("\nyou> \nHel\n[cancelled]\n/open needs a conversation id")
 
 
-async def test_opening_a_conversation_shows_its_last_messages_in_order(edge: CuttingEdge) -> None:
+async def test_opening_a_conversation_displays_its_last_messages_in_order(
+    edge: CuttingEdge,
+) -> None:
     shown: list[str] = []
     async with ChatClient(edge.url, "token") as client:
         await Chat(client, None, shown.append).open("conv_1")
     assert "".join(shown) == "\nyou> Hello\n\nassistant> Hi!\n"
 
 
-async def test_an_edge_that_is_not_there_is_named(edge: CuttingEdge) -> None:
+async def test_an_unreachable_edge_is_reported(edge: CuttingEdge) -> None:
     shown: list[str] = []
     async with ChatClient("http://127.0.0.1:1", "token") as client:
-        assert await Chat(client, None, shown.append).obey("/list")
+        assert await Chat(client, None, shown.append).execute("/list")
     assert "the edge does not answer" in "".join(shown)

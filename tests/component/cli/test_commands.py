@@ -1,4 +1,4 @@
-"""The commands as a user runs them: real processes, real signals."""
+"""The commands `infra`, `doctor` and `token` as processes, with signals."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.cli.stack.launcher import record
+from services.cli.stack.launcher import write_pid_file
 from services.cli.stack.stack import Stack
-from tests.component.cli.command import OFFSET, TEMPLATE, Command, lives
+from tests.component.cli.command import OFFSET, TEMPLATE, Command, is_alive
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -23,78 +23,76 @@ STOP_SECONDS = 10
 
 @requirement("stack:stop-clean")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_everything_in_time_and_leaves_no_process(
-    command: Command, number: int
-) -> None:
+async def test_a_signal_stops_all_processes_in_time(command: Command, number: int) -> None:
     await command.ready()
-    pids = command.living
+    pids = command.processes
     assert {"supervisor", "postgres", "valkey", "placement", "scheduler"} <= set(pids)
     command.signal(number)
     assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
-    assert [name for name, pid in pids.items() if lives(pid)] == []
+    assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
 
 @requirement("stack:stop-clean")
-async def test_a_signal_while_starting_leaves_no_process(command: Command) -> None:
+async def test_a_signal_during_the_start_leaves_no_process(command: Command) -> None:
     await command.begin()
     await command.read_until("starting")
     command.signal(signal.SIGINT)
     assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
-    # A supervisor that was just being started goes by the kernel's signal, a moment after the command.
-    await wait_until(lambda: command.living == {}, 10, "the last process to end")
+    # A supervisord that was starting ends by its parent-death signal, shortly after the command.
+    await wait_until(lambda: command.processes == {}, 10, "the last process to end")
 
 
 @requirement("stack:reclaim")
-async def test_a_killed_command_leaves_nothing_running_and_the_next_starts(
+async def test_after_a_killed_command_the_next_one_ends_leftovers_and_starts(
     command: Command,
 ) -> None:
     await command.ready()
-    pids = command.living
+    pids = command.processes
     command.signal(signal.SIGKILL)
     await command.ended()
     command.output = ""
     await command.ready()
-    assert [name for name, pid in pids.items() if lives(pid)] == []
+    assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
 
 @requirement("stack:reclaim")
-async def test_a_process_of_ours_that_was_left_is_ended_and_a_foreign_one_is_not(
+async def test_a_leftover_process_is_ended_and_a_process_with_a_reused_pid_is_not(
     tmp_path: Path,
 ) -> None:
     stack = Stack(tmp_path, port_offset=OFFSET, dapr_yaml=TEMPLATE)
     stack.state.create()
-    with _a_process() as ours, _a_process() as foreign:
-        record(str(stack.state.pid_file("llm")), ours.pid)
-        stack.state.pid_file("auth").write_text(f"{foreign.pid} 1\n")
+    with _a_process() as leftover, _a_process() as other:
+        write_pid_file(str(stack.state.pid_file("llm")), leftover.pid)
+        stack.state.pid_file("auth").write_text(f"{other.pid} 1\n")
         stack.prepare(apps=False)
         stack.stop()
-        assert ours.wait(5) == -signal.SIGKILL
-        assert foreign.poll() is None
+        assert leftover.wait(5) == -signal.SIGKILL
+        assert other.poll() is None
 
 
 @requirement("stack:second-up")
-async def test_a_second_command_on_the_same_folder_is_refused(command: Command) -> None:
+async def test_a_second_command_on_the_same_folder_fails(command: Command) -> None:
     await command.ready()
     second = Command(command.state)
     await second.begin()
     assert await second.ended() == 1
-    assert "a stack already runs on" in second.output
+    assert "a stack already runs in" in second.output
     assert "--state" in second.output
 
 
 @requirement("stack:port-in-use")
-async def test_a_port_in_use_is_named_with_what_wanted_it_and_who_holds_it(
+async def test_the_error_for_a_port_in_use_names_both_processes(
     command: Command,
 ) -> None:
     with socket.create_server(("127.0.0.1", 6380 + OFFSET)):
         await command.begin()
         assert await command.ended() == 1
-    assert f"{6380 + OFFSET} is wanted by valkey, but process {os.getpid()}" in command.output
+    assert f"port {6380 + OFFSET} (valkey) is in use by process {os.getpid()}" in command.output
     assert "YOCASO_PORT_OFFSET" in command.output
 
 
 @requirement("stack:state-survives")
-async def test_what_was_stored_is_there_after_a_stop_and_a_start(command: Command) -> None:
+async def test_stored_data_survives_a_stop_and_a_start(command: Command) -> None:
     await command.ready()
     url = Stack(command.state, port_offset=OFFSET, dapr_yaml=TEMPLATE).database_url()
     connection = await asyncpg.connect(url)
@@ -110,20 +108,20 @@ async def test_what_was_stored_is_there_after_a_stop_and_a_start(command: Comman
     await connection.close()
 
 
-async def test_a_database_without_the_password_is_closed(command: Command) -> None:
+async def test_postgres_rejects_a_wrong_password(command: Command) -> None:
     await command.ready()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(f"postgresql://yocaso:wrong@127.0.0.1:{6432 + OFFSET}/yocaso")
 
 
-async def test_a_bad_setting_is_named(command: Command) -> None:
+async def test_an_invalid_setting_is_named(command: Command) -> None:
     await command.begin(LLM_BASE_URL="localhost:6090")
     assert await command.ended() == 1
     assert "LLM_BASE_URL" in command.output
 
 
 @requirement("stack:doctor")
-async def test_the_doctor_says_what_is_missing_and_how_to_get_it(
+async def test_doctor_reports_what_is_missing_and_how_to_get_it(
     command: Command, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 6432 + OFFSET)):
@@ -131,10 +129,12 @@ async def test_the_doctor_says_what_is_missing_and_how_to_get_it(
         assert await command.ended() == 1
     assert "MISSING  go" in command.output
     assert "https://go.dev/dl/" in command.output
-    assert f"MISSING  port {6432 + OFFSET}: wanted by postgres" in command.output
+    assert f"MISSING  port {6432 + OFFSET}: needed by postgres" in command.output
 
 
-async def test_a_token_without_a_stack_says_how_to_start_one(command: Command) -> None:
+async def test_the_error_of_token_without_a_stack_names_the_command_to_run(
+    command: Command,
+) -> None:
     await command.begin("token", "--user", "u", "--email", "e@example.com")
     assert await command.ended() == 1
     assert "yocaso up" in command.output

@@ -1,4 +1,4 @@
-"""`yocaso up` on the committed `dapr.yaml`: every app, sidecar and server, and a scripted model."""
+"""`yocaso up` with the committed `dapr.yaml` and a scripted model."""
 
 import asyncio
 import signal
@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.cli.edge import CONVERSATION, Running, post
+from services.cli.edge import StackEndpoints, post
+from services.contracts.llm.conversations import LIST_CONVERSATIONS
 from tests.component.cli.command import ROOT, Command
 from tests.requirements import requirement
 from tests.support.model_server.server import ModelServer
@@ -19,23 +20,23 @@ MODEL = "scripted/one"
 
 
 @asynccontextmanager
-async def a_model_that_never_answers() -> AsyncIterator[asyncio.Event]:
-    """Accepts connections and keeps silent; the event says that one has come."""
-    asked, over = asyncio.Event(), asyncio.Event()
+async def a_silent_model() -> AsyncIterator[asyncio.Event]:
+    """Accepts connections without answering; the event is set at the first one."""
+    connected, over = asyncio.Event(), asyncio.Event()
 
     async def keep_silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
+        connected.set()
         await over.wait()
         writer.close()
 
     async with await asyncio.start_server(keep_silent, "127.0.0.1", MODEL_PORT):
-        yield asked
+        yield connected
         over.set()
 
 
 @pytest.mark.timeout(150)
 @requirement("stack:up-ready", "stack:token", "stack:chat", "stack:restart", "stack:stop-clean")
-async def test_up_is_ready_when_a_turn_is_answered_and_then_serves_until_it_is_told_to_stop(
+async def test_up_is_ready_once_a_turn_is_answered_and_serves_until_a_signal(
     command: Command,
 ) -> None:
     where = ("--file", str(ROOT / "dapr.yaml"), "--port-offset", str(OFFSET))
@@ -44,42 +45,42 @@ async def test_up_is_ready_when_a_turn_is_answered_and_then_serves_until_it_is_t
         "LLM_DEFAULT_MODEL": MODEL,
         "LLM_MODELS": MODEL,
     }
-    async with a_model_that_never_answers() as asked:
+    async with a_silent_model() as connected:
         await command.begin("up", *where, **model)
         ready = asyncio.create_task(command.read_until("is ready in"))
-        probing = asyncio.create_task(asked.wait())
+        probing = asyncio.create_task(connected.wait())
         await asyncio.wait({ready, probing}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         assert probing.done()
         assert not ready.done()
     async with ModelServer(MODEL_PORT):
         await asyncio.wait_for(ready, 90)
-        await _a_token_opens_the_edge(command)
-        await _a_chat_gets_an_answer(command)
-        await _a_death_is_said(command)
+        await _use_token(command)
+        await _chat(command)
+        await _kill_auth(command)
         command.signal(signal.SIGINT)
         assert await asyncio.wait_for(command.ended(), 10) == 0
-    assert command.living == {}
+    assert command.processes == {}
 
 
-async def _a_token_opens_the_edge(command: Command) -> None:
+async def _use_token(command: Command) -> None:
     issuing = Command(command.state)
     await issuing.begin("token", "--user", "u1", "--email", "u1@example.com")
     assert await issuing.ended() == 0
     headers = {"authorization": f"Bearer {issuing.output.strip()}"}
-    url = f"{Running.load(command.state).edge_url}{CONVERSATION}/list-conversations"
+    url = StackEndpoints.load(command.state).edge_url + LIST_CONVERSATIONS.edge_path
     assert await asyncio.to_thread(post, url, {}, headers) == {"conversations": []}
 
 
-async def _a_chat_gets_an_answer(command: Command) -> None:
+async def _chat(command: Command) -> None:
     chatting = Command(command.state)
     await chatting.begin("chat", "--user", "u1", typed="Hello\n/list\n/nonsense\n")
     assert await chatting.ended() == 0
     assert "(2 messages)" in chatting.output
-    assert "/nonsense is not known" in chatting.output
+    assert "/nonsense is not a command" in chatting.output
 
 
-async def _a_death_is_said(command: Command) -> None:
+async def _kill_auth(command: Command) -> None:
     pid = command.kill("auth")
     await command.read_until("auth ended (terminated by SIGKILL)")
-    await command.read_until("auth was started again")
-    await wait_until(lambda: command.living.get("auth") not in (None, pid), what="another auth")
+    await command.read_until("auth was restarted")
+    await wait_until(lambda: command.processes.get("auth") not in (None, pid), what="another auth")

@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parent / "actors" / "dapr.yaml"
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The app with its sidecar, and servers."""
+    """The app with its sidecar and servers."""
     stack = Stack(
         tmp_path_factory.mktemp("actors"),
         port_offset=OFFSET,

@@ -18,7 +18,7 @@ def create_app() -> FastAPI:
 
     async def events() -> AsyncIterator[bytes]:
         ended = asyncio.Event()
-        with draining.calls(ended.set):
+        with draining.on_begin(ended.set):
             yield b": open\n\n"
             await ended.wait()
             yield b"event: reconnect\n\n"

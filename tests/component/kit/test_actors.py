@@ -1,4 +1,4 @@
-"""Actors on a real sidecar: calls in place and through it, deactivation, drain, two hosts."""
+"""Actors on a real sidecar: direct and sidecar calls, deactivation, drain, two hosts."""
 
 import asyncio
 import uuid
@@ -18,14 +18,14 @@ LEDGERS = 12
 
 
 class Ledgers:
-    """Calls ledgers through a chosen host of the app."""
+    """Client of ledgers on a chosen host of the app."""
 
     def __init__(self, stack: Stack, session: aiohttp.ClientSession) -> None:
         self._stack = stack
         self._session = session
 
     async def call(self, host: str, what: str, ledger: str, **body: Any) -> tuple[int, Any]:
-        """The answer, whatever it is."""
+        """The response, also an error."""
         headers = {"dapr-api-token": self._stack.app_token(host)}
         url = f"{self._stack.url(host)}/{what}/{ledger}"
         try:
@@ -35,7 +35,7 @@ class Ledgers:
             return 503, repr(error)
 
     async def must(self, host: str, what: str, ledger: str, **body: Any) -> Any:
-        """The answer, once there is one."""
+        """The first successful response."""
 
         async def answered() -> tuple[Any] | None:
             status, answer = await self.call(host, what, ledger, **body)
@@ -45,11 +45,11 @@ class Ledgers:
         return (await wait_until(answered, 40, f"{what} of {ledger} through {host}", every=0.2))[0]
 
     async def is_active(self, host: str, ledger: str) -> bool:
-        """Whether the ledger is called in place on that host."""
+        """Whether that host calls the ledger directly."""
         return (await self.must(host, "host", ledger))["active"]
 
     async def deactivate(self, host: str, ledger: str) -> None:
-        """What the sidecar does with an actor that is idle or has moved."""
+        """Deactivate an actor as the sidecar does."""
         headers = {"dapr-api-token": self._stack.app_token(host)}
         url = f"{self._stack.url(host)}/actors/LedgerActor/{ledger}"
         async with self._session.delete(url, headers=headers) as reply:
@@ -58,7 +58,7 @@ class Ledgers:
 
 @pytest.fixture
 async def ledgers(stack: Stack) -> AsyncIterator[Ledgers]:
-    """The app's ledgers, once an actor has answered."""
+    """The app's ledgers, after a first successful call."""
     async with aiohttp.ClientSession() as session:
         opened = Ledgers(stack, session)
         await opened.must(APP, "append", uuid.uuid4().hex, text="warm")
@@ -67,20 +67,20 @@ async def ledgers(stack: Stack) -> AsyncIterator[Ledgers]:
 
 @pytest.fixture
 def second(stack: Stack) -> Iterator[str]:
-    """A second host, gone afterwards."""
+    """A second host, stopped afterwards."""
     if SECOND not in stack.names:
         stack.add_replica(APP, 2)
     else:
         stack.supervisor.start(f"{SECOND}-daprd")
         stack.restart(SECOND)
-        stack.wait_running(f"{SECOND}-daprd")
+        stack.wait_ready(f"{SECOND}-daprd")
     yield SECOND
     for name in (SECOND, f"{SECOND}-daprd"):
         stack.halt(name)
 
 
 @requirement("kit:actor-in-place")
-async def test_the_first_call_activates_an_actor_and_the_next_ones_find_it_in_place(
+async def test_the_first_call_activates_an_actor_and_later_ones_are_direct(
     ledgers: Ledgers,
 ) -> None:
     ledger = uuid.uuid4().hex
@@ -135,13 +135,13 @@ async def test_actors_that_move_between_hosts_lose_no_call_and_no_entry(
     await asyncio.gather(*writers)
     for name in names:
         entries = await ledgers.must(APP, "entries", name)
-        # An append that was not acknowledged may have been written before it was asked for again.
+        # An unacknowledged append may have been written before its retry.
         assert list(dict.fromkeys(entries)) == acknowledged[name]
 
 
 @requirement("kit:actor-in-place", "kit:durable-state")
 @pytest.mark.timeout(150)
-async def test_an_owner_that_dapr_replaced_without_word_decides_again_by_the_etag(
+async def test_a_replaced_owner_repeats_the_call_after_an_etag_conflict(
     ledgers: Ledgers, second: str
 ) -> None:
     ledger = uuid.uuid4().hex
@@ -152,7 +152,7 @@ async def test_an_owner_that_dapr_replaced_without_word_decides_again_by_the_eta
     await ledgers.must(replaced, "believe", ledger)
     assert await ledgers.must(replaced, "entries", ledger) == ["one"]
     await ledgers.must(owner, "append", ledger, text="two")
-    # In the memory of the replaced host there is still one entry; it finds out when it writes.
+    # The replaced host still has one entry in memory, and detects the conflict when it writes.
     assert (await ledgers.must(replaced, "append", ledger, text="three"))["count"] == 3
     counts = await asyncio.gather(
         *(ledgers.must(host, "append", ledger, text=host) for host in hosts * 3)

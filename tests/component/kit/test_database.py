@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -29,8 +31,8 @@ async def by_execute(database: Database, statement: str) -> object:
 
 
 async def by_transaction(database: Database, statement: str) -> object:
-    async with database.transaction() as connection:
-        return (await connection.execute(text(statement))).scalar()
+    async with database.transaction() as transaction:
+        return (await transaction.execute(text(statement))).scalar()
 
 
 WAYS = pytest.mark.parametrize("run", [by_fetch, by_execute, by_transaction])
@@ -130,8 +132,8 @@ async def test_a_killed_postgres_is_unavailable_to_callers_and_then_serves_them_
             lambda since=seen: outcomes[since:].count(1) > 50, 20, "statements to succeed"
         )
         pid = await asyncio.to_thread(servers.kill, "postgres")
-        await asyncio.to_thread(servers.wait_gone, "postgres", pid)
-        await asyncio.to_thread(servers.wait_running, "postgres")
+        await asyncio.to_thread(servers.wait_exited, "postgres", pid)
+        await asyncio.to_thread(servers.wait_ready, "postgres")
     stop.set()
     await asyncio.gather(*callers)
     raised = [each for each in outcomes if isinstance(each, Exception)]
@@ -178,6 +180,62 @@ async def test_sessions_are_bounded_and_migrations_may_wait(
     assert not migrating.done()
     await holder.close()
     await migrating
+    await database.close()
+
+
+VALUE = "a value that is in no error"
+
+Bind = Callable[[Database, str], Awaitable[object]]
+
+
+async def bound_by_fetch(database: Database, statement: str) -> object:
+    return await database.fetch(statement.replace(":value", "$1"), VALUE)
+
+
+async def bound_by_execute(database: Database, statement: str) -> object:
+    return await database.execute(text(statement), {"value": VALUE})
+
+
+async def bound_by_transaction(database: Database, statement: str) -> object:
+    async with database.transaction() as transaction:
+        return await transaction.execute(text(statement), {"value": VALUE})
+
+
+@pytest.mark.parametrize("run", [bound_by_fetch, bound_by_execute, bound_by_transaction])
+@requirement("kit:database")
+async def test_the_error_of_a_refused_statement_has_no_parameter_values(
+    run: Bind, database_url: str
+) -> None:
+    database, table = Database(database_url), f"hidden_{secrets.token_hex(4)}"
+    await database.fetch(f"CREATE TABLE {table} (name text UNIQUE, required int NOT NULL)")
+    await database.fetch(f"INSERT INTO {table} VALUES ($1, 1)", VALUE)
+    for statement in (
+        f"INSERT INTO {table} VALUES (:value, 1)",  # DETAIL: the key
+        f"INSERT INTO {table} VALUES (:value, NULL)",  # DETAIL: the whole row
+        "SELECT CAST(CAST(:value AS text) AS int)",  # refused by the server
+        "SELECT CAST(:value AS int)",  # refused by the driver
+        "SELECT CAST(:value AS uuid)",  # refused by the driver, for a cause that quotes the value
+    ):
+        with pytest.raises(Exception) as refused:  # noqa: PT011 - the driver's or SQLAlchemy's
+            await run(database, statement)
+        shown = "".join(traceback.format_exception(refused.value))
+        assert VALUE not in shown
+        assert "asyncpg" in shown
+    await database.fetch(f"DROP TABLE {table}")
+    await database.close()
+
+
+@requirement("kit:database")
+async def test_an_advisory_lock_excludes_other_transactions_and_keeps_its_key(
+    database_url: str,
+) -> None:
+    database, other = Database(database_url), await asyncpg.connect(database_url)
+    name = f"lock-{secrets.token_hex(4)}"
+    taken = "SELECT pg_try_advisory_xact_lock(hashtext($1))"
+    async with database.exclusive(name):
+        assert await other.fetchval(taken, name) is False
+    assert await other.fetchval(taken, name) is True
+    await other.close()
     await database.close()
 
 

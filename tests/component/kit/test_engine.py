@@ -1,4 +1,4 @@
-"""Durable work on real stores: begun at once, recovered when its host dies, ended at its deadline."""
+"""Durable work on real stores: begin, recovery, deadline, cancellation."""
 
 import asyncio
 import signal
@@ -17,7 +17,6 @@ from services.cli.stack import Stack
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import (
     DurableWork,
-    Endings,
     Engine,
     EventLog,
     HostLease,
@@ -26,6 +25,7 @@ from services.kit.eventlog import (
     RetryLater,
     Segment,
     StreamHead,
+    TerminalEvents,
     migrate_event_log,
 )
 from services.kit.storage.db import Database
@@ -35,11 +35,11 @@ from tests.support.durable_host import KIND
 from tests.support.wait import wait_until
 
 DONE = "run.completed"
-ENDINGS = Endings(DONE, "run.failed")
+ENDINGS = TerminalEvents(DONE, "run.failed")
 
 
 class Recorded:
-    """Work that ends at once, or as `play` says; keeps what was asked of it."""
+    """A kind whose work ends at once or by `play`; records its calls."""
 
     name = KIND
 
@@ -65,7 +65,7 @@ class Recorded:
 
 
 class Host:
-    """One process's engine; several stand in this one."""
+    """The engine of one simulated process."""
 
     def __init__(self, engine: Engine, kind: Recorded, lease: HostLease) -> None:
         self.engine, self.kind, self.lease = engine, kind, lease
@@ -82,7 +82,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def host(database: Database, database_url: str, servers: Stack) -> AsyncIterator[Any]:
-    """Makes hosts, each with a lease by which it may judge others."""
+    """Opens hosts with stable leases."""
     async with AsyncExitStack() as stack:
 
         async def make() -> Host:
@@ -96,7 +96,7 @@ async def host(database: Database, database_url: str, servers: Stack) -> AsyncIt
             engine.host(kind)
             await engine.start()
             stack.push_async_callback(engine.close, timedelta(seconds=1))
-            await wait_until(lambda: lease.may_judge, 20, "the lease to be held")
+            await wait_until(lambda: lease.is_stable, 20, "the lease to be held")
             return Host(engine, kind, lease)
 
         yield make
@@ -114,7 +114,7 @@ async def ended(host: Host, stream_id: str) -> StreamHead | None:
 async def abandoned(
     servers: Stack, database_url: str, ids: list[str]
 ) -> asyncio.subprocess.Process:
-    """A process of its own that works on these streams."""
+    """A separate process that works on these streams."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -131,7 +131,7 @@ async def abandoned(
 
 
 @requirement("engine:recovery")
-async def test_work_of_a_killed_process_goes_on_in_another_and_is_begun_once(
+async def test_work_of_a_killed_process_continues_in_another_and_is_begun_once(
     host: Any, servers: Stack, database_url: str
 ) -> None:
     hosts = [await host(), await host()]
@@ -149,7 +149,7 @@ async def test_work_of_a_killed_process_goes_on_in_another_and_is_begun_once(
 
 
 @requirement("engine:no-false-takeover")
-async def test_work_of_a_living_process_is_left_to_it_however_late_its_lease(
+async def test_work_of_a_living_process_is_not_taken_although_its_heartbeat_is_late(
     host: Any, servers: Stack, database: Database, database_url: str
 ) -> None:
     other = await host()
@@ -157,7 +157,7 @@ async def test_work_of_a_living_process_is_left_to_it_however_late_its_lease(
     process = await abandoned(servers, database_url, [stream_id])
     head = await other.engine.log.head(stream_id)
     assert head is not None
-    # Its row looks 10 s old at each of the next looks, but its session stands.
+    # Its heartbeat looks 10 s old to the next ticks, but its session holds the lock.
     late = "UPDATE events.hosts SET beat_at = now() - interval '10 s' WHERE id = $1"
     for _ in range(40):
         await database.fetch(late, head.host)
@@ -169,7 +169,7 @@ async def test_work_of_a_living_process_is_left_to_it_however_late_its_lease(
 
 
 @requirement("engine:recovery")
-async def test_work_of_a_process_that_does_not_answer_is_taken_over(
+async def test_work_of_a_frozen_process_is_taken_over(
     host: Any, servers: Stack, database: Database, database_url: str
 ) -> None:
     other = await host()
@@ -184,7 +184,7 @@ async def test_work_of_a_process_that_does_not_answer_is_taken_over(
         await process.wait()
 
 
-async def test_a_host_that_lost_its_work_stops_working_on_it(host: Any, database: Database) -> None:
+async def test_a_host_that_lost_a_stream_cancels_its_segment(host: Any, database: Database) -> None:
     here = await host()
     stopped = asyncio.Event()
 
@@ -198,14 +198,14 @@ async def test_a_host_that_lost_its_work_stops_working_on_it(host: Any, database
     here.kind.play = silent
     segment = await here.engine.admit(a_stream(), [])
     here.engine.begin(segment)
-    # What another host does that took this one for dead.
+    # As another host does that declared this one dead.
     take = "UPDATE events.streams SET host = 'elsewhere', attempt = 2 WHERE id = $1"
     await database.fetch(take, segment.stream_id)
     await asyncio.wait_for(stopped.wait(), 20)
 
 
 @requirement("engine:deadline")
-async def test_work_past_its_deadline_is_ended_whoever_holds_it(
+async def test_work_past_its_deadline_is_ended_on_any_host(
     host: Any, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.kit.eventlog.engine.EXPIRY_GRACE_SECONDS", 0.1)
@@ -222,16 +222,18 @@ async def test_work_past_its_deadline_is_ended_whoever_holds_it(
     await wait_until(lambda: ended(here, segment.stream_id), 20, "the deadline to end it")
 
 
-async def test_what_was_admitted_and_never_begun_is_found_by_its_own_host(host: Any) -> None:
+async def test_admitted_work_that_was_never_begun_is_released_by_its_host(host: Any) -> None:
     here = await host()
     stream = a_stream()
-    assert await here.engine.log.open_begun(stream, [])  # as after a commit whose reply was lost
+    assert await here.engine.log.open_with_attempt(
+        stream, []
+    )  # as after a commit with a lost response
     await wait_until(lambda: ended(here, stream.stream_id), 20, "it to be reconciled")
 
 
 @requirement("turns:cancel")
 @pytest.mark.parametrize("through_other", [False, True])
-async def test_a_cancel_reaches_the_writer_wherever_it_is(host: Any, through_other: bool) -> None:
+async def test_a_cancel_reaches_the_writer_in_any_process(host: Any, through_other: bool) -> None:
     hosts = [await host(), await host()]
     stopped = asyncio.Event()
 
@@ -248,7 +250,7 @@ async def test_a_cancel_reaches_the_writer_wherever_it_is(host: Any, through_oth
     assert not await hosts[0].engine.cancel(segment.stream_id)
 
 
-async def test_work_that_waits_to_be_tried_again_is_tried_then_and_a_cancel_does_not_wait(
+async def test_work_is_retried_when_due_and_a_cancel_does_not_wait(
     host: Any,
 ) -> None:
     here = await host()
@@ -268,7 +270,7 @@ async def test_work_that_waits_to_be_tried_again_is_tried_then_and_a_cancel_does
     await wait_until(lambda: ended(here, late.stream_id), 10, "the cancelled one to end")
 
 
-async def test_what_is_owed_is_settled_once_it_can_be(host: Any, database: Database) -> None:
+async def test_an_owed_effect_is_retried_until_settled(host: Any, database: Database) -> None:
     here = await host()
     here.kind.refuse_settling = True
     segment = await here.engine.admit(a_stream(), [])
@@ -287,7 +289,7 @@ async def test_what_is_owed_is_settled_once_it_can_be(host: Any, database: Datab
     assert here.kind.settled == [{"of": segment.stream_id}]
 
 
-async def test_a_host_that_ends_in_order_leaves_its_work_to_the_next_at_once(host: Any) -> None:
+async def test_a_closed_host_releases_its_work_at_once(host: Any) -> None:
     leaving, staying = await host(), await host()
 
     async def long(segment: Segment) -> None:
@@ -309,7 +311,7 @@ class Value(BaseModel):
 
 
 @requirement("engine:durable-steps")
-async def test_durable_steps_answer_their_caller_and_a_repeat_gets_the_same(host: Any) -> None:
+async def test_a_durable_function_returns_its_result_and_a_repeat_gets_the_same(host: Any) -> None:
     here = await host()
     effects: list[int] = []
 
@@ -333,7 +335,7 @@ async def test_durable_steps_answer_their_caller_and_a_repeat_gets_the_same(host
     assert len(effects) == 4
 
 
-async def test_durable_steps_that_must_fail_tell_every_caller_why(host: Any) -> None:
+async def test_a_failed_durable_function_raises_to_every_caller(host: Any) -> None:
     here = await host()
 
     async def steps(segment: Segment, given: Value) -> Value:

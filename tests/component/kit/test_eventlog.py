@@ -37,7 +37,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def logs(database: Database, servers: Stack) -> AsyncIterator[list[EventLog]]:
-    """The event log as two processes see it."""
+    """The event logs of two processes."""
     wake_ups = [WakeUps(servers.url("valkey")) for _ in range(2)]
     for each in wake_ups:
         each.start()
@@ -57,12 +57,12 @@ def a_stream() -> NewStream:
 
 async def begun(log: EventLog) -> str:
     stream = a_stream()
-    assert await log.open_begun(stream, [])
+    assert await log.open_with_attempt(stream, [])
     return stream.stream_id
 
 
 async def followed(log: EventLog, stream_id: str, after: int = 0) -> list[tuple[int, str]]:
-    """What a reader gets until the terminal event, as seq and bytes."""
+    """The events that a reader gets up to the terminal one, as seq and bytes."""
     seen: list[tuple[int, str]] = []
     async for batch in log.follow(stream_id, after, idle_seconds=1):
         seen += [(event.seq, f"{event.data} {event.created_at}") for event in batch]
@@ -73,14 +73,14 @@ async def followed(log: EventLog, stream_id: str, after: int = 0) -> list[tuple[
 
 
 @requirement("events:gap-free")
-async def test_appends_at_once_leave_no_gap_and_no_repeat(log: EventLog) -> None:
+async def test_concurrent_appends_leave_no_gap_and_no_duplicate(log: EventLog) -> None:
     stream_id = await begun(log)
     await asyncio.gather(*(log.append(stream_id, 1, [PIECE] * 3) for _ in range(20)))
     assert [event.seq for event in await log.read(stream_id)] == list(range(1, 61))
 
 
 @requirement("events:gap-free", "events:outlive-restart")
-async def test_appends_outlive_kills_of_the_server_and_are_written_once(
+async def test_appends_survive_kills_of_postgres_and_are_written_once(
     log: EventLog, servers: Stack
 ) -> None:
     streams = [await begun(log) for _ in range(8)]
@@ -101,7 +101,7 @@ async def test_appends_outlive_kills_of_the_server_and_are_written_once(
         before = dict(written)
         await wait_until(lambda b=before: all(written[s] > b[s] + 20 for s in streams), 30, "news")
         pid = await asyncio.to_thread(servers.kill, "postgres", signal.SIGKILL)
-        await asyncio.to_thread(servers.wait_gone, "postgres", pid)
+        await asyncio.to_thread(servers.wait_exited, "postgres", pid)
     before = dict(written)
     await wait_until(lambda: all(written[s] > before[s] for s in streams), 30, "appends again")
     stop.set()
@@ -114,7 +114,7 @@ async def test_appends_outlive_kills_of_the_server_and_are_written_once(
 
 
 async def pages(log: EventLog, stream_id: str) -> list[list[StoredEvent]]:
-    """All events, as many reads as it takes."""
+    """All events, by several reads."""
     found: list[list[StoredEvent]] = []
     while page := await log.read(stream_id, found[-1][-1].seq if found else 0):
         found.append(page)
@@ -122,7 +122,7 @@ async def pages(log: EventLog, stream_id: str) -> list[list[StoredEvent]]:
 
 
 @requirement("events:gap-free")
-async def test_streams_that_append_at_once_share_commits_and_nothing_else(log: EventLog) -> None:
+async def test_concurrent_appends_of_streams_share_commits_only(log: EventLog) -> None:
     streams = [await begun(log) for _ in range(40)]
 
     async def write(number: int) -> None:
@@ -143,7 +143,7 @@ async def test_streams_that_append_at_once_share_commits_and_nothing_else(log: E
         assert attempt.checkpoints == {f"{piece}": {"of": number} for piece in range(5)}
 
 
-async def test_one_append_that_is_refused_takes_no_other_with_it(log: EventLog) -> None:
+async def test_a_refused_append_does_not_affect_the_others(log: EventLog) -> None:
     good, bad = await begun(log), await begun(log)
     await log.append(good, 1, [PIECE], checkpoint=("once", {}))
     others = [await begun(log) for _ in range(5)]
@@ -162,7 +162,7 @@ async def test_one_append_that_is_refused_takes_no_other_with_it(log: EventLog) 
 
 
 @requirement("turns:fenced")
-async def test_an_older_attempt_writes_nothing_more(logs: list[EventLog]) -> None:
+async def test_an_older_attempt_cannot_write(logs: list[EventLog]) -> None:
     one, other = logs
     stream_id = await begun(one)
     assert await other.begin_attempt(stream_id) is None, "its host has not let go of it"
@@ -189,7 +189,7 @@ async def test_nothing_follows_the_terminal_event(log: EventLog) -> None:
 
 
 @requirement("kit:segments")
-async def test_a_checkpoint_comes_with_its_events_and_outlives_the_attempt(log: EventLog) -> None:
+async def test_a_checkpoint_commits_with_its_events_and_survives_the_attempt(log: EventLog) -> None:
     stream_id = await begun(log)
     await log.append(stream_id, 1, [NewEvent("usage", {"n": 1})], checkpoint=("step", {"a": 1}))
     await log.release(stream_id, 1)
@@ -252,7 +252,7 @@ async def test_readers_get_the_same_bytes_in_the_writers_process_in_another_and_
     assert late == first[20:]
 
 
-async def test_a_reader_in_the_writers_process_does_not_ask_the_table(
+async def test_a_reader_in_the_writers_process_does_not_read_the_table(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream_id = await begun(log)
@@ -272,7 +272,7 @@ async def test_a_reader_in_the_writers_process_does_not_ask_the_table(
     assert reads == []
 
 
-async def test_a_reader_goes_on_when_its_writer_is_replaced_by_another_process(
+async def test_a_reader_continues_when_another_process_takes_over_the_stream(
     logs: list[EventLog],
 ) -> None:
     stream_id = await begun(logs[0])
@@ -288,8 +288,8 @@ async def test_a_reader_goes_on_when_its_writer_is_replaced_by_another_process(
 async def test_an_unused_stream_is_discarded_and_a_used_one_is_not(log: EventLog) -> None:
     unused, used = a_stream(), a_stream()
     for stream in (unused, used):
-        assert await log.open_begun(stream, [NewEvent("run.started")])
-        assert await log.open_begun(stream, []) is None
+        assert await log.open_with_attempt(stream, [NewEvent("run.started")])
+        assert await log.open_with_attempt(stream, []) is None
     await log.append(used.stream_id, 1, [PIECE])
     for stream in (unused, used):
         await log.discard(stream.stream_id, 1)
@@ -298,7 +298,7 @@ async def test_an_unused_stream_is_discarded_and_a_used_one_is_not(log: EventLog
     assert len(await log.read(used.stream_id)) == 2
 
 
-async def test_a_cancelled_caller_leaves_its_append_whole(log: EventLog) -> None:
+async def test_the_append_of_a_cancelled_caller_is_committed(log: EventLog) -> None:
     stream_id = await begun(log)
     append = asyncio.create_task(log.append(stream_id, 1, [NewEvent("custom")] * 2))
     await asyncio.sleep(0)
@@ -308,7 +308,7 @@ async def test_a_cancelled_caller_leaves_its_append_whole(log: EventLog) -> None
     assert [event.seq for event in await log.read(stream_id)] in ([1], [1, 2, 3])
 
 
-async def test_what_is_released_for_later_is_not_due_yet(log: EventLog) -> None:
+async def test_a_stream_released_for_later_is_not_due_yet(log: EventLog) -> None:
     stream_id = await begun(log)
     await log.release(stream_id, 1, timedelta(hours=1))
     assert await log.begin_attempt(stream_id) is not None, "who knows of it need not wait"

@@ -1,4 +1,4 @@
-"""Rates on a real Valkey: shared by processes, exact to what they have taken ahead, and still there while Valkey is away."""
+"""Rate limits on a real Valkey: shared by processes, with reservations, and with the local fallback."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from limits.aio.storage import memory
 
 from services.cli.stack import Stack
 from services.kit.access import limits
-from services.kit.access.limits import MAX_TAKEN_AHEAD, RateLimiter, SlidingWindows
+from services.kit.access.limits import MAX_RESERVED, RateLimiter, SlidingWindows
 from services.kit.errors import ErrorCode, RpcError
 from tests.requirements import requirement
 from tests.support.wait import wait_until
@@ -25,7 +25,7 @@ LIMIT = 20
 async def windows(
     servers: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[SlidingWindows]]:
-    """What two processes count in, however slow the machine."""
+    """The counters of two processes, with a long timeout for slow machines."""
     monkeypatch.setattr(limits, "TIMEOUT_SECONDS", 10)
     async with opened_windows(servers) as opened:
         yield opened
@@ -41,7 +41,7 @@ async def opened_windows(servers: Stack) -> AsyncIterator[list[SlidingWindows]]:
 
 @pytest.fixture
 def processes(windows: list[SlidingWindows]) -> list[RateLimiter]:
-    """What two processes count with, up to a limit at which each call is counted by itself."""
+    """The limiters of two processes, for a limit without reservations."""
     return limiters(windows, LIMIT)
 
 
@@ -55,7 +55,7 @@ def limiters(
 
 
 async def admitted(limiters: list[RateLimiter], subject: str, calls: int) -> int:
-    """How many of so many calls at once were let through."""
+    """How many of `calls` concurrent calls were admitted."""
 
     async def one(number: int) -> bool:
         try:
@@ -68,7 +68,7 @@ async def admitted(limiters: list[RateLimiter], subject: str, calls: int) -> int
 
 
 @requirement("access:rate-limits")
-async def test_a_burst_over_two_processes_is_let_through_up_to_the_limit(
+async def test_a_burst_over_two_processes_is_admitted_up_to_the_limit(
     processes: list[RateLimiter],
 ) -> None:
     assert await admitted(processes, "ada", 5 * LIMIT) == LIMIT
@@ -80,34 +80,34 @@ async def test_a_burst_over_two_processes_is_let_through_up_to_the_limit(
 
 
 @requirement("access:rate-limits")
-async def test_calls_counted_ahead_are_let_through_up_to_the_limit_and_no_further(
+async def test_reserved_calls_are_admitted_up_to_the_limit(
     windows: list[SlidingWindows],
 ) -> None:
-    limit = 100 * MAX_TAKEN_AHEAD
+    limit = 100 * MAX_RESERVED
     one, other = limiters(windows, limit)
     assert await admitted([one], "ada", 1) == 1
-    assert await admitted([other], "ada", limit) == limit - MAX_TAKEN_AHEAD
-    assert await admitted([one], "ada", limit) == MAX_TAKEN_AHEAD - 1
+    assert await admitted([other], "ada", limit) == limit - MAX_RESERVED
+    assert await admitted([one], "ada", limit) == MAX_RESERVED - 1
     assert await admitted([one, other], "bob", 2 * limit) == limit
 
 
 @requirement("access:rate-limits")
-async def test_calls_counted_ahead_lapse_with_their_window(windows: list[SlidingWindows]) -> None:
-    limit, now = 100 * MAX_TAKEN_AHEAD, 0.0
+async def test_reserved_calls_expire_with_their_window(windows: list[SlidingWindows]) -> None:
+    limit, now = 100 * MAX_RESERVED, 0.0
     one, other = limiters(windows, limit, lambda: now)
     assert await admitted([one], "ada", 1) == 1
-    assert await admitted([other], "ada", limit) == limit - MAX_TAKEN_AHEAD
-    now = 60.0  # in Valkey the window goes on
+    assert await admitted([other], "ada", limit) == limit - MAX_RESERVED
+    now = 60.0  # in Valkey the window continues
     assert await admitted([one], "ada", 1) == 0
 
 
 @requirement("access:rate-limits")
-async def test_while_valkey_is_away_each_process_counts_by_itself(
+async def test_while_valkey_is_unavailable_each_process_counts_locally(
     servers: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "AWAY_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "FALLBACK_SECONDS", 0.2)
     noon = SimpleNamespace(time=lambda: 43_200.0)
-    monkeypatch.setattr(memory, "time", noon)  # or a minute may turn within a burst
+    monkeypatch.setattr(memory, "time", noon)  # a burst must not cross a minute
     async with opened_windows(servers) as windows:
         one, other = limiters(windows, LIMIT)
         servers.pause("valkey")

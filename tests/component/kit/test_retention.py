@@ -1,4 +1,4 @@
-"""What is past its time goes in bounded batches; what is left is answered, and what is gone is said."""
+"""Retention: compaction and deletion in batches, and reads of deleted events."""
 
 import asyncio
 import uuid
@@ -49,7 +49,7 @@ async def a_stream(
     log: EventLog, database: Database, kind: str, *, events: int, ended_ago: timedelta | None
 ) -> str:
     stream_id = uuid.uuid4().hex
-    await log.open_begun(NewStream(stream_id, kind, "alice", "s"), [])
+    await log.open_with_attempt(NewStream(stream_id, kind, "alice", "s"), [])
     await log.append(
         stream_id, 1, [NewEvent("text.delta", {"n": n}) for n in range(events)], checkpoint=("a", 1)
     )
@@ -70,7 +70,7 @@ def kind_of_its_own() -> str:
 
 @requirement("kit:retention")
 @pytest.mark.parametrize("events", [3, EVENTS_PER_STREAM * 2 + 7])
-async def test_an_ended_stream_keeps_its_end_and_says_what_is_gone(
+async def test_a_compacted_stream_keeps_its_terminal_event_and_reports_deleted_events(
     log: EventLog, database: Database, events: int
 ) -> None:
     kind = kind_of_its_own()
@@ -95,7 +95,7 @@ async def test_an_ended_stream_keeps_its_end_and_says_what_is_gone(
 
 
 @requirement("kit:retention")
-async def test_a_stream_is_forgotten_in_the_end_and_purges_at_once_do_not_meet(
+async def test_an_expired_stream_is_deleted_and_concurrent_purges_do_not_collide(
     log: EventLog, database: Database
 ) -> None:
     kind, number = kind_of_its_own(), STREAMS_PER_BATCH + 5
@@ -107,13 +107,13 @@ async def test_a_stream_is_forgotten_in_the_end_and_purges_at_once_do_not_meet(
     assert (await database.fetch_one(left, kind))[0] == 0
 
 
-def test_an_end_is_kept_as_long_as_what_it_ends() -> None:
+def test_the_terminal_event_is_kept_at_least_as_long_as_the_events() -> None:
     with pytest.raises(ValueError, match="turn"):
         Retention("turn", events=2 * HOUR, ending=HOUR)
 
 
 @requirement("kit:retention")
-async def test_old_records_go_in_batches_and_no_statement_takes_them_all(
+async def test_expired_records_are_deleted_in_batches(
     database: Database,
 ) -> None:
     operation, old, batch = uuid.uuid4().hex, 2500, 1000
@@ -134,11 +134,11 @@ async def test_old_records_go_in_batches_and_no_statement_takes_them_all(
 
 
 @requirement("kit:idempotency")
-async def test_a_call_that_still_runs_keeps_its_key_for_longer_than_a_lease(
+async def test_a_running_call_keeps_its_key_for_longer_than_a_lease(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idempotency, "LEASE", timedelta(seconds=0.5))
-    monkeypatch.setattr(idempotency, "RENEWED_SECONDS", 0.1)
+    monkeypatch.setattr(idempotency, "RENEWAL_SECONDS", 0.1)
     records, key = IdempotencyRecords(database), IdempotencyKey("alice", "/m", uuid.uuid4().hex)
     begun, go_on = asyncio.Event(), asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""How an app is served, over either protocol that a sidecar speaks."""
+"""Serving over HTTP/1.1 and HTTP/2."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ async def served(protocol: AppProtocol, port: int) -> AsyncIterator[asyncio.subp
 
 @requirement("events:drain")
 @pytest.mark.parametrize("protocol", AppProtocol)
-async def test_a_server_that_stops_takes_no_more_and_lets_streams_say_so(
+async def test_a_stopping_server_accepts_no_calls_and_drains_streams(
     protocol: AppProtocol,
 ) -> None:
     port = free_port()
@@ -67,7 +67,7 @@ async def test_a_server_that_stops_takes_no_more_and_lets_streams_say_so(
 
 @requirement("events:drain")
 @pytest.mark.parametrize("protocol", AppProtocol)
-async def test_a_port_that_is_taken_is_not_shared(protocol: AppProtocol) -> None:
+async def test_a_port_in_use_is_not_shared(protocol: AppProtocol) -> None:
     with closing(socket.create_server(("127.0.0.1", 0), reuse_port=True)) as taken:
         async with served(protocol, taken.getsockname()[1]) as process:
             _, said = await process.communicate()

@@ -1,4 +1,4 @@
-"""Actor state by either way, on real stores: what one message cannot hold, and rows that a frozen owner keeps locked."""
+"""Both actor state stores on real servers: concurrent use, message limits, locks of frozen owners."""
 
 import asyncio
 import uuid
@@ -37,7 +37,7 @@ TERMINATE_READER = """
 async def component(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ComponentStateStore]:
-    """The rows of the tests' app by its sidecar."""
+    """The test app's rows through its sidecar."""
     monkeypatch.setenv("DAPR_API_TOKEN", stack.api_token("workflows"))
     ports = stack.spec("workflows-daprd").ports
     sidecar = Sidecar(f"127.0.0.1:{ports['gRPC of the sidecar of workflows']}")
@@ -57,12 +57,12 @@ async def postgres(stack: Stack) -> AsyncIterator[PostgresStateStore]:
 def store(
     request: pytest.FixtureRequest, component: ComponentStateStore, postgres: PostgresStateStore
 ) -> StateStore:
-    """Each way in turn."""
+    """Each store in turn."""
     return component if request.param == "component" else postgres
 
 
-@requirement("kit:state-ways")
-async def test_each_way_reads_and_guards_what_the_other_wrote(
+@requirement("kit:state-stores")
+async def test_each_store_reads_and_guards_rows_of_the_other(
     component: ComponentStateStore, postgres: PostgresStateStore
 ) -> None:
     for number, (first, second) in enumerate([(component, postgres), (postgres, component)]):
@@ -84,10 +84,10 @@ async def test_each_way_reads_and_guards_what_the_other_wrote(
         assert [await one.load(), await two.load(), await one.row("row/1", Count)] == [None] * 3
 
 
-@requirement("kit:state-ways")
-async def test_a_transaction_that_breaks_one_condition_writes_nothing(store: StateStore) -> None:
+@requirement("kit:state-stores")
+async def test_a_transaction_with_a_broken_condition_writes_nothing(store: StateStore) -> None:
     key = f"Whole/{uuid.uuid4().hex}"
-    await store.write([StateWrite(f"{key}/there", b"1")], alone=True)
+    await store.write([StateWrite(f"{key}/there", b"1")], exclusive=True)
     etag = (await store.read(f"{key}/there")).etag
     other = str(uuid.uuid4())
     for broken in (
@@ -97,16 +97,16 @@ async def test_a_transaction_that_breaks_one_condition_writes_nothing(store: Sta
         StateWrite(f"{key}/there", None, WriteMode.MATCH, other),
     ):
         with pytest.raises(StateStoreError) as refused:
-            await store.write([StateWrite(f"{key}/other", b"2"), broken], alone=True)
+            await store.write([StateWrite(f"{key}/other", b"2"), broken], exclusive=True)
         assert refused.value.answered
     assert await store.read(f"{key}/there") == StoredValue(f"{key}/there", b"1", etag)
     assert (await store.read(f"{key}/other")).data == b""
-    await store.write([StateWrite(f"{key}/there", None, WriteMode.MATCH, etag)], alone=True)
+    await store.write([StateWrite(f"{key}/there", None, WriteMode.MATCH, etag)], exclusive=True)
     assert (await store.read(f"{key}/there")).data == b""
 
 
-@requirement("kit:state-ways")
-async def test_a_broken_condition_fails_its_own_writer_among_many_at_once(
+@requirement("kit:state-stores")
+async def test_a_broken_condition_fails_its_own_writer_among_concurrent_ones(
     store: StateStore,
 ) -> None:
     key = f"Merged/{uuid.uuid4().hex}"
@@ -127,7 +127,7 @@ async def test_a_broken_condition_fails_its_own_writer_among_many_at_once(
 
 
 @requirement("kit:large-reads")
-async def test_rows_that_no_message_could_hold_are_read_in_order(store: StateStore) -> None:
+async def test_rows_over_the_message_limit_are_read_in_order(store: StateStore) -> None:
     prefix = f"Large/{uuid.uuid4().hex}"
     keys = [f"{prefix}/{number}" for number in range(ROWS)]
     rows = [StateWrite(key, f'"{key[-3:]:x<{TEXT_BYTES}}"'.encode()) for key in keys]
@@ -141,7 +141,7 @@ async def test_rows_that_no_message_could_hold_are_read_in_order(store: StateSto
     assert found[50].data == b""
 
 
-@requirement("kit:whole-reads")
+@requirement("kit:complete-reads")
 async def test_a_read_that_breaks_midway_loses_no_row(
     stack: Stack, component: ComponentStateStore
 ) -> None:
@@ -149,7 +149,7 @@ async def test_a_read_that_breaks_midway_loses_no_row(
     rows = [StateWrite(f"{prefix}/{number}", b"1") for number in range(20)]
     await component.write(rows)
     keys = [*(row.key for row in rows), f"{prefix}/missing"]
-    # Once the statement is prepared in every session, it is the rows that fail, and not the statement.
+    # Prepare the statement in every session first, so that reading the rows fails, not preparing.
     await asyncio.gather(*(component.read_many(keys) for _ in range(4 * ROWS_AT_ONCE)))
     other = await asyncpg.connect(stack.database_url())
     try:
@@ -170,7 +170,7 @@ async def test_a_read_that_breaks_midway_loses_no_row(
     ]
 
 
-async def test_a_transaction_that_no_message_could_hold_is_refused_whole(
+async def test_a_transaction_over_the_message_limit_is_refused_as_a_whole(
     component: ComponentStateStore,
 ) -> None:
     key = f"Large/{uuid.uuid4().hex}"
@@ -188,7 +188,7 @@ class Count(BaseModel):
 
 
 async def hold_head(url: str, prefix: str) -> asyncpg.Connection:
-    """A session that has locked an actor's head and says nothing more, as one of a frozen sidecar."""
+    """An idle session that locks an actor's head, like that of a frozen sidecar."""
     holder = await asyncpg.connect(url)
     await holder.execute("BEGIN")
     locked = await holder.fetch(
@@ -199,7 +199,7 @@ async def hold_head(url: str, prefix: str) -> asyncpg.Connection:
 
 
 @requirement("kit:frozen-owner")
-async def test_an_append_outlives_an_owner_that_froze_with_the_head_locked(
+async def test_an_append_succeeds_although_a_frozen_owner_locks_the_head(
     stack: Stack, store: StateStore
 ) -> None:
     prefix = f"Frozen/{uuid.uuid4().hex}"
@@ -208,13 +208,13 @@ async def test_an_append_outlives_an_owner_that_froze_with_the_head_locked(
     await state.commit(Count(count=1))
     holder = await hold_head(stack.environment.secrets["postgresConnectionString"], prefix)
     await state.load()
-    await state.commit(Count(count=2))  # within the 15 s that a call may take
+    await state.commit(Count(count=2))  # within the 15 s timeout of a call
     assert await state.load() == Count(count=2)
     holder.terminate()
 
 
 @requirement("kit:frozen-owner")
-async def test_a_commit_does_not_wait_for_a_lock_until_its_caller_gives_up(
+async def test_a_commit_fails_on_a_lock_before_its_caller_times_out(
     stack: Stack, store: StateStore
 ) -> None:
     prefix = f"Frozen/{uuid.uuid4().hex}"
@@ -222,7 +222,7 @@ async def test_a_commit_does_not_wait_for_a_lock_until_its_caller_gives_up(
     await state.load()
     await state.commit(Count(count=1))
     await state.load()
-    holder = await hold_head(stack.database_url(), prefix)  # nothing ends this session
+    holder = await hold_head(stack.database_url(), prefix)  # no timeout ends this session
     with pytest.raises(StateStoreError):
         await state.commit(Count(count=2))
     holder.terminate()

@@ -60,7 +60,7 @@ async def test_another_body_is_refused_and_another_caller_is_not(database: Datab
     assert (await records.run(other, b"other", reply))[1] is False
 
 
-async def test_a_repeat_while_the_first_runs_is_told_to_come_back(database: Database) -> None:
+async def test_a_repeat_during_the_first_call_gets_retry_after(database: Database) -> None:
     records, key = IdempotencyRecords(database), a_key()
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -80,13 +80,13 @@ async def test_a_repeat_while_the_first_runs_is_told_to_come_back(database: Data
 
 
 @pytest.mark.parametrize("status", [500, 503, 409, 429])
-async def test_a_passing_failure_is_not_kept(database: Database, status: int) -> None:
+async def test_a_transient_error_is_not_stored(database: Database, status: int) -> None:
     records, key = IdempotencyRecords(database), a_key()
     await records.run(key, b"body", lambda: reply(status))
     assert await records.run(key, b"body", reply) == (StoredReply(200, b"{}"), False)
 
 
-async def test_a_dead_holder_gives_way_when_its_lease_is_over(database: Database) -> None:
+async def test_the_key_of_a_dead_process_is_free_when_its_lease_expires(database: Database) -> None:
     records, key = IdempotencyRecords(database), a_key()
     scope = (key.caller, key.operation, key.key)
     assert await records._reserve(scope, uuid.uuid4(), b"f") is None
@@ -97,7 +97,7 @@ async def test_a_dead_holder_gives_way_when_its_lease_is_over(database: Database
     assert await records._reserve(scope, uuid.uuid4(), b"f") is None
 
 
-async def test_after_a_day_a_key_is_new_and_old_records_go(database: Database) -> None:
+async def test_after_a_day_a_key_is_new_and_old_records_are_purged(database: Database) -> None:
     records, key = IdempotencyRecords(database), a_key()
     await records.run(key, b"body", reply)
     age = "UPDATE events.idempotency SET created_at = now() - interval '25 h' WHERE key = $1"

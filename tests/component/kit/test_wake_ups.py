@@ -1,4 +1,4 @@
-"""Wake-ups on a real Valkey: they survive its restart, and without it readers are late, not lost."""
+"""Wake-ups on a real Valkey, across its restart and absence."""
 
 import asyncio
 import uuid
@@ -17,7 +17,7 @@ DEAD = "redis://127.0.0.1:1/0"
 
 @pytest.fixture
 async def wake_ups(servers: Stack) -> AsyncIterator[Callable[[], WakeUps]]:
-    """Makes processes' ends of the wake-ups."""
+    """Opens the wake-ups of several processes."""
     opened: list[WakeUps] = []
 
     def make() -> WakeUps:
@@ -31,19 +31,19 @@ async def wake_ups(servers: Stack) -> AsyncIterator[Callable[[], WakeUps]]:
 
 @pytest.fixture
 def valkey_down(servers: Stack) -> Iterator[Callable[[], None]]:
-    """Valkey is halted; the call starts it again."""
+    """Halt Valkey; the returned call restarts it."""
     servers.halt("valkey")
     yield lambda: servers.restart("valkey")
-    if not servers.is_running("valkey"):
+    if not servers.is_ready("valkey"):
         servers.restart("valkey")
 
 
 async def wakes(sender: WakeUps, name: str, event: asyncio.Event) -> None:
-    """Notify until it arrives: at once, had nothing been lost."""
+    """Send wake-ups until one arrives."""
     event.clear()
     async with asyncio.timeout(10):
         while not event.is_set():
-            await sender.notify(name)
+            sender.wake(name)
             try:
                 await asyncio.wait_for(event.wait(), 0.2)
             except TimeoutError:
@@ -68,7 +68,7 @@ async def test_a_listener_is_woken_again_after_a_restart(
         await wakes(writer, "a", event)
 
 
-async def test_a_listener_that_began_without_valkey_is_woken_once_it_is_back(
+async def test_a_listener_started_without_valkey_is_woken_when_valkey_returns(
     wake_ups: Callable[[], WakeUps], valkey_down: Callable[[], None]
 ) -> None:
     reader, writer = wake_ups(), wake_ups()
@@ -78,13 +78,13 @@ async def test_a_listener_that_began_without_valkey_is_woken_once_it_is_back(
         await wakes(writer, "a", event)
 
 
-async def test_without_valkey_a_reader_follows_all_the_same(database_url: str) -> None:
+async def test_without_valkey_a_reader_follows_by_polling(database_url: str) -> None:
     database, reader, writer = Database(database_url), WakeUps(DEAD), WakeUps(DEAD)
     await migrate_event_log(database)
     reader.start()
     log, stream_id = EventLog(database, writer, "writer"), uuid.uuid4().hex
     remote = EventLog(database, reader, "reader")
-    await log.open_begun(NewStream(stream_id, "test", "alice", "s"), [])
+    await log.open_with_attempt(NewStream(stream_id, "test", "alice", "s"), [])
     seen: list[int] = []
 
     async def follow() -> None:

@@ -1,4 +1,4 @@
-"""Firebase as it looks on the wire: certificates, Google's token endpoint, and the Identity Toolkit."""
+"""A fake of Firebase: certificates, Google's token endpoint and the Identity Toolkit."""
 
 from tests.support.firebase.server import PROJECT, FirebaseServer, FirebaseUser
 from tests.support.firebase.signing import Signer, forged

@@ -1,4 +1,4 @@
-"""The auth app with its sidecar and stores, a wire-true Google beside it, and the way to call it."""
+"""Runs the auth app with its sidecar and stores beside a fake of Google, and calls it."""
 
 import asyncio
 import uuid
@@ -13,20 +13,22 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from services.cli.stack.stack import Stack
-from services.contracts.auth.tokens import TOKEN_SERVICE
+from services.contracts.apps import EDGE
+from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
 from tests.support.firebase.server import FirebaseServer
 from tests.support.wait import wait_until
 
 OFFSET: Final = 21_000
-BELIEVED: Final = 5
+LOOKUP_SECONDS: Final = 5
+"""How long auth trusts a look-up of a user at Firebase."""
 TEMPLATE: Final = Path(__file__).parent / "dapr.yaml"
-ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"
-COOKIE: Final = "urn:yocaso:params:oauth:token-type:firebase-session-cookie"
+ID_TOKEN: Final = SubjectTokenType.FIREBASE_ID_TOKEN
+COOKIE: Final = SubjectTokenType.FIREBASE_SESSION_COOKIE
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What auth said."""
+    """A response of auth."""
 
     status: int
     body: Any
@@ -42,7 +44,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Bridge:
-    """The auth app, called as its sidecar calls it for the edge."""
+    """The auth app, called as its sidecar delivers calls of the edge."""
 
     stack: Stack
     google: FirebaseServer
@@ -52,8 +54,8 @@ class Bridge:
         self, method: str, headers: dict[str, str] | None = None, /, **body: Any
     ) -> Answer:
         token = self.stack.app_token("auth")
-        sent = {"dapr-api-token": token, "dapr-caller-app-id": "edge", **(headers or {})}
-        url = f"{self.stack.url('auth')}/yocaso.auth.v1.TokenService/{method}"
+        sent = {"dapr-api-token": token, "dapr-caller-app-id": EDGE.id, **(headers or {})}
+        url = self.stack.url("auth") + TOKEN_SERVICE[method].path
         async with self.session.post(url, json=body, headers=sent) as reply:
             return Answer(reply.status, await reply.json())
 
@@ -81,23 +83,23 @@ class Bridge:
         return [] if listed.status != 200 else listed.body["revocations"]
 
     async def until_refused(self, token: str) -> Answer:
-        """The first refusal, when Firebase's last word is over."""
+        """Wait until a token is refused: the cached look-up must expire first."""
 
         async def refused() -> Answer | None:
             answer = await self.exchange(token)
             return answer if answer.status != 200 else None
 
-        return await wait_until(refused, BELIEVED + 5, "a refusal")
+        return await wait_until(refused, LOOKUP_SECONDS + 5, "a refusal")
 
     async def restart(self, env: Mapping[str, str] | None = None) -> None:
-        """Kill auth and start it, from now on with more environment if given; wait until it answers."""
-        if self.stack.process("auth") is not None:
-            await asyncio.to_thread(self.stack.wait_gone, "auth", self.stack.kill("auth"))
+        """Kill auth, start it with `env` added, and wait until it answers."""
+        if self.stack.pid("auth") is not None:
+            await asyncio.to_thread(self.stack.wait_exited, "auth", self.stack.kill("auth"))
         await asyncio.to_thread(self.stack.restart, "auth", env=env)
         await self.until_answering()
 
     async def until_answering(self, probe: "Probe | None" = None) -> None:
-        """Wait until a sign-in is answered."""
+        """Wait until a sign-in succeeds."""
 
         async def answers() -> bool:
             try:
@@ -105,33 +107,33 @@ class Bridge:
             except aiohttp.ClientError:
                 return False
 
-        await wait_until(answers, 60, "a sign-in to be answered")
+        await wait_until(answers, 60, "a sign-in to succeed")
 
 
 Probe = Callable[[Bridge], Awaitable[str]]
-"""Gives an ID token of somebody who may come in."""
+"""Makes an ID token that auth accepts."""
 
 
 async def _probe(bridge: Bridge) -> str:
-    """Somebody new each time, so that Firebase is asked about each of them."""
+    """A token of a new user each time, so that no look-up is cached."""
     uid = f"probe-{uuid.uuid4().hex}"
     bridge.google.add(uid)
     return bridge.google.id_token(uid)
 
 
-async def until_welcome(edge_url: str, google: FirebaseServer) -> None:
-    """Wait until somebody of Firebase is let in at the edge: a new process takes a while to ask its first question."""
+async def until_sign_in_works(edge_url: str, google: FirebaseServer) -> None:
+    """Wait until a sign-in at the edge succeeds."""
     google.add("probe")
-    asked = {"subjectToken": google.id_token("probe"), "subjectTokenType": ID_TOKEN}
+    body = {"subjectToken": google.id_token("probe"), "subjectTokenType": ID_TOKEN}
     url = edge_url + TOKEN_SERVICE["ExchangeToken"].edge_path
 
     async with aiohttp.ClientSession() as session:
 
-        async def welcome() -> bool:
-            async with session.post(url, json=asked) as reply:
+        async def succeeds() -> bool:
+            async with session.post(url, json=body) as reply:
                 return reply.status == 200
 
-        await wait_until(welcome, 60, "a sign-in to be answered", every=0.1)
+        await wait_until(succeeds, 60, "a sign-in to succeed", every=0.1)
 
 
 @asynccontextmanager
@@ -142,11 +144,11 @@ async def open_bridge(
     *,
     probe: Probe | None = None,
 ) -> AsyncIterator[Bridge]:
-    """Everything started, and a first sign-in answered."""
+    """Start everything and wait for a first sign-in."""
     async with FirebaseServer(google_port) as google, aiohttp.ClientSession() as session:
         variables = {
             **google.environment(),
-            "AUTH_FIREBASE_REVOCATION_SECONDS": str(BELIEVED),
+            "AUTH_FIREBASE_REVOCATION_SECONDS": str(LOOKUP_SECONDS),
             **(env or {}),
         }
         stack = Stack(

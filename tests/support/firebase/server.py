@@ -1,4 +1,4 @@
-"""One HTTP server that is Google to the platform: certificates, OAuth tokens, and users."""
+"""A fake of Google: certificates, OAuth tokens and the Identity Toolkit."""
 
 import asyncio
 import json
@@ -18,7 +18,9 @@ from tests.support.firebase.signing import Signer
 PROJECT: Final = "yocaso-tests"
 EMAIL: Final = f"firebase-adminsdk@{PROJECT}.iam.gserviceaccount.com"
 ACCESS_TOKEN: Final = "ya29.of-the-service-account"
-GOOGLE_OAUTH: Final = "https://oauth2.googleapis.com/token"  # the SDK says so wherever it calls
+GOOGLE_OAUTH: Final = (
+    "https://oauth2.googleapis.com/token"  # the audience that the SDK sets for any endpoint
+)
 JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -50,10 +52,7 @@ class FirebaseUser:
 
 @dataclass
 class FirebaseServer:
-    """Started on a port of 127.0.0.1; `calls` counts by name, `asked_about` look-ups by user, `down` lists what answers 503.
-
-    A cleared `gate` holds look-ups back.
-    """
+    """`calls` counts by route, `asked_about` look-ups by user; routes in `down` answer 503; a cleared `gate` holds look-ups."""
 
     port: int
     users: dict[str, FirebaseUser] = field(default_factory=dict)
@@ -102,7 +101,7 @@ class FirebaseServer:
         return f"http://127.0.0.1:{self.port}"
 
     def service_account(self) -> dict[str, str]:
-        """The credentials, as the console gives them."""
+        """A service account file as Google's console makes it."""
         return {
             "type": "service_account",
             "project_id": PROJECT,
@@ -114,7 +113,7 @@ class FirebaseServer:
         }
 
     def environment(self, *, credentials: bool = True) -> dict[str, str]:
-        """What makes an auth app of this project."""
+        """Environment variables that connect auth to this server."""
         return {
             "AUTH_FIREBASE_PROJECT_ID": PROJECT,
             "AUTH_FIREBASE_CERTS_URL": f"{self.url}/certs",
@@ -128,7 +127,7 @@ class FirebaseServer:
         }
 
     def claims(self, uid: str = "alice", **changed: Any) -> dict[str, Any]:
-        """What an ID token says of a user who has just signed in; a change to None removes."""
+        """Claims of an ID token of a user who has just signed in; None removes one."""
         now = int(time.time())
         user = self.users.get(uid) or FirebaseUser(uid)
         claims = {
@@ -147,16 +146,16 @@ class FirebaseServer:
         return {name: value for name, value in claims.items() if value is not None}
 
     def id_token(self, uid: str = "alice", **changed: Any) -> str:
-        """An ID token by the newest key."""
+        """An ID token signed with the newest key."""
         return self.signers[-1].sign(self.claims(uid, **changed))
 
     def add(self, uid: str = "alice", **fields: Any) -> FirebaseUser:
-        """A user of the project."""
+        """Add a user to the project."""
         self.users[uid] = FirebaseUser(uid, **fields)
         return self.users[uid]
 
     def reset(self) -> None:
-        """No users, no counts, all well."""
+        """Remove users, counts and failures."""
         self.users.clear()
         self.calls.clear()
         self.asked_about.clear()
@@ -165,7 +164,7 @@ class FirebaseServer:
         self.gate.set()
 
     def rotate(self, *, overlap: bool = True) -> Signer:
-        """A new key; without overlap the old ones leave."""
+        """Add a signing key; without `overlap` remove the old ones."""
         self.signers = [*(self.signers if overlap else []), Signer()]
         return self.signers[-1]
 

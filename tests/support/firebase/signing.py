@@ -1,4 +1,4 @@
-"""Keys with certificates, and tokens signed by them: rightly, and in every wrong way."""
+"""Signing keys with certificates; valid and forged tokens."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ def _key() -> RSAPrivateKey:
 
 @dataclass(frozen=True)
 class Signer:
-    """An RSA key as Google has them: `kid` is the fingerprint of its self-signed certificate."""
+    """An RSA key as Google's: `kid` is the fingerprint of its self-signed certificate."""
 
     private: RSAPrivateKey = field(default_factory=_key, repr=False)
 
@@ -41,7 +41,7 @@ class Signer:
     certificate: str = field(init=False)
 
     def sign(self, claims: Any, **header: Any) -> str:
-        """A token by RS256; the header may say anything."""
+        """A token signed with RS256; `header` overrides header fields."""
         head = {"alg": "RS256", "kid": self.kid, "typ": "JWT", **header}
         text = signing_input({k: v for k, v in head.items() if v is not None}, claims)
         return f"{text}.{b64(self.private.sign(text.encode(), PKCS1v15(), SHA256()))}"
@@ -53,7 +53,7 @@ class Signer:
         )
 
     def private_pem(self) -> str:
-        """The private key, as a service account has it."""
+        """The private key as in a service account file."""
         return self.private.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         ).decode()
@@ -70,7 +70,7 @@ class Signer:
 
 
 def self_signed(key: RSAPrivateKey | EllipticCurvePrivateKey) -> tuple[str, str]:
-    """Fingerprint and PEM of a certificate of a key by itself."""
+    """Fingerprint and PEM of a self-signed certificate."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "securetoken.system")])
     now = datetime.now(UTC)
     certificate = (
@@ -87,17 +87,17 @@ def self_signed(key: RSAPrivateKey | EllipticCurvePrivateKey) -> tuple[str, str]
 
 
 def signing_input(header: Any, claims: Any) -> str:
-    """Header and claims, ready to be signed."""
+    """The signing input of a JWS: header and claims."""
     return f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
 
 
 def forged(claims: Any, alg: str, kid: str, secret: bytes = b"") -> str:
-    """A token without a signature, or with an HMAC by a secret that is none."""
+    """A token without a signature, or with an HMAC of `secret`."""
     text = signing_input({"alg": alg, "kid": kid, "typ": "JWT"}, claims)
     mac = hmac.digest(secret, text.encode(), hashlib.sha256) if secret else b""
     return f"{text}.{b64(mac)}"
 
 
 def b64(data: bytes) -> str:
-    """Base64 as in tokens."""
+    """Unpadded base64url."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""A scripted model on OpenRouter's wire, for tests and benches: text, tools, errors, cuts, slowness, a journal."""
+"""A scripted model with OpenRouter's API: text, tools, errors, cuts, delays, and a journal of requests."""
 
 from tests.support.model_server.journal import Entry
 from tests.support.model_server.script import Script, script_text

@@ -21,12 +21,14 @@ async def _serve(port: int, models: tuple[str, ...], journal: Path | None) -> No
 
 def main() -> None:
     """Serve until a signal; the first line printed is the base URL."""
-    parser = argparse.ArgumentParser(description="A scripted model on OpenRouter's wire.")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser = argparse.ArgumentParser(description="A scripted model with OpenRouter's API.")
+    parser.add_argument("--port", type=int, default=0, help="0 selects a free one")
     parser.add_argument(
         "--models", default=",".join(DEFAULT_MODELS), help="comma list for GET /v1/models"
     )
-    parser.add_argument("--journal", type=Path, help="a file that keeps the requests over a kill")
+    parser.add_argument(
+        "--journal", type=Path, help="file with the requests, which survives a kill"
+    )
     chosen = parser.parse_args()
     serving = _serve(chosen.port, tuple(chosen.models.split(",")), chosen.journal)
     try:

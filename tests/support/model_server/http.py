@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 server connection: one write per chunk, and the exact moment at which a client leaves."""
+"""A minimal HTTP/1.1 server connection with control over chunks, and the exact time of a disconnect."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ Handler = Callable[["Connection", Request], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
-    """One client connection; requests are answered one after the other."""
+    """One client connection; requests are answered in order."""
 
     def __init__(self, handle: Handler, opened: set["Connection"]) -> None:
         self._handle = handle
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
             await self._handle(self, request)
 
     async def write(self, data: bytes) -> None:
-        """Write, in pieces if the script wants so, and wait while the client does not read."""
+        """Write, split into `split_bytes` if set, and wait while the client does not read."""
         size = self.split_bytes or len(data)
         for start in range(0, len(data), size or 1):
             self._transport.write(data[start : start + size])
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
     async def begin_stream(self, content_type: str, *, chunked: bool) -> None:
-        """Send the head of a 200 whose length is not known."""
+        """Send the head of a 200 without a content length."""
         self._chunked = chunked
         framing = "transfer-encoding: chunked" if chunked else "connection: close"
         await self.write(
@@ -126,14 +126,14 @@ class Connection(asyncio.Protocol):
             await self.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def end_stream(self) -> None:
-        """End the body as a healthy server does."""
+        """End the body normally."""
         if self._chunked:
             await self.write(b"0\r\n\r\n")
         else:
             self._transport.close()
 
     async def reply(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        """Send a whole answer; anything but bytes goes out as JSON."""
+        """Send a complete response; a body other than bytes is sent as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         known = {each.value: each.phrase for each in HTTPStatus}
         head = {
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
         )
 
     def finish(self) -> None:
-        """Close with FIN; what was written is sent, the body may be incomplete."""
+        """Close with FIN after sending what was written."""
         self._transport.close()
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""What the model server saw: one entry per request, with times of the machine's monotonic clock."""
+"""The journal of the model server: one entry per request, times by the monotonic clock."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ Outcome = Literal["open", "completed", "error", "cut", "client_closed"]
 
 @dataclass(slots=True)
 class Entry:
-    """One request. `client_closed_at` is set only if the client left before the answer had ended."""
+    """One request. `client_closed_at` is set only if the client disconnected before the end of the answer."""
 
     number: int
     model: str
@@ -34,7 +34,7 @@ class Entry:
     outcome: Outcome = "open"
 
     def end(self, outcome: Outcome) -> None:
-        """Set how it ended; only the first end counts."""
+        """Set the outcome, once."""
         if self.outcome == "open":
             self.outcome = outcome
             if outcome == "client_closed":
@@ -42,10 +42,7 @@ class Entry:
 
 
 class Journal:
-    """The last requests, and how often each was tried.
-
-    With a file, each request is also a line of it: a server that is killed and started again counts on from there.
-    """
+    """The latest requests and the number of attempts of each; a file keeps the numbers across a kill."""
 
     def __init__(self, keep: int = 50_000, path: Path | None = None) -> None:
         self._entries: deque[Entry] = deque(maxlen=keep)
@@ -56,7 +53,7 @@ class Journal:
         self._file = path.open("a", encoding="utf-8") if path else None
 
     def open(self, key: object, *, prompt: str, **seen: Any) -> Entry:
-        """A new entry; requests with an equal key are attempts of the same thing."""
+        """Add an entry; requests with an equal key are attempts of one call."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()
         attempt = self._count_attempt(digest)
         if self._file:
@@ -82,7 +79,7 @@ class Journal:
         return list(self._entries)
 
     def to_json(self, *, messages: bool = True, after: int = 0) -> dict[str, Any]:
-        """The body of GET /__journal; `now` is the clock that the times are of."""
+        """The body of GET /__journal; `now` is the current time of the entries' clock."""
         rows = [asdict(entry) for entry in self._entries if entry.number > after]
         if not messages:
             for row in rows:
@@ -90,14 +87,14 @@ class Journal:
         return {"now": time.monotonic(), "count": self._count, "entries": rows}
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries and counts."""
         self._entries.clear()
         self._attempts.clear()
         self._count = 0
 
 
 def prompts(path: Path) -> list[dict[str, str]]:
-    """The requests in a journal's file: `key` is equal for attempts of the same thing; a torn last line is dropped."""
+    """The requests in a journal file, with equal `key` for attempts of one call; drops an incomplete last line."""
     if not path.exists():
         return []
     whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
@@ -105,30 +102,30 @@ def prompts(path: Path) -> list[dict[str, str]]:
 
 
 class Gates:
-    """Named gates; a gate is held from its first use until it is released."""
+    """Named gates: each is closed from its first use until its release."""
 
     def __init__(self) -> None:
         self._gates: dict[str, asyncio.Event] = {}
         self.for_all: tuple[str, int] | None = None
 
     def gate(self, name: str) -> asyncio.Event:
-        """The gate of that name."""
+        """The gate with this name."""
         return self._gates.setdefault(name, asyncio.Event())
 
     def hold(self, name: str, after: int | None = None) -> None:
-        """Hold whoever comes; with `after`, also streams whose script names no gate, after that many tokens."""
+        """Close a gate; with `after`, it also holds streams without a gate in their script, after so many tokens."""
         self.gate(name).clear()
         if after is not None:
             self.for_all = (name, after)
 
     def release(self, name: str) -> None:
-        """Let all who wait pass, and all who come later."""
+        """Open a gate for waiting and later streams."""
         self.gate(name).set()
         if self.for_all and self.for_all[0] == name:
             self.for_all = None
 
     def clear(self) -> None:
-        """Let everybody pass and forget the gates."""
+        """Open and remove all gates."""
         for gate in self._gates.values():
             gate.set()
         self._gates.clear()

@@ -1,4 +1,4 @@
-"""Plays one script to one client."""
+"""Answers a request according to its script."""
 
 import asyncio
 import email.utils
@@ -16,7 +16,7 @@ class _Ended(Exception):
 
 
 async def play(connection: Connection, script: Script, entry: Entry, gates: Gates) -> None:
-    """Answer as the script says; the entry tells afterwards what was sent and who closed."""
+    """Send the scripted answer and record its progress in the entry."""
     connection.split_bytes = script.split_bytes
     if script.first_byte_ms:
         await asyncio.sleep(script.first_byte_ms / 1000)
@@ -41,7 +41,7 @@ async def _refuse(connection: Connection, script: Script, entry: Entry) -> None:
 
 
 def retry_after(value: str | float) -> str:
-    """`2` stays seconds; `date:2` becomes the HTTP date in two seconds."""
+    """Seconds such as `2` unchanged; `date:2` as the HTTP date in two seconds."""
     text = str(value)
     if text.startswith("date:"):
         return email.utils.formatdate(time.time() + float(text.removeprefix("date:")), usegmt=True)
@@ -94,7 +94,7 @@ def _prompt_tokens(script: Script, entry: Entry) -> int:
 
 
 class _Stream:
-    """One streamed answer; tokens keep their schedule, so a late one does not delay those after it."""
+    """One streamed answer; each token has its due time, so a late one does not delay the next."""
 
     def __init__(self, connection: Connection, script: Script, entry: Entry, gates: Gates) -> None:
         self._connection = connection
@@ -149,7 +149,7 @@ class _Stream:
         await asyncio.sleep(max(0.0, self._due - asyncio.get_running_loop().time()))
 
     async def _interrupt(self) -> None:
-        """Whatever the script wants to happen after this many tokens."""
+        """Apply the gate, error, malformed line or cut due after this many tokens."""
         sent, script = self._entry.tokens_sent, self._script
         gate = (script.gate, script.gate_after) if script.gate else self._gates.for_all
         if gate and gate[1] == sent:

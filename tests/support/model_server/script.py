@@ -1,4 +1,4 @@
-"""What one request is to be answered with: a script, written in the message or installed beforehand."""
+"""Scripts of answers, in the message itself or installed beforehand."""
 
 import json
 import re
@@ -32,7 +32,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """The behaviour of one answer. Times are milliseconds; every default is a healthy stream."""
+    """The behaviour of one answer; times in milliseconds. The defaults make a normal stream."""
 
     text: str | None = None
     tokens: int | None = None
@@ -69,10 +69,7 @@ class Script:
 
     @classmethod
     def parse(cls, value: dict[str, Any]) -> Self:
-        """A script from JSON.
-
-        Raises: ValueError for a name that is not known, so that a typo cannot pass as a healthy stream.
-        """
+        """A script from JSON; an unknown name is a ValueError, since a typo would give a normal stream."""
         unknown = value.keys() - {each.name for each in fields(cls)}
         if unknown:
             raise ValueError(f"a script has no {', '.join(sorted(unknown))}")
@@ -89,7 +86,7 @@ class Script:
         return cls(**converted)
 
     def at_attempt(self, attempt: int) -> "Script":
-        """The script of the n-th try (from 1) of the same request."""
+        """The script of the n-th attempt (from 1)."""
         if self.attempts:
             return self.attempts[min(attempt, len(self.attempts)) - 1]
         if self.fail_times is not None and attempt > self.fail_times:
@@ -97,7 +94,7 @@ class Script:
         return self
 
     def pieces(self, prompt: str) -> list[str]:
-        """The content deltas, in order; the same script and prompt give the same text."""
+        """The content deltas, determined by script and prompt."""
         if self.tokens is not None:
             if self.unicode:
                 return [UNICODE_WORDS[number % len(UNICODE_WORDS)] for number in range(self.tokens)]
@@ -109,7 +106,7 @@ class Script:
         )
 
     def answer(self, prompt: str) -> str:
-        """The whole text that a healthy answer carries."""
+        """The complete text of the answer."""
         return "".join(self.pieces(prompt))
 
 
@@ -120,7 +117,7 @@ def _tool_call(number: int, value: dict[str, Any]) -> ToolCall:
 
 
 def directive(message: str) -> tuple[list[Script] | None, str]:
-    """The scripts in a message, one per step of a tool loop, and the message without them."""
+    """The scripts in a message, one per step of a tool loop, and the message without its directive."""
     found = DIRECTIVE.search(message)
     if found is None:
         return None, message
@@ -133,7 +130,7 @@ def directive(message: str) -> tuple[list[Script] | None, str]:
 
 
 def script_text(**behaviour: Any) -> str:
-    """A directive to put into a user message: `script_text(tokens=40, delay_ms=5)`."""
+    """A directive for a user message: `script_text(tokens=40, delay_ms=5)`."""
     Script.parse(behaviour)
     return "{{script: " + json.dumps(behaviour) + "}}"
 
@@ -147,7 +144,7 @@ class Rule:
     times: int | None = None
 
     def take(self, prompt: str) -> bool:
-        """Whether the rule applies; a limited rule is used up."""
+        """Whether the rule applies; counts a use of a limited rule."""
         if self.match not in prompt or self.times == 0:
             return False
         if self.times is not None:

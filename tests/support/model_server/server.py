@@ -1,4 +1,4 @@
-"""The scripted model server: chooses the script of a request, plays it, and keeps the journal."""
+"""The scripted model server: selects the script of a request, plays it, and records it in the journal."""
 
 import asyncio
 from http import HTTPStatus
@@ -17,7 +17,7 @@ DEFAULT_MODELS = ("scripted/one", "scripted/two")
 
 
 class ModelServer:
-    """The server inside a test's own event loop; `python -m tests.support.model_server` runs the same alone."""
+    """The server in the test's event loop; `python -m tests.support.model_server` runs it as a process."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ModelServer:
         await self.close()
 
     async def close(self) -> None:
-        """Stop; connections still open are closed."""
+        """Stop, and close open connections."""
         if self._server:
             self._server.close()
             for connection in list(self._connections):
@@ -63,25 +63,25 @@ class ModelServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The listening port."""
         return self._port
 
     @property
     def origin(self) -> str:
-        """Where the control paths are."""
+        """The origin, for the control paths."""
         return f"http://127.0.0.1:{self._port}"
 
     @property
     def base_url(self) -> str:
-        """The OpenAI-wire base URL."""
+        """The base URL of the API."""
         return f"{self.origin}/v1"
 
     def script(self, match: str = "", times: int | None = None, **behaviour: Any) -> None:
-        """Install a script for requests whose last user message contains `match`; the newest wins."""
+        """Install a script for requests whose last user message contains `match`; the newest applies."""
         self._rules.insert(0, Rule(Script.parse(behaviour), match, times))
 
     def reset(self) -> None:
-        """Forget scripts, journal and gates."""
+        """Remove scripts, journal and gates."""
         self._rules.clear()
         self.journal.clear()
         self.gates.clear()
@@ -170,7 +170,7 @@ class ModelServer:
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> tuple[str, int]:
-    """The text of the last user message, and how many answers of the model have followed it."""
+    """The text of the last user message, and the number of assistant messages after it."""
     for index in range(len(messages) - 1, -1, -1):
         if messages[index].get("role") == "user":
             later = sum(each.get("role") == "assistant" for each in messages[index:])

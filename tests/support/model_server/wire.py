@@ -1,4 +1,4 @@
-"""OpenRouter's chat-completions wire, as bytes."""
+"""OpenRouter's chat-completion responses as bytes."""
 
 import json
 import time
@@ -14,7 +14,7 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 class Chunks:
-    """The chunks of one answer; the parts that do not change are encoded once."""
+    """The chunks of one answer; constant parts are encoded once."""
 
     def __init__(self, number: int, model: str) -> None:
         self._head: dict[str, Any] = {
@@ -48,7 +48,7 @@ class Chunks:
         return self.content("")
 
     def content(self, text: str) -> bytes:
-        """A piece of the answer; non-ASCII goes out as UTF-8, so that a cut may fall inside a character."""
+        """A piece of text, as raw UTF-8 so that a cut can split a character."""
         return self._before + json.dumps(text, ensure_ascii=False).encode() + self._after
 
     def reasoning(self, text: str) -> bytes:
@@ -83,7 +83,7 @@ class Chunks:
         return self._event(choices=[], usage=usage(prompt, completion))
 
     def error(self, script: Script) -> bytes:
-        """An error in the middle of a stream, inside a 200."""
+        """An error inside a stream with status 200."""
         choice = {
             "index": 0,
             "delta": {"content": ""},
@@ -119,7 +119,7 @@ MESSAGES: Final = {
 
 
 def error_body(script: Script, code: int | str) -> dict[str, Any]:
-    """An error as OpenRouter writes it."""
+    """OpenRouter's error body."""
     message = script.message
     if message is None and isinstance(code, int):
         known = {each.value: each.phrase for each in HTTPStatus}
@@ -133,7 +133,7 @@ def error_body(script: Script, code: int | str) -> dict[str, Any]:
 def completion(
     number: int, model: str, script: Script, text: str, prompt_tokens: int, completion_tokens: int
 ) -> dict[str, Any]:
-    """The unary answer."""
+    """The response of a call without streaming."""
     message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
     if script.reasoning:
         message["reasoning"] = "".join(script.reasoning)

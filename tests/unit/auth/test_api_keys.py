@@ -12,13 +12,13 @@ from services.auth.domain.keys import (
     BASE62,
     Key,
     Slot,
+    audit_log_of,
+    check_scopes,
     checksum,
-    granted,
     is_reserved,
-    log_of,
     new_secret,
-    period_began,
-    principal_of,
+    period_start,
+    service_user_of,
     start_of,
 )
 from services.contracts.apps import USER_SCOPES
@@ -91,22 +91,25 @@ def test_what_is_no_key_has_no_start() -> None:
 
 
 def test_service_users_are_of_organizations_and_of_nobody_else() -> None:
-    assert principal_of("acme") == "organization.acme"
+    assert service_user_of("acme") == "organization.acme"
     assert is_reserved("organization.acme")
     assert not is_reserved("organizer")
-    assert (log_of("ada"), log_of("organization.acme")) == ("user:ada", "organization:acme")
+    assert (audit_log_of("ada"), audit_log_of("organization.acme")) == (
+        "user:ada",
+        "organization:acme",
+    )
 
 
 def test_periods_begin_with_utc_days_and_months() -> None:
     late = datetime(2026, 3, 31, 23, 30, tzinfo=UTC).astimezone(tz=None)
-    assert period_began(BudgetPeriod.DAY, late) == date(2026, 3, 31)
-    assert period_began(BudgetPeriod.MONTH, late) == date(2026, 3, 1)
-    assert period_began(BudgetPeriod.TOTAL, late) == date.min
+    assert period_start(BudgetPeriod.DAY, late) == date(2026, 3, 31)
+    assert period_start(BudgetPeriod.MONTH, late) == date(2026, 3, 1)
+    assert period_start(BudgetPeriod.TOTAL, late) == date.min
 
 
 @requirement("access:keys:scopes")
 def test_a_key_gets_no_scope_that_keys_may_not_have_or_that_its_maker_lacks() -> None:
-    assert granted([WRITE, READ, WRITE], USER_SCOPES) == [WRITE, READ]
+    assert check_scopes([WRITE, READ, WRITE], USER_SCOPES) == [WRITE, READ]
     for wanted, own in (
         (["keys:write"], USER_SCOPES),
         (["account:write"], USER_SCOPES),
@@ -114,7 +117,7 @@ def test_a_key_gets_no_scope_that_keys_may_not_have_or_that_its_maker_lacks() ->
         ([READ, WRITE], [READ]),
     ):
         with pytest.raises(RpcError) as refused:
-            granted(wanted, own)
+            check_scopes(wanted, own)
         assert refused.value.code is ErrorCode.INVALID_ARGUMENT
 
 
@@ -220,15 +223,15 @@ def test_only_a_change_that_takes_something_away_ends_tokens() -> None:
 
 
 def test_a_use_is_worth_noting_every_30_seconds() -> None:
-    assert a_key().is_used_again(NOON)
+    assert a_key().is_use_due(NOON)
     used = a_key(last_used_at=NOON)
-    assert not used.is_used_again(NOON + timedelta(seconds=29))
-    assert used.is_used_again(NOON + timedelta(seconds=30))
+    assert not used.is_use_due(NOON + timedelta(seconds=29))
+    assert used.is_use_due(NOON + timedelta(seconds=30))
 
 
 def test_neither_what_is_shown_nor_a_representation_holds_a_hash() -> None:
     key = a_key(digest=b"a-hash", previous_digest=b"a-hash")
     assert "a-hash" not in repr(key)
-    shown = key.shown(0.5, NOON).to_json()
+    shown = key.view(0.5, NOON).to_json()
     assert b"digest" not in shown
     assert b'"spent":0.5' in shown

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.auth.adapters.firebase import Certificates, EmulatedSignatures, GoogleSignatures
+from services.auth.adapters.firebase.certificates import Certificates
+from services.auth.adapters.firebase.signatures import EmulatedSignatures, GoogleSignatures
 from services.auth.domain.firebase import FirebaseProject, FirebaseTokenKind, FirebaseUser
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.outbound.client import OutboundTimeouts, open_outbound

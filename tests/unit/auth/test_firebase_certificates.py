@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from joserfc.jwk import RSAKey
 
-from services.auth.adapters.firebase import Certificates
+from services.auth.adapters.firebase.certificates import Certificates
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.outbound.client import OutboundTimeouts, open_outbound
 from tests.requirements import requirement

@@ -8,15 +8,13 @@ from typing import Any, Final
 import pytest
 
 from services.auth.domain.firebase import (
-    FirebaseIdentity,
-    FirebaseUser,
-    is_fresh,
-    user_id_of,
-)
-from services.auth.domain.firebase_users import (
     AdmitFirebaseUserCommand,
     FirebaseAccount,
+    FirebaseIdentity,
+    FirebaseUser,
     FirebaseVerdict,
+    is_fresh,
+    user_id_of,
 )
 from services.auth.settings import FirebaseSettings
 from services.contracts.auth.tokens import IssueLocalTokenRequest
@@ -76,11 +74,11 @@ def test_where_firebase_cannot_be_asked_the_signature_is_enough() -> None:
 def test_an_older_word_that_comes_late_changes_nothing() -> None:
     disabled = FirebaseIdentity(account=an_account(disabled=True))
     late = an_account(looked_up_at=NOON - SECOND)
-    assert disabled.told(late) == disabled
-    assert disabled.told(an_account()) == disabled
+    assert disabled.updated(late) == disabled
+    assert disabled.updated(an_account()) == disabled
     newer = an_account(looked_up_at=NOON + SECOND)
-    assert disabled.told(newer).account == newer
-    assert FirebaseIdentity().told(late).account == late
+    assert disabled.updated(newer).account == newer
+    assert FirebaseIdentity().updated(late).account == late
 
 
 @requirement("access:firebase:link")

@@ -16,9 +16,9 @@ from services.auth.domain.sessions import (
     Session,
     Subject,
     TokenUse,
-    life_of,
+    longest_token_life,
     new_refresh_token,
-    session_of,
+    session_id_of,
 )
 from services.auth.domain.signing import LONGEST_TOKEN
 from services.contracts.auth.tokens import RefreshTokenRequest
@@ -54,7 +54,7 @@ def a_session(**fields: object) -> Session:
 def test_a_refresh_token_names_its_session_and_is_one_by_the_contract() -> None:
     token = new_refresh_token(SID, draw, digest)
     assert RefreshTokenRequest(refresh_token=token).refresh_token == token
-    assert session_of(token, digest) == SID
+    assert session_id_of(token, digest) == SID
     assert 62**28 >= 2**160
 
 
@@ -62,24 +62,24 @@ def test_a_refresh_token_names_its_session_and_is_one_by_the_contract() -> None:
 def test_nobody_else_makes_a_token_of_a_session(place: int, character: str) -> None:
     token = new_refresh_token(SID, draw, digest)
     forged = token[:place] + character + token[place + 1 :]
-    assert (session_of(forged, digest) is None) is (forged != token)
+    assert (session_id_of(forged, digest) is None) is (forged != token)
 
 
 def test_what_is_no_refresh_token_is_of_no_session() -> None:
     token = new_refresh_token(SID, draw, digest)
     for text in ("", "yr_", token[:-1], token + "0", "e30.e30.e30"):
-        assert session_of(text, digest) is None
-    assert session_of(token, lambda text: digest("another secret" + text)) is None
+        assert session_id_of(text, digest) is None
+    assert session_id_of(token, lambda text: digest("another secret" + text)) is None
 
 
 @requirement("access:tokens:refresh")
 def test_a_token_is_good_until_it_was_used_and_the_session_until_it_ends() -> None:
     session = a_session()
-    assert session.use(b"1", NOON) is TokenUse.GOOD
-    assert session.use(b"1", NOON + SESSION_LIFE) is TokenUse.OVER
-    assert a_session(ended_at=NOON).use(b"1", NOON) is TokenUse.OVER
+    assert session.use(b"1", NOON) is TokenUse.VALID
+    assert session.use(b"1", NOON + SESSION_LIFE) is TokenUse.ENDED
+    assert a_session(ended_at=NOON).use(b"1", NOON) is TokenUse.ENDED
     after = session.refreshed(b"1", b"2", NOON)
-    assert after.use(b"2", NOON) is TokenUse.GOOD
+    assert after.use(b"2", NOON) is TokenUse.VALID
     assert after.use(b"0", NOON) is TokenUse.REUSED
 
 
@@ -88,9 +88,9 @@ def test_the_token_before_works_once_more_for_a_moment() -> None:
     after = a_session().refreshed(b"1", b"2", NOON)
     assert after.use(b"1", NOON + GRACE) is TokenUse.REUSED
     within = NOON + GRACE - timedelta(seconds=1)
-    assert after.use(b"1", within) is TokenUse.GOOD
+    assert after.use(b"1", within) is TokenUse.VALID
     again = after.refreshed(b"1", b"3", within)
-    assert again.use(b"3", within) is TokenUse.GOOD
+    assert again.use(b"3", within) is TokenUse.VALID
     assert again.use(b"2", within) is TokenUse.REUSED
     assert again.use(b"1", within) is TokenUse.REUSED
 
@@ -108,8 +108,8 @@ def test_a_scope_narrows_and_never_widens() -> None:
 
 
 def test_a_revocation_is_kept_as_long_as_its_last_token_lives() -> None:
-    assert life_of("sub") == LONGEST_TOKEN
-    assert life_of("sid") == life_of("key_id") == LONGEST_ACCESS_TOKEN
+    assert longest_token_life("sub") == LONGEST_TOKEN
+    assert longest_token_life("sid") == longest_token_life("key_id") == LONGEST_ACCESS_TOKEN
 
 
 def test_a_representation_holds_no_hash() -> None:

@@ -10,7 +10,7 @@ from services.auth.domain.sharing import (
     owners,
     refuse_owner,
     refuse_past,
-    role_facts,
+    role_tuples,
     share_changes,
 )
 from services.contracts.auth.authorization import RelationTuple, Share, ShareRole
@@ -28,52 +28,52 @@ LINK = StoredLink(
 )
 
 
-def fact(subject: str, relation: str) -> RelationTuple:
+def a_tuple(subject: str, relation: str) -> RelationTuple:
     return RelationTuple(subject=subject, relation=relation, object=TARGET)
 
 
 def test_a_link_works_until_it_expires_or_is_ended() -> None:
-    assert LINK.works_at(NOON)
-    assert not LINK.works_at(NOON + timedelta(hours=1))
-    assert not LINK.model_copy(update={"ended_at": NOON}).works_at(NOON)
-    assert LINK.model_copy(update={"expires_at": None}).works_at(NOON + timedelta(days=999))
+    assert LINK.is_valid_at(NOON)
+    assert not LINK.is_valid_at(NOON + timedelta(hours=1))
+    assert not LINK.model_copy(update={"ended_at": NOON}).is_valid_at(NOON)
+    assert LINK.model_copy(update={"expires_at": None}).is_valid_at(NOON + timedelta(days=999))
 
 
 def test_a_link_gives_its_role_to_those_who_hold_it() -> None:
-    assert LINK.grant == fact(f"share_link:{LINK.link_id}#holder", "editor")
-    held = LINK.held_by("idp|bob")
+    assert LINK.grant == a_tuple(f"share_link:{LINK.link_id}#holder", "editor")
+    held = LINK.holder_tuple("idp|bob")
     assert (held.subject, held.relation) == ("user:idp|bob", "holder")
     assert held.object == f"share_link:{LINK.link_id}"
 
 
 def test_a_link_shows_its_token_only_when_it_is_made() -> None:
-    assert LINK.shown("yl_secret").token == "yl_secret"
-    assert LINK.shown().token is None
-    assert LINK.shown().role is ShareRole.EDITOR
+    assert LINK.view("yl_secret").token == "yl_secret"
+    assert LINK.view().token is None
+    assert LINK.view().role is ShareRole.EDITOR
 
 
 def test_shares_are_direct_roles_each_subject_once_with_the_higher() -> None:
-    facts = [
-        fact("user:olga", "owner"),
-        fact("user:bob", "editor"),
-        fact("user:bob", "viewer"),
-        fact("group:team#member", "viewer"),
-        fact("user:eve", "viewer"),
-        fact("user:eve", "editor"),
+    tuples = [
+        a_tuple("user:olga", "owner"),
+        a_tuple("user:bob", "editor"),
+        a_tuple("user:bob", "viewer"),
+        a_tuple("group:team#member", "viewer"),
+        a_tuple("user:eve", "viewer"),
+        a_tuple("user:eve", "editor"),
         LINK.grant,
     ]
-    assert direct_shares(facts) == [
+    assert direct_shares(tuples) == [
         Share(subject="user:bob", role=ShareRole.EDITOR),
         Share(subject="group:team#member", role=ShareRole.VIEWER),
         Share(subject="user:eve", role=ShareRole.EDITOR),
     ]
-    assert owners(facts) == {"user:olga"}
+    assert owners(tuples) == {"user:olga"}
 
 
 def test_a_role_takes_the_place_of_the_other() -> None:
     writes, deletes = share_changes(TARGET, "user:bob", ShareRole.VIEWER)
-    assert (writes, deletes) == ([fact("user:bob", "viewer")], [fact("user:bob", "editor")])
-    assert sorted(each.relation for each in role_facts(TARGET, "user:bob")) == ["editor", "viewer"]
+    assert (writes, deletes) == ([a_tuple("user:bob", "viewer")], [a_tuple("user:bob", "editor")])
+    assert sorted(each.relation for each in role_tuples(TARGET, "user:bob")) == ["editor", "viewer"]
 
 
 @pytest.mark.parametrize("subject", ["user:olga", "user:me"])

@@ -1,4 +1,4 @@
-"""Finding programs, and building what is missing."""
+"""Programs: found on this machine, or built once."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from services.cli.stack.errors import StackError
 
 
 def a_fake_go(folder: Path) -> Path:
-    """A `go` that counts its builds and writes what was asked for."""
+    """A `go` that counts its builds and writes a file as the program."""
     go = folder / "go"
     go.write_text(
         "#!/bin/sh\n"
@@ -44,7 +44,7 @@ def test_a_program_is_built_once(binaries: Binaries, tmp_path: Path) -> None:
     assert (tmp_path / "builds").read_text().count("build") == 1
 
 
-def test_two_builders_at_once_build_once(binaries: Binaries, tmp_path: Path) -> None:
+def test_concurrent_commands_build_a_program_once(binaries: Binaries, tmp_path: Path) -> None:
     threads = [threading.Thread(target=binaries.edge) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -53,15 +53,13 @@ def test_two_builders_at_once_build_once(binaries: Binaries, tmp_path: Path) -> 
     assert (tmp_path / "builds").read_text().count("build") == 1
 
 
-def test_a_change_in_the_sources_makes_another_program(
-    binaries: Binaries, edge_source: Path
-) -> None:
+def test_changed_sources_build_another_program(binaries: Binaries, edge_source: Path) -> None:
     before = binaries.edge()
     (edge_source / "main.go").write_text("package main // changed\n")
     assert binaries.edge() != before
 
 
-def test_a_change_in_a_test_does_not(edge_source: Path) -> None:
+def test_a_changed_go_test_does_not_change_the_hash(edge_source: Path) -> None:
     before = source_hash(edge_source)
     (edge_source / "main_test.go").write_text("package main\n")
     assert source_hash(edge_source) == before
@@ -74,7 +72,7 @@ def test_a_failed_build_leaves_no_program(binaries: Binaries, tmp_path: Path) ->
     assert "edge" in binaries.missing()
 
 
-def test_without_go_the_message_says_where_to_get_it(
+def test_without_go_the_error_names_the_download_page(
     binaries: Binaries, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
@@ -85,7 +83,7 @@ def test_without_go_the_message_says_where_to_get_it(
 @pytest.mark.parametrize(
     ("version", "used"), [("1.18.0", True), ("v1.19.2", True), ("1.17.9", False), ("edge", False)]
 )
-def test_an_installed_daprd_is_used_when_it_is_recent(
+def test_an_installed_daprd_is_used_from_version_1_18(
     binaries: Binaries, tmp_path: Path, version: str, used: bool
 ) -> None:
     daprd = tmp_path / "daprd"

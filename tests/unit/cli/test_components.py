@@ -1,4 +1,4 @@
-"""The components: the same names and scopes everywhere, secrets by reference, nothing for an app that is not named."""
+"""Dapr components: same names and scopes in each environment, secrets by reference, scoped to apps."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def components(folder: str) -> dict[str, dict[str, Any]]:
 
 
 @requirement("stack:dapr-yaml")
-def test_every_component_has_the_same_name_and_scopes_in_production() -> None:
+def test_components_have_the_same_names_and_scopes_in_production() -> None:
     local, production = components("local"), components("production")
     assert {name: one["scopes"] for name, one in local.items()} == {
         name: one["scopes"] for name, one in production.items()
@@ -35,7 +35,7 @@ def test_every_scope_is_an_app_of_the_template() -> None:
 
 
 @requirement("stack:dapr-yaml")
-def test_secrets_come_from_the_secret_store() -> None:
+def test_secrets_are_references_to_the_secret_store() -> None:
     for folder in ("local", "production"):
         for component in components(folder).values():
             for item in component["spec"]["metadata"]:
@@ -43,12 +43,12 @@ def test_secrets_come_from_the_secret_store() -> None:
 
 
 @requirement("stack:dapr-yaml")
-def test_no_app_has_a_timeout_that_would_cut_its_streams() -> None:
+def test_resiliency_sets_no_timeout_because_it_would_cut_streams() -> None:
     resiliency = components("common")["resiliency"]["spec"]
     assert "timeouts" not in resiliency["policies"]
     assert "apps" not in resiliency["targets"]
 
 
-def test_apps_may_not_read_the_secret_store() -> None:
+def test_apps_cannot_read_the_secret_store() -> None:
     scopes = components("common")["config"]["spec"]["secrets"]["scopes"]
     assert scopes == [{"storeName": "secrets", "defaultAccess": "deny"}]

@@ -1,4 +1,4 @@
-"""Lines of logs, with names, over rotations; what the supervisor did, in plain words."""
+"""Console output: log lines with process names, across log rotations, and restarts."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ def follower(tmp_path: Path) -> LogFollower:
     )
 
 
-def test_only_whole_new_lines_are_shown_with_their_name(
+def test_complete_new_lines_are_printed_with_the_process_name(
     follower: LogFollower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "llm.log"
-    log.write_text("of yesterday\n")
+    log.write_text("old\n")
     follower.begin()
     with log.open("a") as file:
         file.write("first\nsecond\nunfinished")
@@ -45,7 +45,7 @@ def test_a_rotation_loses_no_line(
     ]
 
 
-def test_a_death_and_a_restart_are_said(
+def test_exits_restarts_and_giving_up_are_reported(
     follower: LogFollower, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "supervisor.log"
@@ -59,9 +59,9 @@ def test_a_death_and_a_restart_are_said(
             "2026 INFO gave up: llm entered FATAL state, too many start retries too quickly\n"
         )
     follower.close()
-    said = [line.split("| ")[1] for line in capsys.readouterr().out.splitlines()]
-    assert said == [
-        "llm ended (terminated by SIGKILL); it is started again",
-        "llm was started again",
-        "llm keeps ending, so it stays down; see its log",
+    messages = [line.split("| ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert messages == [
+        "llm ended (terminated by SIGKILL); restarting it",
+        "llm was restarted",
+        "llm failed at each start and is not restarted; see its log file",
     ]

@@ -1,4 +1,4 @@
-"""The state folder: records of processes, secrets, the lock."""
+"""The state folder: pid files, secrets, the lock."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.cli.stack.errors import StackError
-from services.cli.stack.launcher import record, start_mark
+from services.cli.stack.launcher import start_time, write_pid_file
 from services.cli.stack.state import StateFolder
 
 
@@ -18,29 +18,29 @@ def state(tmp_path: Path) -> StateFolder:
     return folder
 
 
-def test_a_recorded_process_that_lives_is_ours(state: StateFolder) -> None:
-    record(str(state.pid_file("llm")), os.getpid())
+def test_a_running_process_with_a_pid_file_is_a_leftover(state: StateFolder) -> None:
+    write_pid_file(str(state.pid_file("llm")), os.getpid())
     assert state.leftovers() == {"llm": os.getpid()}
 
 
-def test_a_reused_pid_is_not_ours(state: StateFolder) -> None:
-    state.pid_file("llm").write_text(f"{os.getpid()} {int(start_mark(os.getpid())) - 1}\n")
+def test_a_reused_pid_is_not_a_leftover(state: StateFolder) -> None:
+    state.pid_file("llm").write_text(f"{os.getpid()} {int(start_time(os.getpid())) - 1}\n")
     assert state.leftovers() == {}
 
 
 @pytest.mark.parametrize("text", ["", "x y", "123456789 1", str(os.getpid())])
-def test_a_record_that_is_not_whole_names_nobody(state: StateFolder, text: str) -> None:
+def test_an_invalid_pid_file_is_ignored(state: StateFolder, text: str) -> None:
     state.pid_file("llm").write_text(text)
     assert state.leftovers() == {}
 
 
 def test_the_supervisor_comes_first_among_leftovers(state: StateFolder) -> None:
     for name in ("auth", "supervisor", "valkey"):
-        record(str(state.pid_file(name)), os.getpid())
+        write_pid_file(str(state.pid_file(name)), os.getpid())
     assert next(iter(state.leftovers())) == "supervisor"
 
 
-def test_secrets_are_made_once_and_only_their_owner_reads_them(state: StateFolder) -> None:
+def test_secrets_are_generated_once_and_readable_only_by_their_owner(state: StateFolder) -> None:
     values = state.load_secrets()
     first = state.secret(values, "llmAppToken")
     state.save_secrets(values)
@@ -49,7 +49,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(state: StateFolde
     assert stat.S_IMODE(state.secrets_file.stat().st_mode) == 0o600
 
 
-def test_a_folder_that_is_taken_is_refused_with_who_has_it(state: StateFolder) -> None:
+def test_locking_a_locked_folder_fails_with_the_pid_of_its_holder(state: StateFolder) -> None:
     state.lock()
     with pytest.raises(StackError, match=str(os.getpid())):
         StateFolder(state.path).lock()

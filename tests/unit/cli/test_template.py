@@ -1,13 +1,15 @@
-"""`dapr.yaml` becomes daprd's arguments and the environment of an app."""
+"""`dapr.yaml` determines daprd's arguments and the environment of an app."""
 
+from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from services.cli.stack.apps import AppHost, HostPorts, read_template
+from services.cli.stack.apps import AppHost, read_template
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import PortPlan
+from services.contracts.apps import APPS
 
 TEMPLATE = """
 version: 1
@@ -40,7 +42,7 @@ def template(tmp_path: Path) -> Path:
 
 def a_host(path: Path, plan: PortPlan, replica: int = 1) -> AppHost:
     entry = read_template(path).apps[0]
-    ports = HostPorts.of(entry, plan, replica, None)
+    ports = entry.ports.of_replica(replica, plan)
     return AppHost(entry, ports, "llm", "app-token", "api-token", path.parent)
 
 
@@ -48,13 +50,13 @@ def flag(arguments: list[str], name: str) -> str:
     return arguments[arguments.index(f"--{name}") + 1]
 
 
-def test_an_app_wins_over_common_and_environments_are_merged(template: Path) -> None:
+def test_app_fields_override_common_and_environments_are_merged(template: Path) -> None:
     entry = read_template(template).apps[0]
     assert entry.log_level == "debug"
     assert entry.env == {"SHARED": "two", "KEPT": "common", "NUMBER": "7"}
 
 
-def test_every_port_of_a_sidecar_is_its_own_and_moves_with_the_offset(template: Path) -> None:
+def test_all_ports_of_a_sidecar_are_shifted_by_the_offset(template: Path) -> None:
     arguments = a_host(template, PortPlan(1000)).arguments(PortPlan(1000), ())
     names = (
         "app-port",
@@ -74,7 +76,7 @@ def test_a_sidecar_listens_on_loopback_only(template: Path) -> None:
     assert listening == ["127.0.0.1"] * 3
 
 
-def test_relative_paths_begin_where_the_template_is(template: Path) -> None:
+def test_paths_are_relative_to_the_template(template: Path) -> None:
     host = a_host(template, PortPlan())
     assert flag(host.arguments(PortPlan(), ()), "resources-path") == str(
         template.parent / "components"
@@ -82,7 +84,7 @@ def test_relative_paths_begin_where_the_template_is(template: Path) -> None:
     assert host.app({}).cwd == template.parent / "apps" / "llm"
 
 
-def test_a_second_host_has_ports_of_its_own_and_the_same_app_id(template: Path) -> None:
+def test_a_second_host_has_other_ports_and_the_same_app_id(template: Path) -> None:
     first, second = (a_host(template, PortPlan(), number) for number in (1, 2))
     ports = {*first.app({}).ports.values(), *second.app({}).ports.values()}
     assert ports == {7102, 7202}
@@ -103,35 +105,25 @@ def test_app_and_sidecar_get_both_tokens_and_the_app_its_ports(template: Path) -
     assert app.env["YOCASO_ENV"] == "local"
 
 
-def test_an_unknown_field_is_refused_with_its_name(template: Path) -> None:
+def test_an_unknown_field_is_rejected_by_name(template: Path) -> None:
     template.write_text(TEMPLATE.replace("metricsPort", "metricPort"))
     with pytest.raises(StackError, match="metricPort"):
         read_template(template)
 
 
-def test_an_absent_template_says_how_to_name_it(tmp_path: Path) -> None:
+def test_the_error_for_an_absent_template_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="--file"):
         read_template(tmp_path / "dapr.yaml")
 
 
-def test_a_port_that_the_kernel_may_hand_out_is_refused() -> None:
+def test_a_port_in_the_ephemeral_range_is_rejected() -> None:
     with pytest.raises(StackError, match="YOCASO_PORT_OFFSET"):
         PortPlan(30_000).shifted(7102)
 
 
-def test_the_committed_template_reads_and_no_port_is_given_twice() -> None:
+def test_the_committed_template_has_the_apps_of_the_manifests_and_unique_ports() -> None:
     apps = read_template(Path(__file__).parents[3] / "dapr.yaml").apps
-    ports = [
-        port
-        for app in apps
-        for port in (
-            app.app_port,
-            app.dapr_http_port,
-            app.dapr_grpc_port,
-            app.dapr_internal_grpc_port,
-            app.metrics_port,
-        )
-    ]
-    assert [app.app_id for app in apps] == ["auth", "llm", "workflows", "edge"]
+    ports = [port for app in apps for port in astuple(app.ports)]
+    assert {app.app_id for app in apps} == {app.id for app in APPS}
     assert len(ports) == len(set(ports))
     assert all(app.enable_app_health_check for app in apps)

@@ -1,11 +1,11 @@
-"""The answer on the screen follows the events, however the stream was cut."""
+"""The displayed answer depends only on the events, wherever the stream was cut."""
 
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.chat.transcript import Shown, Transcript
+from services.cli.chat.transcript import ScreenUpdate, Transcript
 
 
 def an_event(seq: int, kind: str, **data: Any) -> dict[str, Any]:
@@ -23,21 +23,21 @@ TURN = [
 ]
 
 
-def test_a_restart_withdraws_the_text_since_its_seq() -> None:
+def test_a_restart_removes_the_text_from_its_seq_on() -> None:
     transcript = Transcript()
-    shown = [transcript.take(event) for event in TURN[:4]]
-    assert shown[-1] == Shown("Hel", restarted=True)
+    updates = [transcript.apply(event) for event in TURN[:4]]
+    assert updates[-1] == ScreenUpdate("Hel", restarted=True)
     assert transcript.text == "Hel"
 
 
-def test_a_restart_before_any_text_shows_nothing() -> None:
+def test_a_restart_before_any_text_displays_nothing() -> None:
     transcript = Transcript()
-    assert transcript.take(an_event(1, "attempt.restarted", fromSeq=2)) == Shown()
+    assert transcript.apply(an_event(1, "attempt.restarted", fromSeq=2)) == ScreenUpdate()
 
 
-def test_a_failure_is_told_in_one_line() -> None:
+def test_a_failure_has_a_one_line_error() -> None:
     transcript = Transcript()
-    transcript.take(
+    transcript.apply(
         an_event(1, "run.failed", error={"code": "UPSTREAM_ERROR", "message": "The model is away."})
     )
     assert transcript.is_over
@@ -50,9 +50,9 @@ def test_streams_cut_and_resumed_anywhere_give_the_same_text(cuts: list[tuple[in
     for begin, end in cuts:
         if begin <= transcript.last_seq:
             for event in TURN[begin:end]:
-                transcript.take(event)
+                transcript.apply(event)
     for event in TURN[transcript.last_seq :]:
-        transcript.take(event)
+        transcript.apply(event)
     assert transcript.text == "Help is here"
     assert transcript.outcome == "run.completed"
     assert transcript.turn_id == "turn_1"

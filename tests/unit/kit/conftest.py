@@ -1,23 +1,23 @@
-"""What several tests of kit share."""
+"""Fixtures of kit's unit tests."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.support.access import Tuples, World
+from tests.support.access import AccessFixture, FakeAccessSource
 
-OpenWorld = Callable[[Tuples], Awaitable[World]]
+OpenAccess = Callable[[FakeAccessSource], Awaitable[AccessFixture]]
 
 
 @pytest.fixture
-async def open_world() -> AsyncIterator[OpenWorld]:
-    """Makes worlds that follow their feeds until the end of the test."""
+async def open_access() -> AsyncIterator[OpenAccess]:
+    """Opens access caches that follow their feeds until the end of the test."""
     async with AsyncExitStack() as stack:
 
-        async def make(tuples: Tuples) -> World:
-            world = World(tuples)
-            stack.push_async_callback(world.close)
-            return await world.follow()
+        async def make(source: FakeAccessSource) -> AccessFixture:
+            access = AccessFixture(source)
+            stack.push_async_callback(access.close)
+            return await access.follow()
 
         yield make

@@ -1,4 +1,4 @@
-"""When a live stream is told that its reader may no longer read."""
+"""Revocation of live streams."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,22 +7,27 @@ from contextlib import ExitStack
 import pytest
 
 from services.kit.access import cache as access_cache
-from services.kit.access.cache import EVERYTHING, UNSURE_SECONDS, AccessChange, AccessCheck
+from services.kit.access.cache import (
+    ANY_ACCESS_CHANGE,
+    MAX_UNVERIFIED_SECONDS,
+    AccessChange,
+    AccessCheck,
+)
 from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from tests.requirements import requirement
-from tests.support.access import BOB, EDIT, VIEW, Tuples, World
+from tests.support.access import BOB, EDIT, VIEW, AccessFixture, FakeAccessSource
 from tests.support.wait import wait_until
-from tests.unit.kit.conftest import OpenWorld
+from tests.unit.kit.conftest import OpenAccess
 
 
 class Streams:
-    """Live streams: what each was told."""
+    """Live streams, and the error that each received."""
 
-    def __init__(self, world: World, *checks: AccessCheck) -> None:
+    def __init__(self, access: AccessFixture, *checks: AccessCheck) -> None:
         self.told: list[list[AnyErrorCode]] = [[] for _ in checks]
         self._stack = ExitStack()
         for heard, check in zip(self.told, checks, strict=True):
-            self._stack.enter_context(world.cache.watch(check, self._hear(heard)))
+            self._stack.enter_context(access.cache.watch(check, self._hear(heard)))
 
     def close(self) -> None:
         self._stack.close()
@@ -33,110 +38,110 @@ class Streams:
 
 
 @requirement("access:stream-recheck")
-async def test_streams_are_asked_for_once_per_check_and_only_after_a_change_that_concerns_them(
-    open_world: OpenWorld,
+async def test_streams_share_one_recheck_and_only_after_a_change_that_affects_them(
+    open_access: OpenAccess,
 ) -> None:
-    world = await open_world(Tuples(VIEW, BOB))
+    access = await open_access(FakeAccessSource(VIEW, BOB))
     for check in (VIEW, BOB):
-        assert await world.cache.allows(check)
-    streams = Streams(world, *[VIEW] * 100, BOB)
-    await world.change(AccessChange("carl"), AccessChange("ada", "conversation:c2"))
-    assert len(world.tuples.asked) == 2
-    await world.change(AccessChange(None, "conversation:c1"), removed=[VIEW])
+        assert await access.cache.allows(check)
+    streams = Streams(access, *[VIEW] * 100, BOB)
+    await access.change(AccessChange("carl"), AccessChange("ada", "conversation:c2"))
+    assert len(access.source.asked) == 2
+    await access.change(AccessChange(None, "conversation:c1"), removed=[VIEW])
     await wait_until(lambda: all(streams.told[:100]))
-    await wait_until(lambda: len(world.tuples.asked) == 4)
+    await wait_until(lambda: len(access.source.asked) == 4)
     assert streams.told == [[ErrorCode.NOT_FOUND]] * 100 + [[]]
     streams.close()
-    await world.change(EVERYTHING)
-    assert len(world.tuples.asked) == 4  # nobody is left to ask for
+    await access.change(ANY_ACCESS_CHANGE)
+    assert len(access.source.asked) == 4  # no stream is left
 
 
 @requirement("access:stream-recheck")
-async def test_a_change_between_the_yes_and_the_stream_ends_the_stream(
-    open_world: OpenWorld,
+async def test_a_change_between_admission_and_watch_ends_the_stream(
+    open_access: OpenAccess,
 ) -> None:
-    world = await open_world(Tuples(EDIT, VIEW))
-    assert await world.cache.allows(EDIT)
-    await world.change(AccessChange("ada", "conversation:c1"), removed=[EDIT, VIEW])
+    access = await open_access(FakeAccessSource(EDIT, VIEW))
+    assert await access.cache.allows(EDIT)
+    await access.change(AccessChange("ada", "conversation:c1"), removed=[EDIT, VIEW])
     heard: list[RpcError] = []
-    with world.cache.watch(VIEW, heard.append, granted=EDIT):
+    with access.cache.watch(VIEW, heard.append, granted=EDIT):
         await wait_until(lambda: heard)
     assert heard[0].code is ErrorCode.NOT_FOUND
 
 
 @requirement("access:stream-recheck")
-async def test_a_stream_that_a_remembered_yes_let_in_costs_no_check(open_world: OpenWorld) -> None:
-    world = await open_world(Tuples(EDIT, VIEW))
-    assert await world.cache.allows(EDIT)
-    with world.cache.watch(VIEW, lambda error: None, granted=EDIT):
+async def test_a_stream_admitted_from_the_cache_costs_no_check(open_access: OpenAccess) -> None:
+    access = await open_access(FakeAccessSource(EDIT, VIEW))
+    assert await access.cache.allows(EDIT)
+    with access.cache.watch(VIEW, lambda error: None, granted=EDIT):
         await asyncio.sleep(0)
-    assert world.tuples.asked == [EDIT]
+    assert access.source.asked == [EDIT]
 
 
 @requirement("access:stream-recheck")
-async def test_a_change_during_the_recheck_is_asked_for_as_well(open_world: OpenWorld) -> None:
-    world = await open_world(Tuples(VIEW))
-    assert await world.cache.allows(VIEW)
-    streams = Streams(world, VIEW)
-    world.tuples.asking.clear()
-    world.tuples.gate.clear()
-    await world.change(AccessChange("ada"))
-    await world.tuples.asking.wait()  # answered by the tuples as they are now, and late
-    await world.change(AccessChange("ada"), removed=[VIEW])
-    world.tuples.gate.set()
+async def test_a_change_during_the_recheck_causes_another_check(open_access: OpenAccess) -> None:
+    access = await open_access(FakeAccessSource(VIEW))
+    assert await access.cache.allows(VIEW)
+    streams = Streams(access, VIEW)
+    access.source.asking.clear()
+    access.source.gate.clear()
+    await access.change(AccessChange("ada"))
+    await access.source.asking.wait()  # a late answer from the current source
+    await access.change(AccessChange("ada"), removed=[VIEW])
+    access.source.gate.set()
     await wait_until(lambda: streams.told[0])
     assert streams.told == [[ErrorCode.NOT_FOUND]]
-    assert len(world.tuples.asked) == 3
+    assert len(access.source.asked) == 3
     streams.close()
 
 
 @requirement("access:stream-recheck", "access:fail-closed")
-async def test_streams_end_ten_seconds_after_the_feed_was_read_last(open_world: OpenWorld) -> None:
-    world = await open_world(Tuples(VIEW))
-    assert await world.cache.allows(VIEW)
-    streams = Streams(world, VIEW)
-    world.tuples.feed_away = True
-    world.now = UNSURE_SECONDS - 0.1
-    await world.read()
+async def test_streams_end_ten_seconds_after_the_last_feed_read(open_access: OpenAccess) -> None:
+    access = await open_access(FakeAccessSource(VIEW))
+    assert await access.cache.allows(VIEW)
+    streams = Streams(access, VIEW)
+    access.source.feed_away = True
+    access.now = MAX_UNVERIFIED_SECONDS - 0.1
+    await access.read()
     assert streams.told == [[]]
-    world.now = UNSURE_SECONDS
-    await world.read()
+    access.now = MAX_UNVERIFIED_SECONDS
+    await access.read()
     await wait_until(lambda: streams.told[0])
     assert streams.told == [[ErrorCode.UNAVAILABLE]]
     streams.close()
 
 
 @requirement("access:stream-recheck", "access:fail-closed")
-async def test_a_stream_ends_where_its_recheck_has_no_answer_in_time(
-    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+async def test_a_stream_ends_if_its_recheck_times_out(
+    open_access: OpenAccess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = await open_world(Tuples(VIEW))
-    assert await world.cache.allows(VIEW)
-    monkeypatch.setattr(access_cache, "UNSURE_SECONDS", 0.05)
-    streams = Streams(world, VIEW)
-    world.tuples.away = True
-    await world.change(AccessChange("ada"))
+    access = await open_access(FakeAccessSource(VIEW))
+    assert await access.cache.allows(VIEW)
+    monkeypatch.setattr(access_cache, "MAX_UNVERIFIED_SECONDS", 0.05)
+    streams = Streams(access, VIEW)
+    access.source.away = True
+    await access.change(AccessChange("ada"))
     await wait_until(lambda: streams.told[0])
     assert streams.told == [[ErrorCode.UNAVAILABLE]]
     streams.close()
 
 
 @requirement("access:stream-recheck")
-async def test_a_recheck_that_fails_for_a_moment_is_repeated(
-    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+async def test_a_failed_recheck_is_retried(
+    open_access: OpenAccess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_cache, "RETRY_SECONDS", 0.01)
-    world = await open_world(Tuples(VIEW))
-    assert await world.cache.allows(VIEW)
-    streams = Streams(world, VIEW)
-    world.tuples.away = True
-    await world.change(AccessChange("ada"))
-    await wait_until(lambda: len(world.tuples.asked) > 2)
-    world.tuples.away = False
+    access = await open_access(FakeAccessSource(VIEW))
+    assert await access.cache.allows(VIEW)
+    streams = Streams(access, VIEW)
+    access.source.away = True
+    await access.change(AccessChange("ada"))
+    await wait_until(lambda: len(access.source.asked) > 2)
+    access.source.away = False
 
     async def remembered() -> bool:
-        asked = len(world.tuples.asked)
-        return await world.cache.allows(VIEW) and len(world.tuples.asked) == asked
+        asked = len(access.source.asked)
+        return await access.cache.allows(VIEW) and len(access.source.asked) == asked
 
     await wait_until(remembered)
     assert streams.told == [[]]

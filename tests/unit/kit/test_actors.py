@@ -1,4 +1,4 @@
-"""What the base of all actors promises."""
+"""The base class of actors."""
 
 import asyncio
 from datetime import timedelta
@@ -35,7 +35,7 @@ class ProbeActorInterface(ActorInterface):
 
 
 class ProbeActor(DomainActor[Ask], ProbeActorInterface):
-    """Does what the test tells it."""
+    """Runs the function that the test gives it."""
 
     def __init__(self, actor_id: str = "one") -> None:
         information = ActorTypeInformation.create(ProbeActor)
@@ -64,7 +64,7 @@ async def asked(actor: ProbeActor, text: str = "hi") -> Reply:
 
 
 @requirement("kit:actor-errors")
-async def test_an_error_travels_back_as_a_value_with_all_it_says() -> None:
+async def test_an_error_is_returned_as_a_value_with_its_details() -> None:
     actor = ProbeActor()
     violation = FieldViolation(field="text", description="is wrong")
     actor.failures = [RpcError(ErrorCode.INVALID_ARGUMENT, "no", violations=[violation])]
@@ -87,7 +87,7 @@ async def test_an_error_travels_back_as_a_value_with_all_it_says() -> None:
         (SidecarError("10.0.0.1 is away"), ErrorCode.UNAVAILABLE),
     ],
 )
-async def test_a_failure_shows_nothing_of_the_inside(failure: Exception, code: ErrorCode) -> None:
+async def test_an_internal_error_shows_no_details(failure: Exception, code: ErrorCode) -> None:
     actor = ProbeActor()
     actor.failures = [failure]
     reply = await asked(actor)
@@ -98,7 +98,7 @@ async def test_a_failure_shows_nothing_of_the_inside(failure: Exception, code: E
 
 
 @requirement("kit:actor-errors")
-async def test_a_scheduler_that_is_away_is_unavailable_and_no_bug(
+async def test_an_unreachable_scheduler_is_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     away = AioRpcError(StatusCode.INTERNAL, Metadata(), Metadata(), "code = Unavailable")
@@ -106,28 +106,28 @@ async def test_a_scheduler_that_is_away_is_unavailable_and_no_bug(
     async def refuse(*_: object) -> None:
         raise away
 
-    async def remind(_: Ask) -> Ask:
-        await actor.remind("later", timedelta(seconds=1), timedelta(seconds=1))
+    async def set_reminder(_: Ask) -> Ask:
+        await actor.set_reminder("later", timedelta(seconds=1), timedelta(seconds=1))
         raise AssertionError
 
     actor = ProbeActor()
     monkeypatch.setattr(actor, "register_reminder", refuse)
     monkeypatch.setattr(actor, "unregister_reminder", refuse)
-    reply = await _guarded(lambda _, ask: remind(ask))(actor, Ask(text="hi"))
+    reply = await _guarded(lambda _, ask: set_reminder(ask))(actor, Ask(text="hi"))
     assert reply.error is not None
     assert reply.error.code is ErrorCode.UNAVAILABLE
     with pytest.raises(SidecarError):
-        await actor.unremind("later")
+        await actor.clear_reminder("later")
 
 
-async def test_a_lost_race_decides_again_from_what_was_written() -> None:
+async def test_a_state_conflict_repeats_the_method_on_the_new_state() -> None:
     actor = ProbeActor()
     actor.failures = [StateConflict(), StateConflict()]
     assert (await asked(actor)).ok == Ask(text="hi")
     assert actor.forgotten == 2
 
 
-async def test_an_owner_that_never_wins_gives_up() -> None:
+async def test_repeated_state_conflicts_fail_the_call() -> None:
     actor = ProbeActor()
     actor.failures = [StateConflict() for _ in range(10)]
     reply = await asked(actor)
@@ -135,7 +135,7 @@ async def test_an_owner_that_never_wins_gives_up() -> None:
     assert reply.error.code is ErrorCode.UNAVAILABLE
 
 
-async def test_calls_of_one_actor_run_one_at_a_time() -> None:
+async def test_calls_of_one_actor_are_serialized() -> None:
     first, second = ProbeActor("same"), ProbeActor("same")
     await asyncio.gather(*(asked(actor) for actor in (first, second) * 5))
     assert first.most_inside == second.most_inside == 1
@@ -143,11 +143,11 @@ async def test_calls_of_one_actor_run_one_at_a_time() -> None:
     assert ProbeActor("other")._lock is not first._lock
 
 
-async def test_work_in_the_background_runs_outside_the_turn_and_one_at_a_time() -> None:
+async def test_background_work_runs_without_the_lock_and_one_at_a_time() -> None:
     actor, go_on, runs = ProbeActor(), asyncio.Event(), list[str]()
 
     async def work() -> None:
-        assert (await asked(actor)).ok == Ask(text="hi")  # the actor is not locked by it
+        assert (await asked(actor)).ok == Ask(text="hi")  # it does not hold the lock
         runs.append("begun")
         await go_on.wait()
         raise SidecarError("away")
@@ -166,7 +166,7 @@ async def test_work_in_the_background_runs_outside_the_turn_and_one_at_a_time() 
 
 
 @pytest.mark.parametrize("text", ["2024-01-02", "1h", "2024-01-02 hello there", "1h30m", "é🙂"])
-def test_text_that_looks_like_a_date_or_a_duration_survives(text: str) -> None:
+def test_text_that_looks_like_a_date_or_a_duration_is_unchanged(text: str) -> None:
     serializer = PydanticSerializer()
     assert serializer.deserialize(serializer.serialize(Ask(text=text)), Ask) == Ask(text=text)
     assert serializer.deserialize(serializer.serialize({"text": text})) == {"text": text}

@@ -1,4 +1,4 @@
-"""What stands before every route: the sidecar's token, the caller's identity, and the bound on bodies."""
+"""The middleware of every route: sidecar token, caller identity, body limit."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def caller(*headers: Header) -> CallerIdentity:
     return caller_of(Request({"type": "http", "headers": list(headers), "app": app}))
 
 
-def test_the_edge_vouches_for_a_user() -> None:
+def test_identity_headers_from_the_edge_are_accepted() -> None:
     found = caller(EDGE, ALICE, (b"x-user-email", b"a@b.c"), (b"x-scopes", b"read write"))
     assert found == CallerIdentity("alice", "a@b.c", frozenset({"read", "write"}))
     assert caller(EDGE, ALICE) == CallerIdentity("alice", "", frozenset())
@@ -52,7 +52,7 @@ def test_the_edge_vouches_for_a_user() -> None:
         (EDGE, ALICE, (b"x-scopes", b"a"), (b"x-scopes", b"b")),
     ],
 )
-def test_an_identity_that_can_be_read_in_two_ways_is_none(headers: tuple[Header, ...]) -> None:
+def test_an_ambiguous_identity_is_refused(headers: tuple[Header, ...]) -> None:
     with pytest.raises(RpcError) as refused:
         caller(*headers)
     assert refused.value.code is ErrorCode.UNAUTHENTICATED
@@ -81,7 +81,7 @@ async def status(app: Callable, path: str, headers: list[Header], *pieces: bytes
     scope = {"type": "http", "path": path, "method": "POST", "headers": headers}
     try:
         await app(scope, receive, send)
-    except RpcError as error:  # the app's handlers answer it
+    except RpcError as error:  # the app's exception handlers
         return error.status
     return sent[0]["status"]
 
@@ -101,7 +101,9 @@ async def status(app: Callable, path: str, headers: list[Header], *pieces: bytes
         ("/healthz/", [], 401),
     ],
 )
-async def test_only_the_sidecar_is_let_in(path: str, headers: list[Header], expected: int) -> None:
+async def test_only_the_sidecar_is_admitted(
+    path: str, headers: list[Header], expected: int
+) -> None:
     app = SidecarToken(ok, "secret", {"/healthz"})
     assert await status(app, path, headers) == expected
 
@@ -118,7 +120,7 @@ async def test_only_the_sidecar_is_let_in(path: str, headers: list[Header], expe
         ([(b"transfer-encoding", b"chunked")], [b"x"] * 10, 200),
     ],
 )
-async def test_a_body_is_bounded_however_it_is_sent(
+async def test_a_body_is_limited_by_length_and_while_received(
     headers: list[Header], pieces: list[bytes], expected: int
 ) -> None:
     assert await status(BodyLimit(ok, 10), "/m", headers, *pieces) == expected

@@ -1,11 +1,12 @@
-"""How a call is refused."""
+"""Refusals of unauthorized calls."""
 
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from typing_extensions import override
 
-from services.kit.access.authorization import AccessControl
+from services.kit.access.authorization import AccessControl, DenialAudit
 from services.kit.access.cache import AccessCache, AccessChanges, AccessCheck
 from services.kit.access.identity import CallerIdentity
 from services.kit.access.limits import RateLimiter
@@ -17,7 +18,7 @@ ADA = CallerIdentity("ada", "ada@example.com", frozenset())
 
 
 class Tuples:
-    """An `AccessSource` over a set of what is allowed."""
+    """An `AccessSource` over a set of allowed checks."""
 
     def __init__(self, *allowed: AccessCheck) -> None:
         self.allowed = set(allowed)
@@ -32,13 +33,15 @@ class Tuples:
         raise NotImplementedError
 
 
-class Denied:
-    """Remembers who was denied what."""
+class Denied(DenialAudit):
+    """Keeps the recorded denials in memory."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seen: list[tuple[str, str, str]] = []
 
-    async def denied(self, caller: CallerIdentity, relation: str, target: str) -> None:
+    @override
+    def add(self, caller: CallerIdentity, relation: str, target: str) -> None:
         self.seen.append((caller.user_id, relation, target))
 
 
@@ -53,7 +56,7 @@ async def refusal(call: Callable[[], Any]) -> AnyErrorCode:
 
 
 @requirement("access:fail-closed")
-async def test_nobody_is_let_through_while_nobody_can_tell() -> None:
+async def test_a_failed_check_denies_access() -> None:
     tuples = Tuples(VIEW)
     tuples.away = True
     control = a_control(tuples)
@@ -62,7 +65,7 @@ async def test_nobody_is_let_through_while_nobody_can_tell() -> None:
 
 
 @requirement("access:foreign-as-missing")
-async def test_what_may_not_be_seen_is_not_found() -> None:
+async def test_an_invisible_object_is_not_found() -> None:
     denials = Denied()
     control = a_control(Tuples(), denials)
     code = await refusal(lambda: control.require(ADA, "editor", "conversation:c1"))
@@ -70,7 +73,7 @@ async def test_what_may_not_be_seen_is_not_found() -> None:
     assert denials.seen == [("ada", "editor", "conversation:c1")]
 
 
-async def test_what_may_be_seen_but_not_changed_says_so() -> None:
+async def test_a_visible_object_without_the_relation_is_permission_denied() -> None:
     control = a_control(Tuples(VIEW))
     code = await refusal(lambda: control.require(ADA, "editor", "conversation:c1"))
     assert code is ErrorCode.PERMISSION_DENIED

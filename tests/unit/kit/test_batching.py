@@ -1,4 +1,4 @@
-"""Calls that wait for an actor's turn share it."""
+"""Calls that wait for an actor's lock share one batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,71 +9,71 @@ import pytest
 from services.kit.dapr.batching import CallBatcher
 from tests.requirements import requirement
 
-MOST = 3
+MAX_BATCH = 3
 
 
 class Actor:
-    """Takes turns, as an actor does, and remembers what it worked on together."""
+    """Has a lock as an actor does, and records its batches."""
 
     def __init__(self) -> None:
         self.busy = asyncio.Lock()
-        self.turns: list[list[int]] = []
+        self.batches: list[list[int]] = []
         self.broken: Exception | None = None
-        self.races = 0
-        self.together = CallBatcher(self.exclusively, self.work, MOST)
+        self.conflicts = 0
+        self.batcher = CallBatcher(self.run_exclusively, self.work, MAX_BATCH)
 
-    async def exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def run_exclusively(self, work: Callable[[], Awaitable[Any]]) -> Any:
         async with self.busy:
-            while self.races:
+            while self.conflicts:
                 with pytest.raises(LookupError):
                     await work()
-                self.races -= 1
+                self.conflicts -= 1
             return await work()
 
     async def work(self, values: Sequence[int]) -> list[int]:
-        self.turns.append(list(values))
-        if self.races or self.broken:
+        self.batches.append(list(values))
+        if self.conflicts or self.broken:
             raise self.broken or LookupError
         return [value * 10 for value in values]
 
 
 async def waiting(actor: Actor, count: int) -> list[asyncio.Task[int]]:
-    """Calls that wait for an actor that is busy."""
-    calls = [asyncio.ensure_future(actor.together.call(value)) for value in range(count)]
+    """Calls that wait for a locked actor."""
+    calls = [asyncio.ensure_future(actor.batcher.call(value)) for value in range(count)]
     await asyncio.sleep(0)
     return calls
 
 
-@requirement("kit:together")
-async def test_what_waits_shares_a_turn_up_to_a_bound_and_in_order() -> None:
+@requirement("kit:batched-calls")
+async def test_waiting_calls_share_a_batch_up_to_its_limit_and_in_order() -> None:
     actor = Actor()
     async with actor.busy:
         calls = await waiting(actor, 5)
     assert await asyncio.gather(*calls) == [0, 10, 20, 30, 40]
-    assert actor.turns == [[0, 1, 2], [3, 4]]
+    assert actor.batches == [[0, 1, 2], [3, 4]]
 
 
-@requirement("kit:together")
-async def test_a_failure_is_everybody_s_who_was_taken_and_of_nobody_else() -> None:
+@requirement("kit:batched-calls")
+async def test_an_error_fails_its_batch_only() -> None:
     actor = Actor()
     actor.broken = ValueError("no")
     async with actor.busy:
         calls = await waiting(actor, 2)
     assert await asyncio.gather(*calls, return_exceptions=True) == [actor.broken] * 2
     actor.broken = None
-    assert await actor.together.call(7) == 70
+    assert await actor.batcher.call(7) == 70
 
 
-@requirement("kit:together")
-async def test_after_a_lost_race_the_same_calls_are_worked_on_again() -> None:
+@requirement("kit:batched-calls")
+async def test_after_a_state_conflict_the_same_batch_is_repeated() -> None:
     actor = Actor()
-    actor.races = 1
-    assert await actor.together.call(1) == 10
-    assert actor.turns == [[1], [1]]
+    actor.conflicts = 1
+    assert await actor.batcher.call(1) == 10
+    assert actor.batches == [[1], [1]]
 
 
-@requirement("kit:together")
-async def test_a_caller_that_leaves_keeps_nobody_waiting() -> None:
+@requirement("kit:batched-calls")
+async def test_a_cancelled_caller_does_not_delay_the_others() -> None:
     actor = Actor()
     async with actor.busy:
         calls = await waiting(actor, 3)

@@ -41,7 +41,7 @@ class Sample(Message):
         ('{"color":"RED"}', b'"color":"RED"'),
     ],
 )
-def test_values_travel_as_protobuf_writes_them(sent: str, back: bytes) -> None:
+def test_values_are_serialized_as_protobuf_json(sent: str, back: bytes) -> None:
     assert back in Sample.model_validate_json(sent).to_json()
 
 
@@ -57,12 +57,12 @@ def test_values_travel_as_protobuf_writes_them(sent: str, back: bytes) -> None:
         '{"color":"red"}',
     ],
 )
-def test_what_the_mapping_does_not_know_is_refused(sent: str) -> None:
+def test_invalid_json_values_are_refused(sent: str) -> None:
     with pytest.raises(ValidationError):
         Sample.model_validate_json(sent)
 
 
-def test_absent_fields_are_left_out() -> None:
+def test_null_fields_are_omitted() -> None:
     assert Sample().to_json() == b'{"bigNumber":"0","rawBytes":""}'
 
 
@@ -71,7 +71,7 @@ def test_a_timestamp_keeps_its_instant() -> None:
     assert sample.at_time == datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
 
-def test_a_service_names_its_paths() -> None:
+def test_a_service_derives_its_paths() -> None:
     service = RpcService("yocaso.app.v1.ThingService", "Things")
     method = service.unary("DoIt", Sample, Sample, "Does it", public=True)
     assert service["DoIt"].path == "/yocaso.app.v1.ThingService/DoIt"

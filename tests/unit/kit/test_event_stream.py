@@ -1,4 +1,4 @@
-"""A stream of events ends with its events, with its client, or with whoever serves it; its source is closed each time."""
+"""An event stream ends with its source, its client or its task, and always closes its source."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -11,7 +11,7 @@ from tests.support.wait import wait_until
 
 
 class Client:
-    """What a client has got, and whether it has left."""
+    """A client: what it received, and whether it disconnected."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
@@ -39,14 +39,14 @@ class Client:
 
 
 async def standing_open() -> tuple[Client, "asyncio.Task[None]"]:
-    """A stream that has sent its only event, and does not end by itself."""
+    """A stream that sent its only event and does not end."""
     client = Client()
     serving = client.serve(endless=True)
     await wait_until(lambda: len(client.sent) == 2)
     return client, serving
 
 
-async def test_all_events_are_sent_and_then_the_end() -> None:
+async def test_all_events_are_sent_and_then_the_end_of_the_body() -> None:
     client = Client()
     await client.serve(endless=False)
     start, *bodies = client.sent
@@ -61,14 +61,14 @@ async def test_all_events_are_sent_and_then_the_end() -> None:
     assert client.closed
 
 
-async def test_a_client_that_leaves_ends_it_without_an_error() -> None:
+async def test_a_disconnect_ends_the_stream_without_an_error() -> None:
     client, serving = await standing_open()
     client.left.set()
     await serving
     assert client.closed
 
 
-async def test_whoever_cancels_it_hears_of_it() -> None:
+async def test_a_cancellation_is_propagated() -> None:
     client, serving = await standing_open()
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -76,7 +76,7 @@ async def test_whoever_cancels_it_hears_of_it() -> None:
     assert client.closed
 
 
-async def test_a_cancel_beside_a_client_that_leaves_is_not_lost() -> None:
+async def test_a_cancellation_concurrent_with_a_disconnect_is_propagated() -> None:
     client, serving = await standing_open()
     client.left.set()
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Failpoints stop or kill a process at a named step, and are nothing when unarmed."""
+"""Failpoints stop or kill a process at a named step."""
 
 import asyncio
 import os
@@ -43,12 +43,12 @@ async def reach(control: FailpointControl, *points: str) -> asyncio.subprocess.P
     )
 
 
-async def test_an_unarmed_point_does_nothing() -> None:
+async def test_an_unarmed_failpoint_does_nothing() -> None:
     await failpoint(NAME)
 
 
 @requirement("kit:failpoints")
-async def test_a_point_stops_at_its_hit_until_released(control: FailpointControl) -> None:
+async def test_a_failpoint_stops_at_its_hit_until_released(control: FailpointControl) -> None:
     arm(f"{NAME}:2:stop", control.environment()["YOCASO_FAILPOINT_SOCKET"])
     await failpoint(NAME)
     assert not control.has_hit(NAME)
@@ -62,13 +62,13 @@ async def test_a_point_stops_at_its_hit_until_released(control: FailpointControl
     assert len(control.hits) == 1
 
 
-async def test_a_point_that_nobody_controls_any_more_is_passed(tmp_path: Path) -> None:
+async def test_a_failpoint_without_a_controller_does_not_stop(tmp_path: Path) -> None:
     arm(f"{NAME}:1:kill", str(tmp_path / "gone.sock"))
     await failpoint(NAME)
 
 
 @pytest.mark.timeout(20)
-async def test_a_process_dies_at_the_point_by_sigkill_and_its_successor_does_not(
+async def test_a_failpoint_kills_the_process_but_not_its_successor(
     control: FailpointControl,
 ) -> None:
     first = await reach(control, f"{NAME}:1:kill")
@@ -81,11 +81,11 @@ async def test_a_process_dies_at_the_point_by_sigkill_and_its_successor_does_not
 
 
 @pytest.mark.timeout(20)
-async def test_a_name_that_is_nowhere_in_the_code_fails_at_start(control: FailpointControl) -> None:
+async def test_an_unknown_failpoint_fails_at_start(control: FailpointControl) -> None:
     process = await reach(control, "turn.after_begn:1:stop")
     _, err = await process.communicate()
     assert process.returncode == 1
-    assert b"no failpoint is called turn.after_begn" in err
+    assert b"unknown failpoint turn.after_begn" in err
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_a_malformed_arming_is_refused(text: str) -> None:
         arm(text, None)
 
 
-def test_the_names_are_those_in_the_code() -> None:
+def test_declared_finds_the_failpoints_of_the_code() -> None:
     assert {"turn.after_begin", "turn.after_user_commit"} <= failpoints.declared()
 
 
-async def test_a_point_that_is_not_reached_is_told_by_the_controller(
+async def test_the_controller_reports_a_failpoint_that_is_not_reached(
     control: FailpointControl,
 ) -> None:
-    with pytest.raises(AssertionError, match="nobody came to turn"):
+    with pytest.raises(AssertionError, match="no hit of turn.nowhere"):
         await control.wait_for("turn.nowhere", timeout=0.05)

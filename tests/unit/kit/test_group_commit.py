@@ -1,16 +1,17 @@
-"""Transactions and reads that are merged: each caller gets the outcome that its own would have had."""
+"""Group commit and deferred reads: each caller gets the outcome of its own write or read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from services.kit.dapr.state_rows import SidecarError, StateWrite, StoredValue
+from services.kit.dapr.sidecar import SidecarError
+from services.kit.dapr.state_component import DeferredReads
+from services.kit.dapr.state_rows import StateWrite, StoredValue
 from services.kit.group_commit import (
     MAX_BYTES,
     MAX_IN_FLIGHT,
     MAX_OPERATIONS,
-    GatheredReads,
     GroupCommit,
 )
 from tests.requirements import requirement
@@ -18,7 +19,7 @@ from tests.support.wait import wait_until
 
 
 class Store:
-    """Takes transactions, holds them while the test wants it, and refuses those with a bad row."""
+    """A store whose transactions wait for the test; one with a bad row is refused."""
 
     def __init__(self) -> None:
         self.transactions: list[list[str]] = []
@@ -67,7 +68,7 @@ async def store() -> Store:
 
 @pytest.fixture
 async def group(store: Store) -> AsyncIterator[GroupCommit[StateWrite]]:
-    """A group whose places are all taken by transactions that are under way."""
+    """A group commit with the maximum of transactions in flight."""
     group = group_of(store)
     first = [group.write([row(f"first-{number}")]) for number in range(MAX_IN_FLIGHT)]
     under_way = [asyncio.ensure_future(each) for each in first]
@@ -88,7 +89,7 @@ async def written(
 
 
 @requirement("kit:group-commit")
-async def test_what_comes_while_others_are_under_way_shares_one_transaction(
+async def test_writes_that_wait_share_one_transaction(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     members = [[row(f"{name}/head"), row(f"{name}/row")] for name in ("c", "a", "b")]
@@ -97,7 +98,7 @@ async def test_what_comes_while_others_are_under_way_shares_one_transaction(
 
 
 @requirement("kit:group-commit")
-async def test_a_caller_alone_waits_for_nobody(store: Store) -> None:
+async def test_a_single_write_does_not_wait(store: Store) -> None:
     store.open.set()
     group = group_of(store)
     for number in range(3):
@@ -106,7 +107,7 @@ async def test_a_caller_alone_waits_for_nobody(store: Store) -> None:
 
 
 @requirement("kit:group-commit")
-async def test_a_member_that_broke_a_condition_fails_alone(
+async def test_a_broken_condition_fails_its_own_writer_only(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     store.refused = {"b"}
@@ -116,7 +117,7 @@ async def test_a_member_that_broke_a_condition_fails_alone(
 
 
 @requirement("kit:group-commit")
-async def test_an_unknown_outcome_is_everybodys_and_nothing_is_written_again(
+async def test_an_unknown_outcome_is_raised_to_every_writer_without_a_retry(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     store.away = SidecarError("UNAVAILABLE")
@@ -126,7 +127,7 @@ async def test_an_unknown_outcome_is_everybodys_and_nothing_is_written_again(
 
 
 @requirement("kit:group-commit")
-async def test_a_transaction_stays_within_its_bounds(
+async def test_a_transaction_stays_within_its_limits(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     many = [[row(f"{number:02}-{part}") for part in range(2)] for number in range(40)]
@@ -137,7 +138,7 @@ async def test_a_transaction_stays_within_its_bounds(
     assert sum(len(keys) for keys in store.transactions) == 83
 
 
-async def test_a_transaction_over_the_bounds_goes_by_itself(
+async def test_an_oversize_write_gets_its_own_transaction(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     assert await written(group, store, [row("a", MAX_BYTES + 1)], [row("b")]) == [None] * 2
@@ -145,7 +146,7 @@ async def test_a_transaction_over_the_bounds_goes_by_itself(
 
 
 @requirement("kit:group-commit")
-async def test_a_caller_that_leaves_takes_nothing_from_the_others(
+async def test_a_cancelled_writer_does_not_affect_the_others(
     group: GroupCommit[StateWrite], store: Store
 ) -> None:
     tasks = [asyncio.ensure_future(group.write([row(key)])) for key in "abc"]
@@ -161,9 +162,9 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others(
 
 
 @requirement("kit:group-commit")
-async def test_reads_of_one_moment_are_one_request(store: Store) -> None:
+async def test_deferred_reads_share_one_request(store: Store) -> None:
     store.open.set()
-    reads = GatheredReads(store.read, store.read_many)
+    reads = DeferredReads(store.read, store.read_many)
     found = await asyncio.gather(*(reads.read(key) for key in ("a", "b", "a")))
     assert [each.key for each in found] == ["a", "b", "a"]
     assert (await reads.read("c")).data == b"c"
@@ -171,23 +172,23 @@ async def test_reads_of_one_moment_are_one_request(store: Store) -> None:
 
 
 @requirement("kit:group-commit")
-async def test_reads_are_gathered_until_somebody_waits_for_one(store: Store) -> None:
+async def test_deferred_reads_are_collected_until_flush(store: Store) -> None:
     store.open.set()
-    reads = GatheredReads(store.read, store.read_many)
+    reads = DeferredReads(store.read, store.read_many)
     wanted = [asyncio.ensure_future(reads.read(key)) for key in "ab"]
     await asyncio.sleep(0)
     wanted.append(asyncio.ensure_future(reads.read("c")))
     await asyncio.sleep(0)
     assert store.read_requests == []
-    reads.begin()
-    reads.begin()
+    reads.flush()
+    reads.flush()
     assert [(await each).key for each in wanted] == ["a", "b", "c"]
     assert store.read_requests == [["a", "b", "c"]]
 
 
-async def test_a_failed_read_fails_whoever_waits_for_it(store: Store) -> None:
+async def test_a_failed_read_fails_all_its_readers(store: Store) -> None:
     store.open.set()
     store.away = SidecarError("UNAVAILABLE")
-    reads = GatheredReads(store.read, store.read_many)
+    reads = DeferredReads(store.read, store.read_many)
     outcomes = await asyncio.gather(*(reads.read(key) for key in "ab"), return_exceptions=True)
     assert outcomes == [store.away] * 2

@@ -1,4 +1,4 @@
-"""Calls of actors that are active in the calling process."""
+"""Direct calls of actors that are active in this process."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from dapr.actor import ActorRuntime
 from pydantic import BaseModel
 
 from services.kit.dapr import actor_host, actors, domain_actor
-from services.kit.dapr.active_actors import CONFIRMED_FOR, ActiveActors
+from services.kit.dapr.active_actors import CONFIRMATION_TTL, ActiveActors
 from services.kit.dapr.actor_host import PydanticSerializer, register_actor
 from services.kit.dapr.actors import Actors
 from services.kit.dapr.domain_actor import ActorContext, ActorInterface, DomainActor
@@ -29,7 +29,7 @@ class EchoActorInterface(ActorInterface):
 
 
 class EchoActor(DomainActor[Words], EchoActorInterface):
-    """Keeps what it is told, and waits where the test tells it."""
+    """Stores texts, and waits on request."""
 
     def __init__(self, context: ActorContext) -> None:
         super().__init__(context)
@@ -59,7 +59,7 @@ class EchoActor(DomainActor[Words], EchoActorInterface):
 
 
 class Transport:
-    """A sidecar whose calls come back to this process, as daprd's do; it counts them."""
+    """A fake sidecar that calls actors of this process and counts the calls."""
 
     def __init__(self) -> None:
         self.delivered = 0
@@ -77,7 +77,7 @@ def transport() -> Transport:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that the test sets, under the registry of active actors."""
+    """A settable clock of the registry of active actors."""
     time = [0.0]
     registry: ActiveActors[Any] = ActiveActors(lambda: time[0])
     for module in (actors, actor_host, domain_actor):
@@ -87,7 +87,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 async def echo(transport: Transport, now: list[float]) -> EchoActorInterface:
-    """The proxy of an actor that the sidecar has called once, and so activated."""
+    """A proxy of an actor that one call by the sidecar has activated."""
     del now
     await register_actor(EchoActor, transport, None, EchoActor)  # type: ignore[arg-type]
     proxy = Actors(transport).get(EchoActorInterface, "one")  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ async def test_caller_and_actor_share_no_object(echo: EchoActorInterface) -> Non
 
 
 @requirement("kit:actor-in-place", "kit:actor-errors")
-async def test_an_error_comes_back_by_value_and_what_was_read_is_forgotten(
+async def test_an_error_is_returned_by_value_and_the_cache_discarded(
     echo: EchoActorInterface,
 ) -> None:
     for failure, code in (
@@ -139,7 +139,7 @@ async def test_an_error_comes_back_by_value_and_what_was_read_is_forgotten(
 
 
 @requirement("kit:actor-in-place")
-async def test_a_caller_that_leaves_does_not_cut_the_method(echo: EchoActorInterface) -> None:
+async def test_a_cancelled_caller_does_not_interrupt_the_method(echo: EchoActorInterface) -> None:
     actor = active()
     actor.go_on.clear()
     leaving = asyncio.ensure_future(echo.say(Words(said=["whole"])))
@@ -154,7 +154,7 @@ async def test_a_caller_that_leaves_does_not_cut_the_method(echo: EchoActorInter
 
 
 @requirement("kit:actor-in-place")
-async def test_calls_in_place_and_by_the_sidecar_run_one_at_a_time(
+async def test_direct_calls_and_calls_by_the_sidecar_are_serialized(
     echo: EchoActorInterface, transport: Transport
 ) -> None:
     data = PydanticSerializer().serialize(Words(said=["remote"]))
@@ -166,7 +166,7 @@ async def test_calls_in_place_and_by_the_sidecar_run_one_at_a_time(
 
 
 @requirement("kit:actor-in-place")
-async def test_a_deactivated_actor_is_called_by_the_sidecar_and_calls_under_way_end_first(
+async def test_a_deactivation_waits_for_calls_in_flight_and_later_calls_use_the_sidecar(
     echo: EchoActorInterface, transport: Transport
 ) -> None:
     actor = active()
@@ -185,10 +185,10 @@ async def test_a_deactivated_actor_is_called_by_the_sidecar_and_calls_under_way_
 
 
 @requirement("kit:actor-in-place")
-async def test_an_actor_of_which_dapr_was_not_heard_is_called_by_the_sidecar(
+async def test_an_unconfirmed_actor_is_called_by_the_sidecar(
     echo: EchoActorInterface, transport: Transport, now: list[float]
 ) -> None:
-    now[0] = CONFIRMED_FOR.total_seconds()
+    now[0] = CONFIRMATION_TTL.total_seconds()
     await echo.hush()
     assert transport.delivered == 1
     now[0] += 1
@@ -196,7 +196,7 @@ async def test_an_actor_of_which_dapr_was_not_heard_is_called_by_the_sidecar(
     assert transport.delivered == 2
 
 
-def test_what_dapr_confirms_without_having_activated_it_is_not_active() -> None:
+def test_a_confirmation_does_not_activate_an_actor() -> None:
     registry: ActiveActors[str] = ActiveActors()
     registry.confirm("EchoActor", "one")
     assert registry.find("EchoActor", "one") is None

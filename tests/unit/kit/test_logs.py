@@ -1,4 +1,4 @@
-"""Logs are JSON lines with trace ids, from structlog and the standard library alike, and hold no secret."""
+"""Logs of structlog and the standard library are JSON lines with trace ids and without secrets."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def test_a_line_is_json_with_app_level_and_time(capsys: pytest.CaptureFixture[st
     assert line == {**expected, "app": "llm", "level": "info"}
 
 
-def test_the_standard_library_speaks_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_library_logs_have_the_same_format(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("uvicorn.error").info("Started on %s", "port")
     (line,) = lines(capsys)
     assert (line["event"], line["logger"], line["level"]) == (
@@ -54,7 +54,7 @@ def test_the_standard_library_speaks_the_same_way(capsys: pytest.CaptureFixture[
     )
 
 
-def test_debug_and_access_lines_are_silent_unless_asked_for(
+def test_debug_and_access_lines_are_off_by_default(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     structlog.get_logger().debug("detail")
@@ -94,7 +94,7 @@ def test_debug_and_access_lines_are_silent_unless_asked_for(
         {"error": ValueError(f"refused sk-{CANARY}")},
     ],
 )
-def test_a_secret_never_reaches_a_line(
+def test_a_secret_is_never_logged(
     capsys: pytest.CaptureFixture[str], fields: dict[str, Any]
 ) -> None:
     structlog.get_logger().warning("canary", **fields)
@@ -123,12 +123,12 @@ def test_a_secret_in_the_text_of_an_exception_is_removed_and_the_traceback_stays
     st.text(alphabet="abc XYZ012 \n'\"{}:/@=,.", max_size=30),
     st.text(alphabet="aZ09+/=._~-", max_size=20),
 )
-def test_a_bearer_token_is_removed_from_whatever_surrounds_it(around: str, rest: str) -> None:
+def test_a_bearer_token_is_removed_in_any_context(around: str, rest: str) -> None:
     assert CANARY not in Redactor().text(f"{around} Bearer {CANARY}{rest} {around}")
 
 
 @given(st.text(alphabet="abcdefgh 0123456789.,:;!?()/-_\n", max_size=200))
-def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert Redactor().text(text) == text
 
 
@@ -139,13 +139,13 @@ def test_a_huge_text_is_cut_and_searched_in_linear_time(piece: str) -> None:
     assert len(Redactor(["known-secret"]).text(piece * 300_000)) < 200_000
 
 
-def test_a_structure_that_holds_itself_does_not_hang() -> None:
+def test_a_self_referencing_structure_terminates() -> None:
     loop: dict[str, Any] = {}
     loop["again"] = loop
     assert "again" in Redactor()(None, "", {"loop": loop})["loop"]
 
 
-def test_a_level_that_does_not_exist_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_level_is_refused_by_variable_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOCASO_LOG_LEVEL", "chatty")
     with pytest.raises(ValueError, match="YOCASO_LOG_LEVEL"):
         configure_logs("llm")

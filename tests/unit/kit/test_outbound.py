@@ -1,4 +1,4 @@
-"""Outbound calls: four timeouts that can be told apart, bounds, and a socket that closes at once."""
+"""Outbound calls: four distinct timeouts, a size limit, immediate close of sockets."""
 
 import asyncio
 import time
@@ -43,12 +43,12 @@ async def read(client: httpx2.AsyncClient, server: ModelServer, text: str) -> by
         return b"".join([chunk async for chunk in response.aiter_bytes()])
 
 
-async def test_a_trusted_endpoint_answers(server: ModelServer) -> None:
+async def test_a_trusted_endpoint_is_reachable(server: ModelServer) -> None:
     async with open_outbound(OutboundTimeouts(), trusted=[server.base_url]) as client:
         assert b"token2" in await read(client, server, script_text(tokens=3))
 
 
-async def test_an_endpoint_that_is_not_trusted_never_sees_a_connection(server: ModelServer) -> None:
+async def test_an_untrusted_endpoint_gets_no_connection(server: ModelServer) -> None:
     async with open_outbound(OutboundTimeouts()) as client:
         with pytest.raises(OutboundRefused):
             await read(client, server, "x")
@@ -73,7 +73,7 @@ async def test_an_endpoint_that_is_not_trusted_never_sees_a_connection(server: M
         (OutboundTimeouts(total=1), {"tokens": 12_000, "delay_ms": 5}, TotalTimeout),
     ],
 )
-async def test_each_kind_of_slowness_is_an_error_of_its_own(
+async def test_each_timeout_raises_its_own_error(
     server: ModelServer, timeouts: OutboundTimeouts, script: dict[str, Any], error: type[Exception]
 ) -> None:
     async with open_outbound(timeouts, trusted=[server.base_url]) as client:
@@ -84,7 +84,7 @@ async def test_each_kind_of_slowness_is_an_error_of_its_own(
         await wait_until(lambda: entry.outcome == "client_closed", what="the close")
 
 
-async def test_a_stream_may_last_longer_than_the_bound_between_its_chunks(
+async def test_a_stream_may_last_longer_than_the_timeout_between_chunks(
     server: ModelServer,
 ) -> None:
     timeouts = OutboundTimeouts(between_chunks=2, first_byte=2)
@@ -92,7 +92,7 @@ async def test_a_stream_may_last_longer_than_the_bound_between_its_chunks(
         assert b"token9" in await read(client, server, script_text(tokens=10, delay_ms=250))
 
 
-async def test_a_connection_that_nobody_accepts_is_a_connect_error(server: ModelServer) -> None:
+async def test_a_connection_that_is_not_accepted_is_a_connect_error(server: ModelServer) -> None:
     base_url = server.base_url
     await server.close()
     async with open_outbound(OutboundTimeouts(), trusted=[base_url]) as client:
@@ -111,7 +111,7 @@ async def test_a_cancelled_call_closes_its_socket_at_once(server: ModelServer) -
         cancelled = time.monotonic()
         reading.cancel()
         closed_at = await wait_until(lambda: entry.client_closed_at, what="the close", every=0.001)
-        assert closed_at - cancelled < 5  # every other reason to close it comes later
+        assert closed_at - cancelled < 5  # other causes of a close come later
         with pytest.raises(asyncio.CancelledError):
             await reading
 
@@ -128,7 +128,7 @@ async def test_a_call_cancelled_before_the_first_byte_closes_its_socket_too(
         await wait_until(lambda: entry.outcome == "client_closed", what="the close")
 
 
-async def test_leaving_a_response_early_closes_its_socket(server: ModelServer) -> None:
+async def test_closing_a_response_early_closes_its_socket(server: ModelServer) -> None:
     async with open_outbound(OutboundTimeouts(), trusted=[server.base_url]) as client:
         url, said = (
             f"{server.base_url}/chat/completions",
@@ -141,13 +141,13 @@ async def test_leaving_a_response_early_closes_its_socket(server: ModelServer) -
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
-async def test_a_cut_body_is_an_error_not_an_end(server: ModelServer, how: str) -> None:
+async def test_a_truncated_body_is_an_error(server: ModelServer, how: str) -> None:
     async with open_outbound(OutboundTimeouts(), trusted=[server.base_url]) as client:
         with pytest.raises(httpx2.TransportError):
             await read(client, server, script_text(tokens=5, cut=how, cut_after=2))
 
 
-async def test_a_body_over_the_bound_is_refused_while_it_arrives(server: ModelServer) -> None:
+async def test_a_body_over_the_limit_is_refused_while_it_arrives(server: ModelServer) -> None:
     async with open_outbound(
         OutboundTimeouts(), trusted=[server.base_url], max_body_bytes=50_000
     ) as client:
@@ -171,7 +171,7 @@ async def test_proxies_of_the_environment_are_ignored(
         assert b"said" in await read(client, server, "x")
 
 
-async def test_the_openai_sdk_streams_through_it_and_shows_its_timeouts(
+async def test_the_openai_sdk_streams_through_the_client_and_raises_its_timeouts(
     server: ModelServer,
 ) -> None:
     timeouts = OutboundTimeouts(connect=0, first_byte=2)

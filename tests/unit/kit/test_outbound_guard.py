@@ -1,4 +1,4 @@
-"""No outbound call reaches what is not on the public internet, whatever the address is written like."""
+"""The SSRF guard refuses non-public addresses in every notation."""
 
 import asyncio
 import ipaddress
@@ -34,7 +34,7 @@ inside_v4 = st.sampled_from(INSIDE_V4).flatmap(lambda each: st.ip_addresses(netw
 
 
 def written(address: IpAddress) -> st.SearchStrategy[str]:
-    """All the ways in which some resolver takes an IPv4 address."""
+    """Every notation of an IPv4 address that some resolver accepts."""
     number = int(address)
     a, b, c, d = address.packed
     return st.sampled_from(
@@ -49,7 +49,7 @@ def written(address: IpAddress) -> st.SearchStrategy[str]:
 
 
 @given(addresses(INSIDE))
-def test_no_address_inside_is_public(address: str) -> None:
+def test_no_private_address_is_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
@@ -71,12 +71,12 @@ def test_addresses_of_the_public_internet_are_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "168.63.129.16"]
 )
-def test_metadata_services_are_inside(address: str) -> None:
+def test_metadata_services_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
 def refused(url: str) -> bool:
-    """Whether a call ends before a socket is made; names resolve to loopback, as their worst resolver might do it."""
+    """Whether a call is refused before a connection; names resolve to loopback."""
 
     async def call() -> bool:
         async def resolve(host: str, port: int) -> list[str]:
@@ -93,7 +93,7 @@ def refused(url: str) -> bool:
 
 
 @given(inside_v4.flatmap(written))
-def test_an_inside_address_is_refused_however_it_is_written(host: str) -> None:
+def test_a_private_address_is_refused_in_every_notation(host: str) -> None:
     assert refused(f"http://{host}/")
 
 
@@ -118,7 +118,7 @@ def test_an_inside_address_is_refused_however_it_is_written(host: str) -> None:
         "http:///nohost",
     ],
 )
-def test_what_smells_of_the_inside_is_refused(url: str) -> None:
+def test_suspicious_urls_are_refused(url: str) -> None:
     assert refused(url)
 
 
@@ -131,7 +131,7 @@ def test_trust_is_for_one_host_and_port_only() -> None:
 
 
 class Canary:
-    """A listener on the inside; nothing may ever reach it."""
+    """A private listener that must not get a connection."""
 
     def __init__(self) -> None:
         self.hits = 0
@@ -149,7 +149,7 @@ async def canary() -> AsyncIterator[tuple[Canary, int]]:
 
 
 @pytest.mark.loopback
-async def test_a_name_with_one_inside_address_among_others_is_refused(
+async def test_a_name_with_one_private_address_is_refused(
     canary: tuple[Canary, int],
 ) -> None:
     found, port = canary
@@ -169,7 +169,7 @@ async def test_a_name_with_one_inside_address_among_others_is_refused(
 
 
 @pytest.mark.loopback
-async def test_a_redirect_to_the_inside_is_refused_at_its_hop(canary: tuple[Canary, int]) -> None:
+async def test_a_redirect_to_a_private_address_is_refused(canary: tuple[Canary, int]) -> None:
     found, port = canary
 
     async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -190,7 +190,7 @@ async def test_a_redirect_to_the_inside_is_refused_at_its_hop(canary: tuple[Cana
     assert found.hits == 0
 
 
-async def test_a_name_is_resolved_once_per_connection_and_only_what_was_checked_is_handed_out() -> (
+async def test_a_name_is_resolved_once_per_connection_and_only_checked_addresses_are_returned() -> (
     None
 ):
     answers = iter([["8.8.8.8"], ["127.0.0.1"]])

@@ -1,4 +1,4 @@
-"""The door under overload: what is let in, who is refused, and that it opens again by itself."""
+"""Load shedding: admission under overload, fairness, recovery."""
 
 import heapq
 import math
@@ -11,23 +11,23 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.contracts.apps import SERVICES
 from services.kit.http.overload import (
-    FEWEST,
+    MIN_LIMIT,
     TARGET_SECONDS,
-    Admission,
+    AdmissionControl,
     Call,
-    Shedding,
-    now_waiting,
+    LoadShedder,
+    mark_waiting,
 )
 from tests.requirements import requirement
 from tests.support.clock import ManualClock
 
 
 class Server:
-    """Does so many calls per second, one after the other, for whoever is let in."""
+    """A service of fixed rate that serves admitted calls one after the other."""
 
     def __init__(self, rate: float) -> None:
         self.clock = ManualClock()
-        self.admission = Admission(self.clock)
+        self.admission = AdmissionControl(self.clock)
         self.rate = rate
         self.served: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
@@ -36,7 +36,7 @@ class Server:
         self._ends: list[tuple[float, int, Call, str]] = []
 
     def offer(self, seconds: float, users: dict[str, float]) -> None:
-        """Calls of each user arrive at random, so many a second, whether answered or not."""
+        """Calls of each user arrive at random, at a fixed rate, independent of responses."""
         draw = random.Random(1)
         arrivals = [(self.clock.now + draw.expovariate(rate), user) for user, rate in users.items()]
         heapq.heapify(arrivals)
@@ -63,7 +63,7 @@ class Server:
             self.clock.now, _, call, user = heapq.heappop(self._ends)
             self.served[user] += 1
             self.delays.append(self.clock.now - call.since)
-            call.begun()
+            call.complete()
 
 
 @requirement("kit:overload")
@@ -76,14 +76,14 @@ def test_three_times_the_load_is_served_at_the_rate_of_the_peak_without_a_queue(
 
 
 @requirement("kit:overload")
-def test_a_user_with_few_calls_is_let_in_beside_one_with_very_many() -> None:
+def test_a_user_with_few_calls_is_admitted_while_another_has_many() -> None:
     server = Server(300)
     server.offer(20, {"heavy": 900.0, "light": 10.0})
     assert server.refused["heavy"] > 1000
     assert server.refused["light"] <= 0.02 * server.served["light"]
 
 
-def test_very_many_users_with_a_call_each_are_bounded_too() -> None:
+def test_many_users_with_one_call_each_are_limited() -> None:
     server = Server(300)
     server.offer(20, {f"u{number}": 1.0 for number in range(900)})
     assert server.served.total() > 0.9 * 300 * 20
@@ -91,7 +91,7 @@ def test_very_many_users_with_a_call_each_are_bounded_too() -> None:
 
 
 @requirement("kit:overload")
-def test_after_the_overload_nobody_is_refused_any_more() -> None:
+def test_no_call_is_refused_after_the_overload() -> None:
     server = Server(300)
     server.offer(10, {"a": 900.0})
     server.offer(5, {"a": 100.0})
@@ -101,35 +101,35 @@ def test_after_the_overload_nobody_is_refused_any_more() -> None:
     assert server.admission.limit == math.inf
 
 
-def test_below_its_capacity_a_burst_is_let_in() -> None:
+def test_a_burst_below_capacity_is_admitted() -> None:
     server = Server(300)
     server.offer(0.05, {"a": 4000.0})
     assert not server.refused
 
 
-def test_a_slow_method_alone_is_no_overload() -> None:
+def test_one_slow_method_is_not_overload() -> None:
     clock = ManualClock()
-    admission = Admission(clock)
+    admission = AdmissionControl(clock)
     for _ in range(200):
         slow, quick = admission.admit(b"a"), admission.admit(b"b")
         assert slow is not None
         assert quick is not None
         clock.now += 0.01
-        quick.begun()
+        quick.complete()
         clock.now += 5
-        slow.begun()
+        slow.complete()
     assert admission.limit == math.inf
 
 
-def test_where_nothing_is_answered_any_more_no_more_is_let_in() -> None:
+def test_a_stalled_process_admits_no_more_calls() -> None:
     clock = ManualClock()
-    admission = Admission(clock)
-    calls = [admission.admit(b"a") for _ in range(FEWEST)]
+    admission = AdmissionControl(clock)
+    calls = [admission.admit(b"a") for _ in range(MIN_LIMIT)]
     clock.now += 2
     assert admission.admit(b"a") is None
     for call in calls:
         assert call is not None
-        call.ended()
+        call.abandon()
     assert admission.admit(b"a") is not None
 
 
@@ -148,13 +148,13 @@ async def served(app: Callable, path: str) -> list[Message]:
 
 
 @requirement("kit:overload")
-async def test_what_completes_work_comes_in_and_the_rest_is_told_when_to_come_back() -> None:
+async def test_completing_calls_are_admitted_and_others_get_retry_after() -> None:
     async def ok(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    admission = Admission()
+    admission = AdmissionControl()
     admission.limit = 0
-    door = Shedding(ok, ["/s/Begin"], admission)
+    door = LoadShedder(ok, ["/s/Begin"], admission)
     assert (await served(door, "/s/Complete"))[0]["status"] == 200
     refused = (await served(door, "/s/Begin"))[0]
     assert refused["status"] == 503
@@ -162,21 +162,21 @@ async def test_what_completes_work_comes_in_and_the_rest_is_told_when_to_come_ba
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_a_call_that_only_waits_or_is_answered_holds_no_place(answers: bool) -> None:
-    admission = Admission()
+async def test_a_waiting_or_answered_call_is_not_counted(answers: bool) -> None:
+    admission = AdmissionControl()
     places: list[int] = []
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:
         if answers:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         else:
-            now_waiting()
+            mark_waiting()
         places.append(admission._total)
 
-    await served(Shedding(stream, ["/s/Stream"], admission), "/s/Stream")
+    await served(LoadShedder(stream, ["/s/Stream"], admission), "/s/Stream")
     assert (places, admission._total) == ([0], 0)
 
 
-def test_only_what_users_begin_is_ever_refused() -> None:
+def test_only_methods_that_begin_work_can_be_refused() -> None:
     completing = [m.name for each in SERVICES for m in each.methods if m.completes]
     assert completing == ["CancelTurn"]

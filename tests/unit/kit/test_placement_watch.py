@@ -1,10 +1,14 @@
-"""A sidecar is suspected when a call waits and nothing of its type is passed on, and of nothing else."""
+"""An actor type is stuck when a call waits and no later call of the type is delivered."""
 
 import contextlib
 
 import pytest
 
-from services.kit.dapr.placement_watch import APART, HANGS_AFTER, PlacementWatch
+from services.kit.dapr.placement_watch import (
+    RELEASE_INTERVAL_SECONDS,
+    STUCK_SECONDS,
+    PlacementWatch,
+)
 from tests.requirements import requirement
 from tests.support.clock import ManualClock
 
@@ -19,61 +23,63 @@ def watch(clock: ManualClock) -> PlacementWatch:
     return PlacementWatch(clock)
 
 
-@requirement("kit:hangs")
-def test_a_call_that_waits_while_none_is_passed_on_is_suspicious(
+@requirement("kit:locked-actor-types")
+def test_an_undelivered_call_makes_its_type_stuck(
     watch: PlacementWatch, clock: ManualClock
 ) -> None:
     with watch.calling("Type"):
-        clock.now += HANGS_AFTER
-        assert watch.suspect() is None
+        clock.now += STUCK_SECONDS
+        assert watch.stuck_actor_type() is None
         clock.now += 1
-        assert watch.suspect() == "Type"
-    assert watch.suspect() is None
+        assert watch.stuck_actor_type() == "Type"
+    assert watch.stuck_actor_type() is None
 
 
-@requirement("kit:hangs")
+@requirement("kit:locked-actor-types")
 @pytest.mark.parametrize("how", ["delivered", "answered"])
-def test_a_slow_call_beside_one_that_was_passed_on_is_not(
+def test_a_slow_call_with_a_later_delivery_is_not_stuck(
     watch: PlacementWatch, clock: ManualClock, how: str
 ) -> None:
     with watch.calling("Type"):
         clock.now += 1
         if how == "delivered":
-            watch.passed_on("Type")
+            watch.delivered("Type")
         else:
             with watch.calling("Type"):
                 pass
-        clock.now += HANGS_AFTER
-        assert watch.suspect() is None
+        clock.now += STUCK_SECONDS
+        assert watch.stuck_actor_type() is None
 
 
-@requirement("kit:hangs")
-def test_what_is_passed_on_of_one_type_says_nothing_of_another(
+@requirement("kit:locked-actor-types")
+def test_deliveries_of_one_type_do_not_count_for_another(
     watch: PlacementWatch, clock: ManualClock
 ) -> None:
     with watch.calling("Locked"):
-        clock.now += HANGS_AFTER + 1
-        watch.passed_on("Free")
-        assert watch.suspect() == "Locked"
+        clock.now += STUCK_SECONDS + 1
+        watch.delivered("Free")
+        assert watch.stuck_actor_type() == "Locked"
 
 
-@requirement("kit:hangs")
-def test_a_failed_call_is_no_sign_of_life(watch: PlacementWatch, clock: ManualClock) -> None:
+@requirement("kit:locked-actor-types")
+def test_a_failed_call_is_not_a_delivery(watch: PlacementWatch, clock: ManualClock) -> None:
     with watch.calling("Type"):
         clock.now += 1
         with contextlib.suppress(TimeoutError), watch.calling("Type"):
             raise TimeoutError
-        clock.now += HANGS_AFTER
-        assert watch.suspect() == "Type"
+        clock.now += STUCK_SECONDS
+        assert watch.stuck_actor_type() == "Type"
 
 
-@requirement("kit:hangs")
-def test_an_attempt_gets_its_time(watch: PlacementWatch, clock: ManualClock) -> None:
+@requirement("kit:locked-actor-types")
+def test_after_a_release_no_type_is_stuck_for_a_while(
+    watch: PlacementWatch, clock: ManualClock
+) -> None:
     with watch.calling("Type"):
-        clock.now += HANGS_AFTER + 1
+        clock.now += STUCK_SECONDS + 1
         with watch.releasing():
             assert watch.is_releasing
         assert not watch.is_releasing
-        assert watch.suspect() is None
-        clock.now += APART
-        assert watch.suspect() == "Type"
+        assert watch.stuck_actor_type() is None
+        clock.now += RELEASE_INTERVAL_SECONDS
+        assert watch.stuck_actor_type() == "Type"

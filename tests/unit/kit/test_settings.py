@@ -1,4 +1,4 @@
-"""Settings name the variable that is wrong."""
+"""Errors in settings name the variable."""
 
 import pytest
 from pydantic import Field
@@ -21,7 +21,7 @@ class Sample(PlatformSettings):
     ("variable", "value"),
     [("SAMPLE_LIMIT", "none"), ("APP_PORT", "0"), ("APP_API_TOKEN", ""), ("APP_API_TOKEN", "x")],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_variable(
+def test_an_invalid_value_is_refused_by_variable_name(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -32,7 +32,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_variable(
 
 
 @requirement("kit:settings")
-def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_API_TOKEN", "canary-canary-canary")
     settings = load_settings(Sample)
     assert "canary" not in repr(settings)
@@ -40,7 +40,7 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @requirement("kit:app-token")
-def test_without_a_token_no_app_starts(
+def test_an_app_does_not_start_without_a_token(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("APP_API_TOKEN")

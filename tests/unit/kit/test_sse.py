@@ -1,4 +1,4 @@
-"""A live stream ends by itself, by its reader's access, by its age and with its process."""
+"""The ends of a live stream: terminal event, revocation, maximum duration, shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,7 +27,7 @@ def event(seq: int, kind: str = "text.delta") -> StoredEvent:
 
 
 class Stream:
-    """A stream that is written by hand; `read` has what its reader got."""
+    """A fake event log; `read` has what its reader received."""
 
     def __init__(self) -> None:
         self.written: asyncio.Queue[list[StoredEvent]] = asyncio.Queue()
@@ -35,7 +35,7 @@ class Stream:
         self.lost: Callable[[RpcError], None] | None = None
         self.followed = False
         self.read: list[bytes] = []
-        self.rotate = 60.0
+        self.max_seconds = 60.0
         self._reading: asyncio.Task[None] | None = None
 
     async def follow(
@@ -61,11 +61,11 @@ class Stream:
         return self.lost
 
     async def ended(self) -> bytes:
-        """The last that was read; the stream has let go of everything then."""
+        """The last bytes; by then the stream has released its subscriptions."""
         assert self._reading is not None
         async with asyncio.timeout(5):
             await self._reading
-        assert (self.followed, self.lost, self.draining._waiting) == (False, None, {})
+        assert (self.followed, self.lost, self.draining._callbacks) == (False, None, {})
         return self.read[-1]
 
     async def _read(self) -> None:
@@ -76,7 +76,7 @@ class Stream:
             is_terminal=lambda kind: kind == "run.completed",
             draining=self.draining,
             watch=self.watch,
-            rotate=self.rotate,
+            max_seconds=self.max_seconds,
         )
         async for chunk in chunks:
             self.read.append(chunk)
@@ -97,9 +97,7 @@ async def test_a_stream_ends_with_its_terminal_event(stream: Stream) -> None:
 
 @requirement("access:stream-recheck")
 @pytest.mark.parametrize("error", [not_found("stream"), UNAVAILABLE], ids=lambda error: error.code)
-async def test_a_reader_who_may_no_longer_read_is_told_at_once(
-    stream: Stream, error: RpcError
-) -> None:
+async def test_a_revoked_reader_gets_an_error_at_once(stream: Stream, error: RpcError) -> None:
     lost = await stream.open()
     lost(error)
     last = await stream.ended()
@@ -108,7 +106,7 @@ async def test_a_reader_who_may_no_longer_read_is_told_at_once(
 
 
 @requirement("access:stream-recheck")
-async def test_nothing_is_sent_after_the_end_of_the_access(stream: Stream) -> None:
+async def test_nothing_is_sent_after_revocation(stream: Stream) -> None:
     lost = await stream.open()
     stream.written.put_nowait([event(1)])
     lost(not_found("stream"))
@@ -117,7 +115,7 @@ async def test_nothing_is_sent_after_the_end_of_the_access(stream: Stream) -> No
 
 
 @requirement("access:stream-recheck")
-async def test_the_first_reason_to_end_counts(stream: Stream) -> None:
+async def test_the_first_cause_of_the_end_wins(stream: Stream) -> None:
     lost = await stream.open()
     lost(not_found("stream"))
     lost(UNAVAILABLE)
@@ -125,25 +123,27 @@ async def test_the_first_reason_to_end_counts(stream: Stream) -> None:
     assert b"NOT_FOUND" in await stream.ended()
 
 
-async def test_a_stream_that_waits_ends_when_its_process_drains(stream: Stream) -> None:
+async def test_an_idle_stream_ends_when_its_process_drains(stream: Stream) -> None:
     await stream.open()
     stream.draining.begin()
     assert await stream.ended() == sse.RECONNECT
 
 
-async def test_a_stream_that_begins_in_a_process_that_drains_ends_at_once(stream: Stream) -> None:
+async def test_a_new_stream_in_a_draining_process_ends_at_once(stream: Stream) -> None:
     stream.draining.begin()
     stream._reading = asyncio.create_task(stream._read())
     assert await stream.ended() == sse.RECONNECT
 
 
-async def test_an_old_stream_asks_its_client_to_reconnect_without_news(stream: Stream) -> None:
-    stream.rotate = 0.05
+async def test_an_idle_stream_asks_its_client_to_reconnect_after_its_maximum_duration(
+    stream: Stream,
+) -> None:
+    stream.max_seconds = 0.05
     await stream.open()
     assert await stream.ended() == sse.RECONNECT
 
 
-async def test_a_stream_without_news_has_a_heartbeat(
+async def test_an_idle_stream_has_heartbeats(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -160,11 +160,11 @@ async def test_a_stream_without_news_has_a_heartbeat(
 
 
 @pytest.mark.parametrize(("app", "seconds"), [(b"edge", 600), (b"shop", 140), (b"", 140)])
-async def test_only_the_edge_keeps_streams_for_longer_than_an_idle_connection_lasts(
+async def test_only_streams_to_the_edge_last_longer_than_an_idle_connection(
     app: bytes, seconds: float
 ) -> None:
     serving = FastAPI()
     provide(serving, TrustedApps(edge="edge", callers={}))
     scope = {"type": "http", "headers": [(b"dapr-caller-app-id", app)], "app": serving}
     request = Request(scope)
-    assert await sse.stream_seconds(request) == seconds
+    assert await sse.max_stream_seconds(request) == seconds

@@ -1,4 +1,4 @@
-"""The decoder of a provider's stream: any split of the bytes gives the same events, in bounded memory."""
+"""The SSE decoder: any split of the bytes gives the same events, in bounded memory."""
 
 import pytest
 from hypothesis import given
@@ -23,23 +23,23 @@ def decoded(*pieces: bytes) -> list[str]:
 @requirement("model:chunk-boundaries")
 @given(streams, st.booleans(), st.data())
 def test_any_split_gives_the_same_events(stream: bytes, bom: bool, data: st.DataObject) -> None:
-    # A blank line more, so that a carriage return at the very end is not half of anything.
+    # One more blank line, so that a trailing carriage return is not half of a CRLF.
     whole = b"\xef\xbb\xbf" * bom + stream + b"\n\n"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert decoded(*pieces) == decoded(whole)
 
 
-def test_byte_by_byte_is_the_same_too() -> None:
+def test_single_bytes_give_the_same_events() -> None:
     stream = b": PROCESSING\r\n\r\ndata: a\r\ndata: b\r\n\r\ndata: [DONE]\n\n"
     assert decoded(*(stream[at : at + 1] for at in range(len(stream)))) == ["a\nb", "[DONE]"]
 
 
-def test_an_event_without_its_blank_line_is_not_one() -> None:
+def test_an_event_without_its_blank_line_is_incomplete() -> None:
     assert decoded(b"data: a\n") == []
 
 
 @pytest.mark.parametrize("line", [b"data: ", b": ", b""])
-def test_a_line_without_an_end_is_refused_at_the_bound(line: bytes) -> None:
+def test_an_endless_line_is_refused_at_the_limit(line: bytes) -> None:
     with pytest.raises(OversizeEvent):
         decoded(line + b"x" * MAX_EVENT_BYTES + b"x")

@@ -1,4 +1,4 @@
-"""An actor's durable state: one winner, all or nothing, and a reply that was lost is known again."""
+"""Durable state of an actor: ETag conflicts, atomic commits, lost responses."""
 
 from collections.abc import Sequence
 
@@ -19,10 +19,10 @@ class Row(BaseModel):
 
 
 class Store:
-    """A transactional store in memory that can lose a reply, or the whole call; `tells` its new ETags or not."""
+    """A transactional store in memory that can lose a response or a call; `returns_etags`: it returns new ETags."""
 
-    def __init__(self, *, tells: bool) -> None:
-        self.tells = tells
+    def __init__(self, *, returns_etags: bool) -> None:
+        self.returns_etags = returns_etags
         self.rows: dict[str, tuple[bytes, str]] = {}
         self.lose_reply = False
         self.lose_call = False
@@ -40,8 +40,8 @@ class Store:
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
         return [await self.read(key) for key in keys]
 
-    async def write(self, writes: Sequence[StateWrite], *, alone: bool = False) -> str:
-        self.merged += not alone
+    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+        self.merged += not exclusive
         if self.lose_call:
             raise StateStoreError("not delivered")
         if not all(self._allowed(write) for write in writes):
@@ -54,11 +54,11 @@ class Store:
                 self.rows[write.key] = (write.data, str(self._version))
         if self.lose_reply:
             raise StateStoreError("reply lost")
-        return self.rows.get(writes[0].key, (b"", ""))[1] if self.tells else ""
+        return self.rows.get(writes[0].key, (b"", ""))[1] if self.returns_etags else ""
 
-    read_later = read
+    read_deferred = read
 
-    def begin_reads(self) -> None:
+    def flush_reads(self) -> None:
         pass
 
     def _allowed(self, write: StateWrite) -> bool:
@@ -75,9 +75,9 @@ def owner(store: Store) -> DurableState[Head]:
     return DurableState(store, "actor", Head)
 
 
-@pytest.fixture(params=[True, False], ids=["tells", "silent"])
+@pytest.fixture(params=[True, False], ids=["returns_etags", "silent"])
 async def store(request: pytest.FixtureRequest) -> Store:
-    store = Store(tells=request.param)
+    store = Store(returns_etags=request.param)
     first = owner(store)
     assert await first.load() is None
     await first.commit(Head(count=1), add={"row/1": Row(text="one")})
@@ -85,7 +85,7 @@ async def store(request: pytest.FixtureRequest) -> Store:
 
 
 @requirement("kit:durable-state")
-async def test_of_two_owners_one_wins_and_the_other_writes_nothing(store: Store) -> None:
+async def test_only_one_of_two_owners_can_commit(store: Store) -> None:
     one, two = owner(store), owner(store)
     await one.load()
     await two.load()
@@ -100,8 +100,8 @@ async def test_of_two_owners_one_wins_and_the_other_writes_nothing(store: Store)
     ]
 
 
-async def test_two_owners_that_begin_together_make_one_head() -> None:
-    store = Store(tells=True)
+async def test_two_owners_that_create_the_state_write_one_head() -> None:
+    store = Store(returns_etags=True)
     one, two = owner(store), owner(store)
     await one.load()
     await two.load()
@@ -112,7 +112,7 @@ async def test_two_owners_that_begin_together_make_one_head() -> None:
 
 
 @requirement("kit:durable-state")
-async def test_a_lost_reply_is_known_by_its_commit(store: Store) -> None:
+async def test_a_commit_with_a_lost_response_is_recognized(store: Store) -> None:
     state = owner(store)
     await state.load()
     store.lose_reply = True
@@ -122,7 +122,7 @@ async def test_a_lost_reply_is_known_by_its_commit(store: Store) -> None:
     assert await owner(store).load() == Head(count=3)
 
 
-async def test_a_call_that_never_arrived_is_a_failure_and_nothing_is_cached(store: Store) -> None:
+async def test_an_unsent_write_raises_and_discards_the_cache(store: Store) -> None:
     state = owner(store)
     await state.load()
     store.lose_call = True
@@ -132,7 +132,7 @@ async def test_a_call_that_never_arrived_is_a_failure_and_nothing_is_cached(stor
     assert await state.load() == Head(count=1)
 
 
-async def test_a_row_that_exists_already_refuses_the_whole_commit(store: Store) -> None:
+async def test_an_existing_row_refuses_the_whole_commit(store: Store) -> None:
     state = owner(store)
     await state.load()
     with pytest.raises(StateStoreError):
@@ -150,13 +150,13 @@ async def test_the_head_is_read_once_and_its_new_etag_after_a_commit(store: Stor
     for count in (2, 3, 4):
         await state.commit(Head(count=count), put={"last": Row(text=str(count))})
         assert await state.load() == Head(count=count)
-    assert store.reads == before + (0 if store.tells else 3)
+    assert store.reads == before + (0 if store.returns_etags else 3)
     await state.drop(["last"])
     assert await state.row("last", Row) is None
 
 
-async def test_an_etag_that_could_not_be_read_is_read_at_the_next_load() -> None:
-    store = Store(tells=False)
+async def test_an_unreadable_etag_is_read_at_the_next_load() -> None:
+    store = Store(returns_etags=False)
     state = owner(store)
     await state.load()
     await state.commit(Head(count=2))
@@ -166,7 +166,7 @@ async def test_an_etag_that_could_not_be_read_is_read_at_the_next_load() -> None
     assert await owner(store).load() == Head(count=3)
 
 
-async def test_what_was_read_can_be_forgotten(store: Store) -> None:
+async def test_forget_discards_the_cache(store: Store) -> None:
     state, other = owner(store), owner(store)
     await state.load()
     await state.commit(Head(count=2))
@@ -177,7 +177,7 @@ async def test_what_was_read_can_be_forgotten(store: Store) -> None:
 
 
 @requirement("kit:group-commit")
-async def test_only_an_owner_that_wrote_last_shares_its_transaction_with_others(
+async def test_only_the_last_writer_shares_transactions(
     store: Store,
 ) -> None:
     state, other = owner(store), owner(store)

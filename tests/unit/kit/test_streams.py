@@ -7,7 +7,7 @@ import pytest
 
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.http.rpc import ended_in_order
+from services.kit.http.rpc import with_error_event
 from tests.requirements import requirement
 from tests.support.sse import SseParser
 
@@ -20,7 +20,7 @@ FAILURES = [
 
 @requirement("events:error")
 @pytest.mark.parametrize(("failure", "code"), FAILURES)
-async def test_a_failure_midway_is_the_last_event(failure: Exception, code: str) -> None:
+async def test_a_failure_midway_is_sent_as_the_last_event(failure: Exception, code: str) -> None:
     closed: list[bool] = []
 
     async def events() -> AsyncIterator[bytes]:
@@ -30,7 +30,7 @@ async def test_a_failure_midway_is_the_last_event(failure: Exception, code: str)
         finally:
             closed.append(True)
 
-    sent = b"".join([piece async for piece in ended_in_order(events())])
+    sent = b"".join([piece async for piece in with_error_event(events())])
     seen, last = SseParser().feed(sent)
     assert (seen.id, last.event, last.id) == ("7", "error", None)
     assert last.json()["error"]["code"] == code
@@ -38,7 +38,7 @@ async def test_a_failure_midway_is_the_last_event(failure: Exception, code: str)
     assert closed
 
 
-async def test_a_reader_who_leaves_closes_the_stream_below() -> None:
+async def test_a_disconnected_reader_closes_the_source() -> None:
     closed: list[bool] = []
 
     async def events() -> AsyncIterator[bytes]:
@@ -48,7 +48,7 @@ async def test_a_reader_who_leaves_closes_the_stream_below() -> None:
         finally:
             closed.append(True)
 
-    stream = ended_in_order(events())
+    stream = with_error_event(events())
     await anext(stream)
     await stream.aclose()
     assert closed

@@ -1,4 +1,4 @@
-"""A trace passes through a process whether or not spans are recorded, and a listener sees them all."""
+"""Propagation of `traceparent`, with and without recorded spans."""
 
 import json
 import os
@@ -38,14 +38,14 @@ async def through_middleware(traceparent: str | None) -> str | None:
     return seen[0]
 
 
-def test_nothing_is_recorded_unless_somebody_listens() -> None:
+def test_no_span_is_recorded_without_an_exporter() -> None:
     assert not telemetry.is_tracing()
     with span("step") as recorded:
         assert not recorded.is_recording()
     assert current_traceparent() is None
 
 
-async def test_without_a_listener_the_trace_is_passed_on_and_forgotten_afterwards() -> None:
+async def test_without_an_exporter_the_traceparent_is_propagated() -> None:
     assert await through_middleware(TRACEPARENT) == TRACEPARENT
     assert current_traceparent() is None
     assert await through_middleware(None) is None
@@ -54,11 +54,11 @@ async def test_without_a_listener_the_trace_is_passed_on_and_forgotten_afterward
 @pytest.mark.parametrize(
     "sent", ["garbage", TRACEPARENT + "\r\nx: y", f"00-{'0' * 32}-{PARENT}-01", TRACEPARENT.upper()]
 )
-async def test_a_malformed_traceparent_is_not_passed_on(sent: str) -> None:
+async def test_a_malformed_traceparent_is_not_propagated(sent: str) -> None:
     assert await through_middleware(sent) is None
 
 
-def test_span_from_carries_the_trace_into_a_thread_or_loop_of_its_own() -> None:
+def test_span_from_continues_the_trace_in_another_thread_or_loop() -> None:
     with span_from(TRACEPARENT, "segment", turn_id="t"):
         assert current_traceparent() == TRACEPARENT
     with span_from(None, "segment"):

@@ -1,4 +1,4 @@
-"""What a workflow's history stores is bounded where it would be written."""
+"""Payloads of workflows and activities are limited."""
 
 import asyncio
 from collections.abc import Callable, Generator
@@ -28,7 +28,7 @@ WORK = WorkflowRef("Work", "workflows", Text)
 
 
 class Context:
-    """Stands where the SDK's context stands; what a workflow yields comes back to it."""
+    """A fake of the SDK's context that returns the yielded values."""
 
     def call_activity(self, name: str, *, input: Any, app_id: str) -> Any:
         return input
@@ -36,7 +36,7 @@ class Context:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[..., Any]]:
-    """What the host registers with the SDK, by name."""
+    """A fake of the SDK's runtime that keeps registrations by name."""
     found: dict[str, Callable[..., Any]] = {}
 
     def register(_: WorkflowRuntime, function: Callable[..., Any], *, name: str) -> None:
@@ -51,14 +51,14 @@ def too_large() -> Any:
     return pytest.raises(RpcError, match=f"{ErrorCode.PAYLOAD_TOO_LARGE}.*bytes")
 
 
-def test_an_activitys_input_is_bounded() -> None:
+def test_an_activity_input_is_limited() -> None:
     context: Any = Context()
     assert next(WorkflowContext(context).call(ECHO, SHORT)) == {"text": SHORT.text}
     with too_large():
         next(WorkflowContext(context).call(ECHO, LONG))
 
 
-async def test_results_are_bounded(registered: dict[str, Callable[..., Any]]) -> None:
+async def test_results_are_limited(registered: dict[str, Callable[..., Any]]) -> None:
     def work(_: WorkflowContext, value: Text) -> Generator[Any, Any, Text]:
         yield
         return value
@@ -79,7 +79,7 @@ async def test_results_are_bounded(registered: dict[str, Callable[..., Any]]) ->
         next(running)
 
 
-async def test_a_workflows_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_workflow_input_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalWorkflows, "__init__", lambda _: None)
     with too_large():
         await LocalWorkflows().start(WORK.name, "id", LONG)

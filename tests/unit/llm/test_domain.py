@@ -1,4 +1,4 @@
-"""Rules of conversations and turns."""
+"""State and rules of conversations and turns."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -22,19 +22,19 @@ from services.llm.domain import (
     CONTEXT_CHARS,
     MAX_QUEUE,
     OVERDUE_GRACE,
-    RECONCILED_AFTER,
+    RECONCILE_AFTER,
     ConversationState,
     PendingCreation,
     TurnRecord,
-    add_usage,
     context_window,
     conversation_object,
-    ending,
-    estimated_usage,
+    delta_text,
+    estimate_usage,
     owed_charge,
     request_cancel,
-    require_same,
-    shown_text,
+    require_same_request,
+    sum_usage,
+    terminal_event,
 )
 from services.llm.domain.commands import CompleteTurnCommand, CreateConversationCommand
 from tests.requirements import requirement
@@ -78,7 +78,7 @@ def test_only_the_owner_finds_a_conversation() -> None:
     assert code_of(state.require_owner, "bob") is ErrorCode.NOT_FOUND
 
 
-def test_its_owner_sees_what_it_is_now() -> None:
+def test_the_view_has_the_current_state() -> None:
     state = a_conversation(metadata={"a": "1"})
     a_running_turn(state)
     seen = state.view()
@@ -86,7 +86,7 @@ def test_its_owner_sees_what_it_is_now() -> None:
     assert (seen.message_count, seen.active_turn_id) == (1, "turn_1")
 
 
-def test_an_update_changes_only_what_it_names() -> None:
+def test_an_update_changes_only_fields_in_the_request() -> None:
     state = a_conversation(metadata={"a": "1"}, model="one")
     state.update(UpdateConversationRequest(conversation_id=ID, title="Second"), AT)
     assert (state.title, state.metadata, state.model) == ("Second", {"a": "1"}, "one")
@@ -99,7 +99,7 @@ def test_an_update_to_null_clears() -> None:
     assert (state.title, state.metadata, state.model) == ("", {}, None)
 
 
-def test_a_deleted_conversation_is_found_by_nobody_and_stops_its_turns() -> None:
+def test_deletion_hides_a_conversation_and_cancels_its_turns() -> None:
     state = a_conversation()
     a_running_turn(state)
     state.admit("turn_2", "model", a_request(admission=Admission.ENQUEUE), AT)
@@ -107,7 +107,7 @@ def test_a_deleted_conversation_is_found_by_nobody_and_stops_its_turns() -> None
     assert code_of(state.require_owner, "alice") is ErrorCode.NOT_FOUND
 
 
-def test_a_second_turn_is_refused_unless_it_may_wait() -> None:
+def test_a_second_turn_is_refused_unless_it_may_be_queued() -> None:
     state = a_conversation()
     a_running_turn(state)
     assert code_of(state.admit, "turn_2", "model", a_request(), AT) is LlmErrorCode.TURN_IN_PROGRESS
@@ -167,7 +167,7 @@ def test_a_stale_epoch_ends_nothing() -> None:
     assert code_of(state.complete, record, other, "m", AT) is ErrorCode.ABORTED
 
 
-def test_a_cancel_leaves_a_receipt_and_the_first_wish_counts() -> None:
+def test_a_cancel_has_a_receipt_with_the_time_of_the_first_request() -> None:
     state = a_conversation()
     asked = request_cancel(a_running_turn(state), AT)
     again = request_cancel(asked, AT + timedelta(seconds=5))
@@ -196,7 +196,7 @@ def test_a_cancel_by_deletion_has_a_receipt_too() -> None:
     assert ended.turn.cancel.acknowledged_at == AT
 
 
-def test_a_cancelled_waiting_turn_keeps_the_words_of_its_user() -> None:
+def test_a_cancelled_queued_turn_keeps_its_user_message() -> None:
     state = a_conversation()
     a_running_turn(state)
     waiting = state.admit("turn_2", "model", a_request("later", Admission.ENQUEUE), AT)
@@ -209,11 +209,13 @@ def test_a_cancelled_waiting_turn_keeps_the_words_of_its_user() -> None:
 
 def test_a_key_with_another_request_is_refused() -> None:
     record = a_conversation().admit("turn_1", "model", a_request("one"), AT)
-    require_same(record, a_request("one"))
-    assert code_of(require_same, record, a_request("two")) is ErrorCode.IDEMPOTENCY_KEY_REUSED
+    require_same_request(record, a_request("one"))
+    assert (
+        code_of(require_same_request, record, a_request("two")) is ErrorCode.IDEMPOTENCY_KEY_REUSED
+    )
 
 
-def test_a_turn_has_its_time_from_its_beginning() -> None:
+def test_the_deadline_counts_from_the_begin_of_the_turn() -> None:
     state = a_conversation()
     waiting = state.admit("turn_1", "model", a_request(), AT)
     assert waiting.deadline == AT + MAX_TURN_TIME
@@ -221,7 +223,7 @@ def test_a_turn_has_its_time_from_its_beginning() -> None:
     assert state.begin(waiting, "m", later)[0].deadline == later + MAX_TURN_TIME
 
 
-def test_the_model_sees_the_newest_messages_that_fit_and_the_last_one_always() -> None:
+def test_the_context_has_the_newest_messages_that_fit_and_always_the_last() -> None:
     def message(seq: int, size: int) -> ChatMessage:
         return ChatMessage(
             message_id=f"m{seq}", seq=seq, role=Role.USER, text="x" * size, created_at=AT
@@ -242,26 +244,26 @@ def test_the_model_sees_the_newest_messages_that_fit_and_the_last_one_always() -
         (TurnStatus.FAILED, EventType.RUN_FAILED),
     ],
 )
-def test_each_end_has_one_event(status: TurnStatus, kind: EventType) -> None:
+def test_each_final_status_has_its_terminal_event(status: TurnStatus, kind: EventType) -> None:
     turn = Turn(turn_id="turn_1", conversation_id=ID, status=status, model="m", created_at=AT)
-    found, data = ending(turn)
+    found, data = terminal_event(turn)
     assert found is kind
     assert "messageSeq" not in data
     answered = turn.model_copy(update={"assistant_message_seq": 7})
-    assert ending(answered)[1]["messageSeq"] == "7"
+    assert terminal_event(answered)[1]["messageSeq"] == "7"
 
 
 def test_a_failure_without_a_reason_is_internal() -> None:
     turn = Turn(
         turn_id="turn_1", conversation_id=ID, status=TurnStatus.FAILED, model="m", created_at=AT
     )
-    assert ending(turn)[1]["error"]["code"] == "INTERNAL"
-    error = RpcError(ErrorCode.UPSTREAM_ERROR, "no").to_status()
-    assert ending(turn.model_copy(update={"error": error}))[1]["error"]["code"] == "UPSTREAM_ERROR"
+    assert terminal_event(turn)[1]["error"]["code"] == "INTERNAL"
+    failed = turn.model_copy(update={"error": RpcError(ErrorCode.UPSTREAM_ERROR, "no").to_status()})
+    assert terminal_event(failed)[1]["error"]["code"] == "UPSTREAM_ERROR"
 
 
 class Turns(RuleBasedStateMachine):
-    """Whatever comes in whatever order: one turn runs, the queue keeps its order, seq has no gap, ends are final."""
+    """Random sends, ends and cancels: one turn runs, the queue keeps its order, seq has no gap, ends are final."""
 
     @initialize()
     def begin(self) -> None:
@@ -330,25 +332,25 @@ TestTurns = Turns.TestCase
 
 
 @requirement("turns:usage")
-def test_the_usage_of_attempts_adds_up_and_says_that_some_of_it_is_estimated() -> None:
+def test_the_usage_of_attempts_adds_up_and_is_marked_as_estimated() -> None:
     counted = Usage(prompt_tokens=10, completion_tokens=5, total_tokens=15, cost=0.25)
-    cut = estimated_usage(10, 2, price=0.25)
-    assert add_usage([counted, cut]) == Usage(
+    cut = estimate_usage(10, 2, price=0.25)
+    assert sum_usage([counted, cut]) == Usage(
         prompt_tokens=20,
         completion_tokens=7,
         total_tokens=27,
         cost=3.25,
         estimated=True,
     )
-    assert add_usage([counted]) == counted
-    assert add_usage([]) is None
-    assert estimated_usage(1, 1, price=None).cost is None
-    assert add_usage([estimated_usage(1, 1, price=None)]) == estimated_usage(1, 1, price=None)
-    assert shown_text('{"text":"é"}') == "é"
+    assert sum_usage([counted]) == counted
+    assert sum_usage([]) is None
+    assert estimate_usage(1, 1, price=None).cost is None
+    assert sum_usage([estimate_usage(1, 1, price=None)]) == estimate_usage(1, 1, price=None)
+    assert delta_text('{"text":"é"}') == "é"
 
 
 @requirement("turns:usage")
-def test_only_what_costs_something_is_owed_by_a_key() -> None:
+def test_a_charge_is_owed_only_for_a_key_and_a_cost() -> None:
     turn = a_running_turn(a_conversation()).turn
     paid = turn.model_copy(update={"usage": Usage(cost=0.5)})
     assert owed_charge(paid, "key_1") == {"keyId": "key_1", "amount": 0.5}
@@ -357,13 +359,13 @@ def test_only_what_costs_something_is_owed_by_a_key() -> None:
 
 
 @requirement("turns:liveness")
-def test_a_turn_that_should_have_ended_long_ago_ends_as_failed() -> None:
+def test_an_overdue_turn_fails() -> None:
     state = a_conversation()
     record = a_running_turn(state)
     late = AT + MAX_TURN_TIME + OVERDUE_GRACE
     assert not record.is_overdue(late)
     assert record.is_overdue(late + timedelta(seconds=1))
-    ended, message = state.complete(record, record.expiry(), "msg_2", late)
+    ended, message = state.complete(record, record.time_out(), "msg_2", late)
     assert message is None
     assert ended.turn.status is TurnStatus.FAILED
     assert ended.turn.error is not None
@@ -372,7 +374,7 @@ def test_a_turn_that_should_have_ended_long_ago_ends_as_failed() -> None:
 
 
 @requirement("conversations:delete-again")
-def test_a_deleted_conversation_knows_its_owner_without_a_name() -> None:
+def test_a_deleted_conversation_recognizes_its_owner_without_the_user_id() -> None:
     state = a_conversation()
     assert not state.was_deleted_for("alice")
     state.delete(AT)
@@ -384,13 +386,13 @@ def test_a_deleted_conversation_knows_its_owner_without_a_name() -> None:
     assert "alice" not in state.model_dump_json()
 
 
-def test_a_creation_is_reconciled_when_its_caller_has_had_its_time() -> None:
+def test_an_unfinished_creation_becomes_overdue() -> None:
     request = CreateConversationRequest()
     command = CreateConversationCommand(user_id="alice", conversation_id=ID, request=request)
     pending = PendingCreation(command=command, begun_at=AT)
-    assert not pending.is_overdue(AT + RECONCILED_AFTER - timedelta(seconds=1))
-    assert pending.is_overdue(AT + RECONCILED_AFTER)
+    assert not pending.is_overdue(AT + RECONCILE_AFTER - timedelta(seconds=1))
+    assert pending.is_overdue(AT + RECONCILE_AFTER)
 
 
-def test_a_conversation_is_named_in_access_as_its_type_and_id() -> None:
+def test_the_object_of_a_conversation_is_its_type_and_id() -> None:
     assert conversation_object(ID) == f"conversation:{ID}"

@@ -1,4 +1,4 @@
-"""Streaming an answer into the log: nothing waits needlessly, nothing is lost, and a stop is a stop."""
+"""`ModelCall`: batching of deltas, cancels, deadlines and failures."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,13 +23,13 @@ OPENING = NewEvent(EventType.RUN_STARTED, {})
 
 
 class Model:
-    """Plays a script: pieces, failures, and gates at which it waits."""
+    """Plays a script of events, failures, and gates to wait at."""
 
     def __init__(self, *script: ModelEvent | Exception | asyncio.Event) -> None:
         self._script = script
         self.closed = False
 
-    def check(self, model: str) -> None: ...
+    def require_allowed(self, model: str) -> None: ...
 
     @asynccontextmanager
     async def stream(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[ModelEvent]]:
@@ -49,7 +49,7 @@ class Model:
 
 
 class Log:
-    """A segment in memory; `hold` makes writes wait, `broken` makes them fail."""
+    """A segment in memory; `held` makes writes wait, `broken` makes them fail."""
 
     def __init__(self, *, held: bool = False, broken: bool = False) -> None:
         self.stop = asyncio.Event()
@@ -95,7 +95,7 @@ def shown(log: Log, rest: Sequence[NewEvent]) -> str:
     return text_of([event for batch in [*log.batches, rest] for event in batch])
 
 
-async def test_the_first_piece_does_not_wait_and_later_ones_gather() -> None:
+async def test_the_first_delta_is_written_at_once_and_later_ones_in_batches() -> None:
     log, more = Log(), asyncio.Event()
     model = Model(TextDelta("a"), more, *(TextDelta(str(n)) for n in range(9)), END)
     running = asyncio.create_task(generation(log, model).run())
@@ -122,7 +122,7 @@ async def test_nothing_is_lost_when_the_model_ends_while_a_batch_is_written() ->
     assert answer.text == shown(log, rest) == "ab"
 
 
-async def test_reasoning_and_text_keep_their_order_and_stay_apart() -> None:
+async def test_reasoning_and_text_keep_their_order_and_are_not_merged() -> None:
     log = Log()
     model = Model(ReasoningDelta("h"), ReasoningDelta("m"), TextDelta("a"), END)
     answer, rest = await generation(log, model, opening=()).run()
@@ -135,7 +135,7 @@ async def test_reasoning_and_text_keep_their_order_and_stay_apart() -> None:
 
 
 @requirement("turns:cancel")
-async def test_a_stop_closes_the_model_at_once_and_keeps_what_was_shown() -> None:
+async def test_a_stop_closes_the_model_at_once_and_keeps_the_text() -> None:
     log, never = Log(), asyncio.Event()
     model = Model(TextDelta("a"), never, TextDelta("late"), END)
     running = asyncio.create_task(generation(log, model).run())
@@ -156,7 +156,7 @@ async def test_a_stop_closes_the_model_at_once_and_keeps_what_was_shown() -> Non
 
 
 @requirement("turns:cancel-before-start")
-async def test_a_stop_before_the_begin_asks_no_model() -> None:
+async def test_a_stop_before_the_begin_calls_no_model() -> None:
     log, model = Log(), Model(TextDelta("a"), END)
     log.stop.set()
     answer, rest = await generation(log, model).run()
@@ -166,7 +166,7 @@ async def test_a_stop_before_the_begin_asks_no_model() -> None:
 
 
 @requirement("turns:bounds")
-async def test_a_turn_that_takes_too_long_ends_with_its_partial_text() -> None:
+async def test_a_turn_past_its_deadline_ends_with_its_partial_text() -> None:
     model = Model(TextDelta("a"), asyncio.Event())
     answer, _ = await generation(Log(), model, seconds=0.05).run()
     assert failed_with(answer) == ("a", ErrorCode.DEADLINE_EXCEEDED)
@@ -175,7 +175,7 @@ async def test_a_turn_that_takes_too_long_ends_with_its_partial_text() -> None:
 
 
 @requirement("turns:bounds")
-async def test_an_answer_without_end_is_ended_where_it_still_can_be_stored() -> None:
+async def test_an_endless_answer_is_truncated_to_the_maximum_size() -> None:
     piece = TextDelta("x" * 65_536)
     answer, _ = await generation(Log(), Model(*[piece] * 20, END)).run()
     assert (answer.status, answer.finish_reason) == (TurnStatus.COMPLETED, "length")
@@ -192,7 +192,7 @@ async def test_a_failure_of_the_model_keeps_its_partial_text() -> None:
 
 
 @requirement("turns:fenced")
-async def test_an_attempt_that_was_overtaken_stops_asking() -> None:
+async def test_a_superseded_attempt_closes_the_model() -> None:
     model = Model(TextDelta("a"), asyncio.Event())
     with pytest.raises(StaleAttempt):
         await generation(Log(broken=True), model, opening=()).run()

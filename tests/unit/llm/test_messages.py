@@ -1,9 +1,9 @@
-"""The memory of recent messages is bounded for the whole process."""
+"""The cache of recent messages is bounded for the whole process."""
 
 from datetime import UTC, datetime
 
 from services.contracts.llm.conversations import ChatMessage, Role
-from services.llm.actors.messages import OBJECT_BYTES, RecentMessages
+from services.llm.actors.messages import OBJECT_BYTES, MessageCache
 from services.llm.domain import CONTEXT_MESSAGES
 from tests.requirements import requirement
 
@@ -20,44 +20,44 @@ def messages(count: int) -> dict[int, ChatMessage]:
 
 
 @requirement("conversations:memory")
-def test_what_was_used_longest_ago_goes_first() -> None:
-    recent = RecentMessages(ROOM)
-    recent.keep("a", messages(2))
-    recent.keep("b", messages(2))
-    recent.keep("a", messages(2))
-    recent.keep("c", messages(1))
-    assert [sorted(recent.of(name)) for name in "abc"] == [[1, 2], [], [1]]
+def test_the_least_recently_used_conversation_is_evicted_first() -> None:
+    cache = MessageCache(ROOM)
+    cache.replace("a", messages(2))
+    cache.replace("b", messages(2))
+    cache.replace("a", messages(2))
+    cache.replace("c", messages(1))
+    assert [sorted(cache.get(name)) for name in "abc"] == [[1, 2], [], [1]]
 
 
 @requirement("conversations:memory")
-def test_a_conversation_that_grew_or_left_is_counted_once() -> None:
-    recent = RecentMessages(ROOM)
+def test_the_size_of_a_conversation_that_grew_or_left_is_counted_once() -> None:
+    cache = MessageCache(ROOM)
     for count in (1, 2, 3, 4):
-        recent.keep("a", messages(count))
-    assert len(recent.of("a")) == 4
-    recent.drop("a")
-    recent.drop("a")
-    recent.keep("b", messages(4))
-    assert len(recent.of("b")) == 4
+        cache.replace("a", messages(count))
+    assert len(cache.get("a")) == 4
+    cache.discard("a")
+    cache.discard("a")
+    cache.replace("b", messages(4))
+    assert len(cache.get("b")) == 4
 
 
 @requirement("conversations:memory")
-def test_what_no_room_is_for_is_not_kept() -> None:
-    recent = RecentMessages(ROOM)
-    recent.keep("a", messages(5))
-    assert recent.of("a") == {}
+def test_messages_over_the_limit_are_not_cached() -> None:
+    cache = MessageCache(ROOM)
+    cache.replace("a", messages(5))
+    assert cache.get("a") == {}
 
 
 @requirement("conversations:memory")
-def test_of_a_conversation_that_grows_the_newest_stay() -> None:
-    recent = RecentMessages((CONTEXT_MESSAGES + 1) * (OBJECT_BYTES + len(TEXT)))
+def test_the_newest_messages_of_a_growing_conversation_stay() -> None:
+    cache = MessageCache((CONTEXT_MESSAGES + 1) * (OBJECT_BYTES + len(TEXT)))
     grown = messages(3 * CONTEXT_MESSAGES)
     for message in grown.values():
-        recent.add("a", [message])
-    assert list(recent.of("a")) == [*grown][-CONTEXT_MESSAGES:]
-    assert not recent.has_id("a", f"m{2 * CONTEXT_MESSAGES}")
-    assert recent.has_id("a", f"m{2 * CONTEXT_MESSAGES + 1}")
-    recent.add("b", [grown[1]])
-    assert len(recent.of("a")) == CONTEXT_MESSAGES
-    recent.add("b", [grown[2]])
-    assert [*recent.of("a"), *recent.of("b")] == [1, 2]
+        cache.append("a", [message])
+    assert list(cache.get("a")) == [*grown][-CONTEXT_MESSAGES:]
+    assert not cache.has_id("a", f"m{2 * CONTEXT_MESSAGES}")
+    assert cache.has_id("a", f"m{2 * CONTEXT_MESSAGES + 1}")
+    cache.append("b", [grown[1]])
+    assert len(cache.get("a")) == CONTEXT_MESSAGES
+    cache.append("b", [grown[2]])
+    assert [*cache.get("a"), *cache.get("b")] == [1, 2]

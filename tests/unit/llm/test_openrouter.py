@@ -1,4 +1,4 @@
-"""The provider's wire: when an answer is complete, what each failure means, and that no split of the bytes matters."""
+"""OpenRouter's API: complete and incomplete answers, error codes, and any split of the bytes."""
 
 import asyncio
 import email.utils
@@ -33,7 +33,7 @@ STREAM = {"content-type": "text/event-stream"}
 
 
 class Pieces(httpx2.AsyncByteStream):
-    """A body that arrives in these pieces, and may break off."""
+    """A body that arrives in these pieces, and may end with a read error."""
 
     def __init__(self, pieces: Sequence[bytes], broken: bool) -> None:
         self._pieces = pieces
@@ -117,7 +117,7 @@ async def test_the_request_asks_for_a_stream_with_its_usage() -> None:
         ([said("", finish_reason="length"), DONE], "length"),
     ],
 )
-async def test_an_answer_with_its_reason_and_its_end_is_complete(
+async def test_an_answer_with_finish_reason_and_end_is_complete(
     ending: list[bytes], reason: str
 ) -> None:
     found = await events(Wire(said("Hel"), said("lo"), *ending))
@@ -147,14 +147,14 @@ async def test_an_answer_with_its_reason_and_its_end_is_complete(
         ([chunk(error={"code": "server_error", "message": "x"})], ErrorCode.UPSTREAM_ERROR),
     ],
 )
-async def test_an_answer_without_a_proper_end_is_a_failure(
+async def test_an_answer_without_a_complete_end_is_a_failure(
     ending: list[bytes], code: ErrorCode
 ) -> None:
     assert (await failure(Wire(said("Hel"), *ending))).code is code
 
 
 @requirement("model:cuts")
-async def test_a_connection_that_breaks_is_a_failure_even_after_the_reason() -> None:
+async def test_a_broken_connection_is_a_failure_even_after_the_finish_reason() -> None:
     broken = await failure(Wire(said("Hel"), END, broken=True))
     assert broken.code is LlmErrorCode.STREAM_INCOMPLETE
     whole = await events(Wire(said("Hel"), END, DONE, broken=True))
@@ -175,9 +175,7 @@ async def test_a_connection_that_breaks_is_a_failure_even_after_the_reason() -> 
         ),
     ],
 )
-async def test_a_200_that_is_no_stream_is_a_failure(
-    kind: str, body: bytes, code: ErrorCode
-) -> None:
+async def test_a_200_without_a_stream_is_a_failure(kind: str, body: bytes, code: ErrorCode) -> None:
     assert (await failure(Wire(body, headers={"content-type": kind}))).code is code
 
 
@@ -222,7 +220,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "soon", "-1", "1.5", "9" * 30])
-def test_a_retry_after_that_says_nothing_useful_is_ignored(value: str | None) -> None:
+def test_an_invalid_retry_after_is_ignored(value: str | None) -> None:
     assert retry_after(value) is None
 
 
@@ -239,7 +237,7 @@ parts = st.one_of(
 
 @requirement("model:chunk-boundaries")
 @given(st.lists(parts, max_size=6), st.booleans(), st.data())
-def test_any_split_of_the_bytes_is_the_same_answer(
+def test_any_split_of_the_bytes_gives_the_same_answer(
     body: list[bytes], crlf: bool, data: st.DataObject
 ) -> None:
     whole = b"".join([*body, END, USAGE, DONE])
@@ -254,7 +252,7 @@ async def _both(whole: bytes, pieces: list[bytes]) -> tuple[list[ModelEvent], li
     return await events(Wire(whole)), await events(Wire(*pieces))
 
 
-async def test_reasoning_comes_apart_from_the_text() -> None:
+async def test_reasoning_is_separate_from_the_text() -> None:
     thought = chunk(choices=[{"delta": {"reasoning_content": "hm"}}])
     assert (await events(Wire(thought, said("a"), END, DONE)))[:2] == [
         ReasoningDelta("hm"),
@@ -262,9 +260,9 @@ async def test_reasoning_comes_apart_from_the_text() -> None:
     ]
 
 
-def test_only_models_of_the_list_may_be_used() -> None:
+def test_only_listed_models_are_allowed() -> None:
     model = OpenRouterLanguageModel(AsyncOpenAI(api_key="k"), frozenset({"m/one"}))
-    model.check("m/one")
+    model.require_allowed("m/one")
     with pytest.raises(RpcError) as refused:
-        model.check("m/two")
+        model.require_allowed("m/two")
     assert refused.value.code is LlmErrorCode.MODEL_INVALID

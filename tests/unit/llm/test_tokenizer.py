@@ -1,4 +1,4 @@
-"""Tokens counted where the provider did not."""
+"""Token counts of the local tokenizer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The usage of a turn whose attempts were cut off."""
+"""Usage of turns, also with attempts that were cut off."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -55,30 +55,30 @@ def meter(*deltas: tuple[int, str]) -> UsageMeter:
 
 
 @requirement("turns:usage")
-async def test_what_the_provider_counted_is_taken_as_it_is() -> None:
-    assert await meter().of_turn(a_segment(1, 1), PROMPT, answered(usage=COUNTED)) == COUNTED
+async def test_usage_reported_by_the_provider_is_unchanged() -> None:
+    assert await meter().measure(a_segment(1, 1), PROMPT, answered(usage=COUNTED)) == COUNTED
 
 
 @requirement("turns:usage")
-async def test_a_cut_answer_is_estimated_at_the_price_that_was_seen() -> None:
+async def test_a_cut_answer_is_estimated_at_the_last_known_price() -> None:
     seen = meter()
-    await seen.of_turn(a_segment(1, 1), PROMPT, answered(usage=COUNTED))
-    cut = await seen.of_turn(a_segment(1, 1), PROMPT, answered(text="a b"))
+    await seen.measure(a_segment(1, 1), PROMPT, answered(usage=COUNTED))
+    cut = await seen.measure(a_segment(1, 1), PROMPT, answered(text="a b"))
     assert cut == Usage(
         prompt_tokens=3, completion_tokens=2, total_tokens=5, cost=0.5, estimated=True
     )
 
 
 @requirement("turns:usage")
-async def test_attempts_that_showed_text_before_are_added() -> None:
+async def test_earlier_attempts_with_text_are_added() -> None:
     deltas = ((1, "a "), (1, "b"), (2, "c"), (3, "of this attempt"))
-    usage = await meter(*deltas).of_turn(a_segment(3, 3), PROMPT, answered(usage=COUNTED))
+    usage = await meter(*deltas).measure(a_segment(3, 3), PROMPT, answered(usage=COUNTED))
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens) == (3 * 3, 1 + 2 + 1)
     assert usage.estimated
 
 
 @requirement("turns:usage")
-async def test_a_model_that_was_never_asked_costs_nothing() -> None:
+async def test_a_model_that_was_never_called_has_no_usage() -> None:
     answer = Answer(status=TurnStatus.CANCELLED)
-    assert await meter().of_turn(a_segment(1, 1), PROMPT, answer) is None
+    assert await meter().measure(a_segment(1, 1), PROMPT, answer) is None

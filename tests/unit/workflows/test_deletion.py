@@ -1,4 +1,4 @@
-"""The erasure of an account, driven by hand: app by app, counted first, and never given up."""
+"""The account deletion workflow against fake activities."""
 
 from collections.abc import Generator
 from datetime import timedelta
@@ -19,19 +19,19 @@ from services.kit.clock import utc_now
 from services.kit.dapr.workflows import ActivityFailed
 from services.kit.references import ActivityRef
 from tests.requirements import requirement
-from workflows.deletion.policy import after_failure, before_next_look
+from workflows.deletion.policy import poll_delay, retry_delay
 from workflows.deletion.workflow import delete_account
 
 ACCOUNT = DeleteAccountInput(user_id="ada", deletion_id="deletion_1")
 
 
 class Apps:
-    """Stands in for the durable context: answers as apps with so many looks to go would."""
+    """A workflow context whose apps need this many polls, after this many failures."""
 
-    def __init__(self, looks: int = 0, failures: int = 0) -> None:
+    def __init__(self, polls: int = 0, failures: int = 0) -> None:
         self.log: list[str] = []
         self.receipt: dict[str, dict[str, int]] = {}
-        self._looks = dict.fromkeys((eraser.app_id for eraser in ERASERS), looks)
+        self._polls = dict.fromkeys((eraser.app_id for eraser in ERASERS), polls)
         self._failures = failures
         self.slept: list[timedelta] = []
 
@@ -58,11 +58,11 @@ class Apps:
                 deletion_id="deletion_1", status=DeletionStatus.COMPLETED, requested_at=utc_now()
             )
         if value.count_only:
-            self.log.append(f"survey {app}")
+            self.log.append(f"count {app}")
             return ErasedUser(done=True, found={"things": 3})
         self.log.append(f"erase {app}")
-        self._looks[app] -= 1
-        return ErasedUser(done=self._looks[app] < 0)
+        self._polls[app] -= 1
+        return ErasedUser(done=self._polls[app] < 0)
 
 
 def run(apps: Apps) -> AccountDeletion:
@@ -75,32 +75,32 @@ def run(apps: Apps) -> AccountDeletion:
 
 
 @requirement("access:erasure")
-def test_each_app_counts_then_erases_then_is_written_down_and_auth_comes_last() -> None:
+def test_each_app_is_counted_erased_and_recorded_and_auth_is_last() -> None:
     apps = Apps()
     assert run(apps).status is DeletionStatus.COMPLETED
     assert apps.log == [
-        *("survey llm", "erase llm", "record llm"),
-        *("survey auth", "erase auth", "record auth"),
+        *("count llm", "erase llm", "record llm"),
+        *("count auth", "erase auth", "record auth"),
         "record None",
     ]
 
 
 @requirement("access:erasure")
-def test_what_was_counted_first_is_what_the_receipt_says() -> None:
-    apps = Apps(looks=5)
+def test_the_receipt_has_the_counts_from_before_the_erasure() -> None:
+    apps = Apps(polls=5)
     run(apps)
     assert apps.receipt == {"llm": {"things": 3}, "auth": {"things": 3}}
     assert apps.log.count("erase llm") == 6
 
 
-def test_a_hundred_failures_do_not_end_it() -> None:
+def test_a_hundred_failures_do_not_end_the_workflow() -> None:
     apps = Apps(failures=100)
     assert run(apps).status is DeletionStatus.COMPLETED
     assert len(apps.slept) == 100
 
 
-def test_waits_grow_to_a_bound() -> None:
-    assert before_next_look(0) == timedelta(seconds=1)
-    assert before_next_look(1000) == timedelta(seconds=30)
-    assert after_failure(0) == timedelta(seconds=1)
-    assert after_failure(10_000) == timedelta(hours=1)
+def test_delays_grow_to_a_limit() -> None:
+    assert poll_delay(0) == timedelta(seconds=1)
+    assert poll_delay(10_000) == timedelta(seconds=30)
+    assert retry_delay(0) == timedelta(seconds=1)
+    assert retry_delay(10_000) == timedelta(hours=1)

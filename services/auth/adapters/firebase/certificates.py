@@ -1,4 +1,4 @@
-"""Google's signing certificates: kept for as long as it says, fetched anew with restraint."""
+"""Google's signing certificates: cached as its headers say, with bounded refetches."""
 
 import asyncio
 import re
@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from services.kit.errors import ErrorCode, RpcError
 
 BETWEEN_FETCHES: Final = 60.0
-"""Unknown key ids, and a cache that grows old, cause no more than a fetch in this time."""
+"""Seconds between fetches for unknown key ids, which callers choose, and for an ageing cache."""
 BETWEEN_FAILURES: Final = 1.0
+"""Seconds between fetches without a valid cache."""
 DEFAULT_AGE: Final = 300.0
 LONGEST_AGE: Final = 86_400.0
 
@@ -29,10 +30,7 @@ log = structlog.get_logger()
 
 
 class Certificates:
-    """One set of certificates, by key id.
-
-    Past half of its age the set is fetched again when it is used; where that fails it serves until its end.
-    """
+    """One set of certificates, by key id. It is refetched on use after half of its lifetime."""
 
     def __init__(
         self, client: httpx2.AsyncClient, url: str, clock: Callable[[], float] = time.monotonic
@@ -46,25 +44,23 @@ class Certificates:
         self._tried_at = float("-inf")
 
     async def key(self, kid: str) -> RSAKey | None:
-        """The key with this id, or None.
-
-        Raises:
-            RpcError: UNAVAILABLE where there is no set that still counts.
-        """
+        """The key with this id, or None. UNAVAILABLE if the set has expired and cannot be fetched."""
         if self._clock() >= self._ends_at:
-            await self._fetch_needed()
+            await self._fetch_required()
         elif kid not in self._keys or self._clock() >= self._aging_at:
-            await self._fetch_wanted()
+            await self._fetch_optional()
         return self._keys.get(kid)
 
-    async def _fetch_needed(self) -> None:
+    async def _fetch_required(self) -> None:
         async with self._fetching:
             if self._clock() < self._ends_at:
-                return  # somebody else has fetched meanwhile
+                return  # a concurrent call has fetched
             if self._clock() < self._tried_at + BETWEEN_FAILURES or not await self._fetch():
-                raise RpcError(ErrorCode.UNAVAILABLE, "Firebase's keys cannot be had; try again.")
+                raise RpcError(
+                    ErrorCode.UNAVAILABLE, "Firebase's keys cannot be fetched; try again."
+                )
 
-    async def _fetch_wanted(self) -> None:
+    async def _fetch_optional(self) -> None:
         if self._clock() < self._tried_at + BETWEEN_FETCHES:
             return
         async with self._fetching:
@@ -105,7 +101,7 @@ def _key(pem: str) -> RSAKey:
 
 
 def _age(headers: httpx2.Headers) -> float:
-    """For how long the set counts: its `max-age` less its `Age`, within sense."""
+    """The lifetime of the set: its `max-age` less its `Age`, within bounds."""
     found = _MAX_AGE.search(headers.get("cache-control", "").lower())
     if found is None:
         return DEFAULT_AGE

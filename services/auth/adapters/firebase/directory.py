@@ -1,4 +1,4 @@
-"""Firebase's users by `firebase-admin`: it blocks, so it works in threads, and each call has a bound."""
+"""Firebase's users by `firebase-admin`, whose calls block: they run in threads, each with a timeout."""
 
 import asyncio
 import functools
@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from services.auth.domain.firebase_users import FirebaseAccount
-from services.kit.clock import Clock
+from services.auth.domain.firebase import FirebaseAccount
+from services.auth.settings import FirebaseSettings
+from services.kit.clock import Clock, utc_now
 from services.kit.errors import ErrorCode, RpcError
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ T = TypeVar("T")
 THREADS: Final = 8
 HTTP_SECONDS: Final = 3.0
 CALL_SECONDS: Final = 4.0
-"""Shorter than the shortest time for which an answer is believed."""
+"""Shorter than the least AUTH_FIREBASE_REVOCATION_SECONDS: a late look-up must not count as recent."""
 NOT_FOUND: Final = "USER_NOT_FOUND"
 INVALID: Final = "INVALID_ARGUMENT"
 
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 
 
 class _Refused(Exception):
-    """Firebase's own no, by its code."""
+    """Firebase refused the call; `code` is its error code."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -36,12 +37,12 @@ class _Refused(Exception):
 
 
 class _Unreachable(Exception):
-    """Firebase, or Google's token endpoint, gave no answer that counts; the text is the kind of failure."""
+    """Firebase or Google's token endpoint did not answer; the text is the error type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """The parts of the SDK that are used; untyped as the SDK is."""
+    """The used parts of the SDK, which has no types."""
 
     users: Any
     tokens: Any
@@ -58,11 +59,9 @@ class AdminDirectory:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="firebase")
 
     async def close(self) -> None:
-        """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def look_up(self, uid: str) -> FirebaseAccount:
-        """What Firebase says of a user."""
         asked_at = self._clock()
         try:
             record = await self._call("look_up", lambda admin: admin.users.get_user(uid=uid))
@@ -79,7 +78,6 @@ class AdminDirectory:
         )
 
     async def custom_token(self, uid: str) -> str:
-        """A custom token, signed here."""
         try:
             token = await self._call(
                 "custom_token", lambda admin: admin.tokens.create_custom_token(uid)
@@ -89,7 +87,6 @@ class AdminDirectory:
         return token.decode()
 
     async def session_cookie(self, id_token: str, ttl: timedelta) -> str:
-        """A session cookie."""
         try:
             return await self._call(
                 "session_cookie",
@@ -103,7 +100,6 @@ class AdminDirectory:
             raise _unavailable() from error
 
     async def delete(self, uid: str) -> None:
-        """Delete a user."""
         try:
             await self._call("delete", lambda admin: admin.users.delete_user(uid))
         except _Refused as error:
@@ -126,7 +122,7 @@ class AdminDirectory:
             raise _unavailable() from error
 
     def _work(self, work: Callable[[Admin], T]) -> T:
-        """One call in a thread; what the SDK raises comes back as ours, without its text."""
+        """Call the SDK in a thread; its errors become ours, without their texts."""
         from firebase_admin import auth, exceptions
         from google.auth.exceptions import GoogleAuthError
         from requests import RequestException
@@ -150,10 +146,22 @@ class AdminDirectory:
             return self._admin
 
 
+def open_directory(settings: FirebaseSettings) -> AdminDirectory | None:
+    """The directory of the emulator or of the service account; None without either."""
+    project = settings.project_id
+    if host := settings.emulator_host:
+        return AdminDirectory(lambda: open_emulated_admin(project, host), utc_now)
+    if (account := settings.service_account()) is not None:
+        return AdminDirectory(
+            lambda: open_service_account_admin(project, account, settings.api_url), utc_now
+        )
+    return None
+
+
 def open_service_account_admin(
     project_id: str, service_account: Mapping[str, Any], base_url: str
 ) -> Admin:
-    """The SDK by the rights of a service account."""
+    """The SDK with a service account."""
     from firebase_admin import credentials
     from google.auth.transport.requests import AuthorizedSession
 
@@ -163,7 +171,7 @@ def open_service_account_admin(
 
 
 def open_emulated_admin(project_id: str, host: str) -> Admin:
-    """The SDK against the Auth emulator, which takes whoever calls itself its owner."""
+    """The SDK against the Auth emulator, which accepts the token `owner`."""
     from firebase_admin import credentials
     from requests import Session
 
@@ -174,7 +182,7 @@ def open_emulated_admin(project_id: str, host: str) -> Admin:
 
 
 def _admin(project_id: str, credential: Any, session: Any, base_url: str) -> Admin:
-    # `auth.Client` would retry for ten seconds on its own, and knows no other address than Google's.
+    # Not `auth.Client`: it retries for ten seconds, and its URL cannot be changed.
     from firebase_admin import App
     from firebase_admin._http_client import JsonHttpClient
     from firebase_admin._token_gen import TokenGenerator
@@ -190,4 +198,4 @@ def _admin(project_id: str, credential: Any, session: Any, base_url: str) -> Adm
 
 
 def _unavailable() -> RpcError:
-    return RpcError(ErrorCode.UNAVAILABLE, "Firebase cannot be asked just now; try again.")
+    return RpcError(ErrorCode.UNAVAILABLE, "Firebase does not answer; try again.")

@@ -1,4 +1,4 @@
-"""Facts in OpenFGA, through its own SDK."""
+"""Relationship tuples in OpenFGA, by its SDK."""
 
 from services.auth.adapters.openfga.relations import OpenFgaRelations as OpenFgaRelations
 from services.auth.adapters.openfga.store import MODEL as MODEL

@@ -1,4 +1,4 @@
-"""One call to OpenFGA: bounded, tried again where only the connection was stale, and never a yes when it fails."""
+"""Calls to OpenFGA: bounded in time, and repeated once on a stale connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,26 +11,25 @@ from openfga_sdk.configuration import RetryParams
 from openfga_sdk.credentials import CredentialConfiguration, Credentials
 from openfga_sdk.exceptions import NotFoundException, OpenApiException, ValidationException
 
-from services.kit.dapr.sidecar import unavailable
-from services.kit.errors import ErrorCode, RpcError
+from services.kit.errors import ErrorCode, RpcError, unavailable
 
 CALL_SECONDS: Final = 2.0
 REQUEST_MILLISECONDS: Final = 1500
-LOST: Final = frozenset(
+MISSING: Final = frozenset(
     {"authorization_model_not_found", "latest_authorization_model_not_found", "store_id_not_found"}
 )
-"""The server has another database than it had: store and model are looked for again."""
+"""Error codes of a server whose database was replaced."""
 
 ResultT = TypeVar("ResultT")
 log = structlog.get_logger()
 
 
-class StoreLost(Exception):
-    """The store or the model that was used is no longer there."""
+class StoreMissing(Exception):
+    """The pinned store or model does not exist."""
 
 
 def client_of(url: str, token: str) -> OpenFgaClient:
-    """A client that leaves it to its caller to try again."""
+    """A client without retries of its own."""
     credentials = Credentials(
         method="api_token", configuration=CredentialConfiguration(api_token=token)
     )
@@ -43,32 +42,30 @@ def client_of(url: str, token: str) -> OpenFgaClient:
     return OpenFgaClient(configuration)
 
 
-async def reaching(call: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """The answer of a call that may be repeated.
+async def call_openfga(call: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    """Make a call that may be repeated.
 
     Raises:
-        StoreLost: see there.
-        RpcError: UNAVAILABLE where there is none in time, INVALID_ARGUMENT for what the server refuses.
+        StoreMissing: the pinned store or model does not exist.
+        RpcError: UNAVAILABLE without an answer in time, INVALID_ARGUMENT for a refused request.
     """
     try:
         async with asyncio.timeout(CALL_SECONDS):
             try:
                 return await call()
             except (aiohttp.ServerDisconnectedError, ConnectionResetError):
-                return await call()  # a kept connection, closed by a server that has restarted
+                return await call()  # a pooled connection of a server that has restarted
     except NotFoundException as error:
-        raise StoreLost from error
+        raise StoreMissing from error
     except ValidationException as error:
-        if code_of(error) in LOST:
-            raise StoreLost from error
-        raise RpcError(
-            ErrorCode.INVALID_ARGUMENT, "The authorization model does not know this."
-        ) from error
+        if code_of(error) in MISSING:
+            raise StoreMissing from error
+        raise RpcError(ErrorCode.INVALID_ARGUMENT, "Not in the authorization model.") from error
     except (OpenApiException, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         log.warning("openfga.unreachable", error=type(error).__name__)
-        raise unavailable(error) from error
+        raise unavailable() from error
 
 
 def code_of(error: Any) -> str:
-    """What the server calls a failure."""
+    """OpenFGA's error code."""
     return str(getattr(error.parsed_exception, "code", "") or "")

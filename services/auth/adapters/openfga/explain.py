@@ -1,4 +1,4 @@
-"""OpenFGA's explanation of a relation, in our words."""
+"""Translates the expand tree of OpenFGA."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from services.contracts.auth.authorization import ExpandNode
 
 
 def node_of(node: Any) -> ExpandNode:
-    """A node of OpenFGA's tree, with all that is below."""
+    """A node of the tree with its children."""
     name = decoded(node.name)
     if node.leaf is not None:
         return _leaf(name, node.leaf)

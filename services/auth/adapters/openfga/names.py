@@ -1,4 +1,4 @@
-"""Our names and OpenFGA's: its ids know no `:`, `#`, `@` or space, so ours are percent-encoded there."""
+"""Translates references and tuples. OpenFGA ids have no `:`, `#`, `@` or space, so ours are percent-encoded."""
 
 from typing import Any
 from urllib.parse import quote, unquote
@@ -7,29 +7,29 @@ from services.contracts.auth.authorization import RelationTuple
 
 
 def encoded(reference: str) -> str:
-    """`user:idp|ada` or `organization:acme#member`, as OpenFGA takes it."""
+    """Encode `user:idp|ada` or `organization:acme#member`."""
     kind, _, rest = reference.partition(":")
     name, mark, relation = rest.partition("#")
     return f"{kind}:{quote(name, safe='')}{mark}{relation}"
 
 
 def decoded(reference: str) -> str:
-    """What `encoded` was given."""
+    """Undo `encoded`."""
     kind, _, rest = reference.partition(":")
     return f"{kind}:{unquote(rest)}"
 
 
-def fields(fact: RelationTuple) -> dict[str, Any]:
-    """A fact, as the SDK's classes take it."""
+def fields(relation_tuple: RelationTuple) -> dict[str, Any]:
+    """Arguments for the SDK's classes."""
     return {
-        "user": encoded(fact.subject),
-        "relation": fact.relation,
-        "object": encoded(fact.object),
+        "user": encoded(relation_tuple.subject),
+        "relation": relation_tuple.relation,
+        "object": encoded(relation_tuple.object),
     }
 
 
-def fact_of(key: Any) -> RelationTuple:
-    """A fact, from a key of the SDK."""
+def tuple_of(key: Any) -> RelationTuple:
+    """The tuple of an SDK tuple key."""
     return RelationTuple(
         subject=decoded(key.user), relation=key.relation, object=decoded(key.object)
     )

@@ -1,1 +1,1 @@
-"""What auth keeps in Postgres, schema `auth`."""
+"""Postgres adapters, on the schema `auth`."""

@@ -1,4 +1,4 @@
-"""The audit log in Postgres: rows are added, and purged when they are old, and nothing else."""
+"""The audit log in Postgres."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,16 +6,15 @@ from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.auth.tables import audit_events
 from services.contracts.auth.audit import AuditAction, AuditEvent
 from services.kit.clock import Clock
-from services.kit.storage.db import Database
+from services.kit.storage.db import Database, Transaction
 
 
 class PostgresAuditLog:
-    """`AuditLog` in the schema `auth`."""
+    """`AuditLog` in the table `audit_events`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -31,9 +30,8 @@ class PostgresAuditLog:
         key_id: str | None = None,
         details: Mapping[str, str] = {},
         reference: str | None = None,
-        connection: AsyncConnection | None = None,
+        transaction: Transaction | None = None,
     ) -> None:
-        """Add an event, once per reference."""
         row = insert(audit_events).values(
             action=action,
             actor=actor,
@@ -45,12 +43,11 @@ class PostgresAuditLog:
             reference=reference,
         )
         once = row.on_conflict_do_nothing(index_elements=[audit_events.c.reference])
-        await (connection or self._database).execute(once)
+        await (transaction or self._database).execute(once)
 
     async def page(
         self, owner: str, action: AuditAction | None, *, limit: int, before: int | None
     ) -> tuple[list[AuditEvent], int | None]:
-        """A page, newest first."""
         query = select(audit_events).where(audit_events.c.owner == owner)
         if action is not None:
             query = query.where(audit_events.c.action == action)
@@ -62,7 +59,6 @@ class PostgresAuditLog:
         return [_event(row) for row in rows[:limit]], more
 
     async def purge(self, until: datetime) -> None:
-        """Forget what is older."""
         await self._database.execute(delete(audit_events).where(audit_events.c.at < until))
 
 

@@ -1,91 +1,83 @@
-"""Receipts of erased accounts."""
+"""Receipts of account deletions in Postgres."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from services.contracts.auth.accounts import AccountDeletion, DeleteAccountInput, ErasedPart
-from services.kit.errors import not_found
+from sqlalchemy import case, func, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from services.auth.tables import deletions
+from services.contracts.auth.accounts import (
+    AccountDeletion,
+    DeleteAccountInput,
+    DeletionStatus,
+    ErasedPart,
+)
 from services.kit.storage.db import Database
 
-_COLUMNS: Final = "id, status, parts, requested_at, completed_at"
-
-# $1 id, $2 user
-BEGIN: Final = f"""
-    INSERT INTO auth.deletions (id, user_id) VALUES ($1, $2)
-    ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id
-    RETURNING {_COLUMNS}
-"""
-READ: Final = f"SELECT {_COLUMNS} FROM auth.deletions WHERE id = $1"
-# $1 id, $2 app, $3 what was removed
-ADD_PART: Final = f"""
-    UPDATE auth.deletions
-    SET parts = CASE WHEN parts ? $2 THEN parts ELSE parts || jsonb_build_object(
-        $2::text, jsonb_build_object('removed', $3::text::jsonb, 'erasedAt', now())) END
-    WHERE id = $1 RETURNING {_COLUMNS}
-"""
-COMPLETE: Final = f"""
-    UPDATE auth.deletions
-    SET status = 'COMPLETED', user_id = NULL, completed_at = COALESCE(completed_at, now())
-    WHERE id = $1 RETURNING {_COLUMNS}
-"""
-FINISHED: Final = """
-    SELECT id FROM auth.deletions
-    WHERE completed_at IS NOT NULL AND workflow_kept ORDER BY requested_at LIMIT 100
-"""
-FORGET_WORKFLOW: Final = "UPDATE auth.deletions SET workflow_kept = false WHERE id = $1"
-UNFINISHED: Final = """
-    SELECT id, user_id FROM auth.deletions WHERE user_id IS NOT NULL ORDER BY requested_at LIMIT 100
-"""
+PAGE: Final = 100
 
 
-class PostgresDeletions:
-    """`Deletions` in the schema `auth`."""
+class PostgresDeletionReceipts:
+    """`DeletionReceipts` in the table `deletions`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def begin(self, user_id: str, deletion_id: str) -> AccountDeletion:
-        """A receipt for this user."""
-        return _receipt(await self._database.fetch_one(BEGIN, deletion_id, user_id))
+        new = insert(deletions).values(id=deletion_id, user_id=user_id)
+        same_user = {"user_id": new.excluded.user_id}  # an update, so that RETURNING has the row
+        begun = new.on_conflict_do_update(index_elements=["user_id"], set_=same_user)
+        rows = await self._database.execute(begun.returning(deletions))
+        return _receipt(rows.mappings().one())
 
     async def read(self, deletion_id: str) -> AccountDeletion | None:
-        """A receipt."""
-        row = await self._database.fetch_one(READ, deletion_id)
-        return _receipt(row) if row else None
+        return await self._one(select(deletions).where(deletions.c.id == deletion_id))
 
     async def add_part(
         self, deletion_id: str, app: str, removed: dict[str, int]
-    ) -> AccountDeletion:
-        """Write what an app removed, once per app."""
-        return await self._change(ADD_PART, deletion_id, app, json.dumps(removed))
+    ) -> AccountDeletion | None:
+        part = func.jsonb_build_object(
+            "removed", literal(removed, JSONB), "erasedAt", func.now(), type_=JSONB
+        )
+        parts = deletions.c.parts
+        added = parts.concat(func.jsonb_build_object(app, part, type_=JSONB))
+        return await self._change(deletion_id, parts=case((parts.has_key(app), parts), else_=added))
 
-    async def complete(self, deletion_id: str) -> AccountDeletion:
-        """Complete it, and take the user's name off."""
-        return await self._change(COMPLETE, deletion_id)
-
-    async def finished(self) -> Sequence[str]:
-        """Those whose workflow still has its history."""
-        return [row["id"] for row in await self._database.fetch(FINISHED)]
-
-    async def forget_workflow(self, deletion_id: str) -> None:
-        """The workflow's history is gone."""
-        await self._database.fetch(FORGET_WORKFLOW, deletion_id)
+    async def complete(self, deletion_id: str) -> AccountDeletion | None:
+        return await self._change(
+            deletion_id,
+            status=DeletionStatus.COMPLETED,
+            user_id=None,
+            completed_at=func.coalesce(deletions.c.completed_at, func.now()),
+        )
 
     async def unfinished(self) -> Sequence[DeleteAccountInput]:
-        """What is being worked on."""
-        rows = await self._database.fetch(UNFINISHED)
-        return [DeleteAccountInput(deletion_id=row["id"], user_id=row["user_id"]) for row in rows]
+        rows = await self._page(deletions.c.user_id.is_not(None))
+        return [DeleteAccountInput(deletion_id=row.id, user_id=row.user_id) for row in rows]
 
-    async def _change(self, statement: str, *arguments: Any) -> AccountDeletion:
-        row = await self._database.fetch_one(statement, *arguments)
-        if row is None:
-            raise not_found("deletion")
-        return _receipt(row)
+    async def finished(self) -> Sequence[str]:
+        rows = await self._page(deletions.c.completed_at.is_not(None), deletions.c.workflow_kept)
+        return [row.id for row in rows]
+
+    async def forget_workflow(self, deletion_id: str) -> None:
+        await self._change(deletion_id, workflow_kept=False)
+
+    async def _page(self, *conditions: Any) -> Any:
+        found = select(deletions).where(*conditions).order_by(deletions.c.requested_at)
+        return await self._database.execute(found.limit(PAGE))
+
+    async def _change(self, deletion_id: str, **values: Any) -> AccountDeletion | None:
+        changed = update(deletions).where(deletions.c.id == deletion_id).values(values)
+        return await self._one(changed.returning(deletions))
+
+    async def _one(self, statement: Any) -> AccountDeletion | None:
+        row = (await self._database.execute(statement)).mappings().first()
+        return _receipt(row) if row else None
 
 
 def _receipt(row: Any) -> AccountDeletion:
-    parts: dict[str, Any] = json.loads(row["parts"])
+    parts: dict[str, Any] = row["parts"]
     return AccountDeletion(
         deletion_id=row["id"],
         status=row["status"],

@@ -1,104 +1,131 @@
-"""The change feed in Postgres.
+"""The feed of removed access in Postgres.
 
-A removal is written down before it is made in OpenFGA, and gets its position after. All positions come from one row,
-whose lock is held until the commit: they become visible in their order, which a sequence would not give.
+A removal is inserted before it is made in OpenFGA, and gets its position after. All positions come from one row,
+locked until the commit, so they become visible in order; those of a sequence would not.
 """
 
-import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any, Final
 
-from services.kit.access.cache import EVERYTHING, AccessChange, AccessChanges
+from sqlalchemy import delete, func, literal, select, true, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from services.auth.tables import access_changes, access_feed
+from services.kit.access.cache import ANY_ACCESS_CHANGE, AccessChange, AccessChanges
 from services.kit.storage.db import Database
 
 MAX_READ: Final = 1000
-"""Changes that a reader gets at once; past that it is told that everything changed."""
+"""Changes in one read; a reader that is further behind gets `ANY_ACCESS_CHANGE`."""
 ABANDONED_SECONDS: Final = 10.0
-"""When a removal that was begun gets its position from another: longer than all tries of a call to OpenFGA take."""
+"""Age at which another process publishes a removal: longer than all attempts of a call to OpenFGA."""
 KEPT_SECONDS: Final = 300.0
-"""How far back readers can go; they read every two seconds."""
+"""Age at which a change is purged; readers poll every two seconds."""
+PUBLISH_BATCH: Final = 100
 PURGE_BATCH: Final = 1000
-
-BEGIN: Final = "INSERT INTO auth.access_changes (id, changes) VALUES ($1, $2)"
-# An abandoned change may have got a position already, or be purged: it gets one after the removal all the same.
-PUBLISH: Final = """
-    WITH next AS (UPDATE auth.access_feed SET position = position + 1 RETURNING position)
-    INSERT INTO auth.access_changes (id, changes, position) SELECT $1, $2, position FROM next
-    ON CONFLICT (id) DO UPDATE SET position = excluded.position, at = now()
-"""
-PUBLISH_ABANDONED: Final = """
-    WITH late AS (
-        SELECT id FROM auth.access_changes
-        WHERE position IS NULL AND at < now() - make_interval(secs => $1) LIMIT 100
-    ), next AS (
-        UPDATE auth.access_feed SET position = position + 1 WHERE EXISTS (SELECT FROM late)
-        RETURNING position
-    )
-    UPDATE auth.access_changes SET position = next.position, at = now()
-    FROM next WHERE id IN (SELECT id FROM late) RETURNING id
-"""
-# One statement, so one snapshot: the position is that of the last change that is in it.
-READ: Final = """
-    SELECT feed.position, feed.purged, found.changes
-    FROM auth.access_feed AS feed LEFT JOIN LATERAL (
-        SELECT position, changes FROM auth.access_changes
-        WHERE position > $1 ORDER BY position LIMIT $2
-    ) AS found ON true
-    ORDER BY found.position
-"""
-# `at` once more in the DELETE: a row that is published anew meanwhile has another.
-PURGE: Final = """
-    WITH old AS (
-        DELETE FROM auth.access_changes WHERE at < now() - make_interval(secs => $1) AND id IN (
-            SELECT id FROM auth.access_changes
-            WHERE position IS NOT NULL AND at < now() - make_interval(secs => $1)
-            ORDER BY position LIMIT $2
-        ) RETURNING position
-    )
-    UPDATE auth.access_feed SET purged = GREATEST(purged, (SELECT max(position) FROM old))
-    RETURNING (SELECT count(*) FROM old)
-"""
 
 
 class PostgresAccessFeed:
-    """`AccessFeed` in the schema `auth`; calls `wake` after every change."""
+    """`AccessFeed` in the tables `access_changes` and `access_feed`; calls `wake` after every change."""
 
-    def __init__(self, database: Database, wake: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
         self._database = database
         self._wake = wake
 
     @asynccontextmanager
-    async def taking_away(self, changes: Sequence[AccessChange]) -> AsyncIterator[None]:
-        """Two statements around the removal; none where nothing is taken away."""
+    async def publishing(self, changes: Sequence[AccessChange]) -> AsyncIterator[None]:
         if not changes:
             yield
             return
-        row = uuid.uuid4().hex, json.dumps([asdict(change) for change in changes])
-        await self._database.fetch(BEGIN, *row)
+        change_id, stored = uuid.uuid4().hex, [asdict(change) for change in changes]
+        begun = insert(access_changes).values(id=change_id, changes=stored)
+        await self._database.execute(begun)
         yield
-        await self._database.fetch(PUBLISH, *row)
-        await self._wake()
+        await self._database.execute(publish_statement(change_id, stored))
+        self._wake()
 
     async def since(self, position: int | None) -> AccessChanges:
-        """By one statement."""
         after = -1 if position is None else position
-        rows = await self._database.fetch(READ, after, MAX_READ + 1)
+        found = await self._database.execute(_read_statement(after, MAX_READ + 1))
+        rows: list[Any] = list(found)
         last, purged, _ = rows[0]
-        # A position from the future: the database was restored.
+        # A position after the last one: the database was restored.
         if not purged <= after <= last or len(rows) > MAX_READ:
-            return AccessChanges(last, [EVERYTHING])
-        stored: list[Any] = [each for row in rows if row[2] for each in json.loads(row[2])]
+            return AccessChanges(last, [ANY_ACCESS_CHANGE])
+        stored: list[Any] = [each for row in rows if row[2] for each in row[2]]
         return AccessChanges(last, [AccessChange(**each) for each in stored])
 
-    async def settle(self) -> None:
-        """Publish what was begun by a process that died, or that could not say what came of it."""
-        if await self._database.fetch(PUBLISH_ABANDONED, ABANDONED_SECONDS):
-            await self._wake()
+    async def publish_abandoned(self) -> None:
+        """Publish removals whose process died, or got no answer from OpenFGA."""
+        late = (
+            select(access_changes.c.id)
+            .where(access_changes.c.position.is_(None), _is_older(ABANDONED_SECONDS))
+            .limit(PUBLISH_BATCH)
+            .cte("late")
+        )
+        position = _next_position(select(late).exists())
+        published = update(access_changes).where(access_changes.c.id.in_(select(late.c.id)))
+        values = {"position": select(position.c.position).scalar_subquery(), "at": func.now()}
+        rows = await self._database.execute(published.values(values).returning(access_changes.c.id))
+        if rows.first():
+            self._wake()
 
     async def purge(self) -> None:
-        """Remove what no reader asks for any more."""
-        while (await self._database.fetch_one(PURGE, KEPT_SECONDS, PURGE_BATCH))[0] == PURGE_BATCH:
+        """Delete changes that every reader has seen, or is told of by `ANY_ACCESS_CHANGE`."""
+        while await self._purge_batch() == PURGE_BATCH:
             pass
+
+    async def _purge_batch(self) -> int:
+        oldest = (
+            select(access_changes.c.id)
+            .where(access_changes.c.position.is_not(None), _is_older(KEPT_SECONDS))
+            .order_by(access_changes.c.position)
+            .limit(PURGE_BATCH)
+        )
+        # The age once more: a row that is published again concurrently must stay.
+        purged = (
+            delete(access_changes)
+            .where(_is_older(KEPT_SECONDS), access_changes.c.id.in_(oldest))
+            .returning(access_changes.c.position)
+            .cte("purged")
+        )
+        last = select(func.max(purged.c.position)).scalar_subquery()
+        count = select(func.count()).select_from(purged).scalar_subquery()
+        statement = update(access_feed).values(purged=func.greatest(access_feed.c.purged, last))
+        return (await self._database.execute(statement.returning(count))).scalar_one()
+
+
+def publish_statement(change_id: str, changes: Sequence[dict[str, Any]]) -> Any:
+    """Give a change its position. A change that was published as abandoned, or purged, gets a new one."""
+    position = _next_position(true())
+    row = select(literal(change_id), literal(changes, JSONB), position.c.position)
+    published = insert(access_changes).from_select(["id", "changes", "position"], row)
+    return published.on_conflict_do_update(
+        index_elements=["id"], set_={"position": published.excluded.position, "at": func.now()}
+    )
+
+
+def _next_position(condition: Any) -> Any:
+    advanced = update(access_feed).where(condition).values(position=access_feed.c.position + 1)
+    return advanced.returning(access_feed.c.position).cte("next")
+
+
+def _read_statement(after: int, limit: int) -> Any:
+    """One statement, so one snapshot: no change up to the position that it reads is missing."""
+    found = (
+        select(access_changes.c.position, access_changes.c.changes)
+        .where(access_changes.c.position > after)
+        .order_by(access_changes.c.position)
+        .limit(limit)
+        .subquery("found")
+    )
+    columns = access_feed.c.position, access_feed.c.purged, found.c.changes
+    joined = select(*columns).select_from(access_feed.outerjoin(found, true()))
+    return joined.order_by(found.c.position)
+
+
+def _is_older(seconds: float) -> Any:
+    return access_changes.c.at < func.now() - timedelta(seconds=seconds)

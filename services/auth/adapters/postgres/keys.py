@@ -1,57 +1,38 @@
-"""API keys in Postgres, and what was spent with them."""
+"""API keys and their charges in Postgres."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.adapters.postgres.outbox import PostgresOutbox
-from services.auth.domain.keys import LAST_USED_EVERY, Key, KeyChange, log_of, period_began
-from services.auth.ports.audit import AuditLog
-from services.auth.ports.sessions import Revocations
+from services.auth.domain.keys import LAST_USED_EVERY, Key, period_start
+from services.auth.ports.keys import KeyAndSpend
 from services.auth.tables import api_key_charges, api_key_days, api_keys
-from services.contracts.auth.audit import AuditAction
-from services.contracts.auth.authorization import MEMBER, OWNER, RelationTuple
 from services.contracts.auth.keys import BudgetPeriod
-from services.kit.failpoints import failpoint
-from services.kit.storage.db import Database
+from services.kit.storage.db import Database, Transaction
 
 CHARGES_KEPT: Final = timedelta(days=35)
-"""How long a repeated reference is known; the sums by day stay."""
+"""How long a repeated reference is recognised; the sums by day stay."""
 
 
 class PostgresApiKeys:
-    """`ApiKeys` in the schema `auth`."""
+    """`ApiKeys` in the tables `api_keys`, `api_key_charges` and `api_key_days`."""
 
-    def __init__(
-        self, database: Database, outbox: PostgresOutbox, audit: AuditLog, revocations: Revocations
-    ) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._outbox = outbox
-        self._audit = audit
-        self._revocations = revocations
 
-    async def add(self, key: Key, *, actor: str) -> None:
-        """Add a key with its facts and its event."""
-        async with self._database.transaction() as connection:
-            await connection.execute(insert(api_keys).values(_row(key)))
-            await self._outbox.add(connection, _ownership(key))
-            await self._record(AuditAction.KEY_CREATED, key, actor, connection)
-        await failpoint("auth.key_created")
-        await self._outbox.relay()
+    async def add(self, transaction: Transaction, key: Key) -> None:
+        await transaction.execute(insert(api_keys).values(_row(key)))
 
-    async def find(self, start: str, at: datetime) -> tuple[Key, float] | None:
-        """The key with a secret that begins like this."""
+    async def find(self, start: str, at: datetime) -> KeyAndSpend | None:
         return await self._one(
             or_(api_keys.c.start == start, api_keys.c.previous_start == start), at
         )
 
-    async def get(self, key_id: str, at: datetime) -> tuple[Key, float] | None:
-        """A key by its id."""
+    async def get(self, key_id: str, at: datetime) -> KeyAndSpend | None:
         return await self._one(api_keys.c.key_id == key_id, at)
 
     async def page(
@@ -62,8 +43,7 @@ class PostgresApiKeys:
         *,
         limit: int,
         before: int | None,
-    ) -> tuple[list[tuple[Key, float]], int | None]:
-        """A page, newest first."""
+    ) -> tuple[list[KeyAndSpend], int | None]:
         query = _keys(at).where(
             api_keys.c.user_id == user_id,
             api_keys.c.organization_id.is_not_distinct_from(organization_id),
@@ -75,37 +55,22 @@ class PostgresApiKeys:
         more = rows[limit - 1]["number"] if len(rows) > limit else None
         return [_key(row) for row in rows[:limit]], more
 
-    async def change(
-        self, key_id: str, decide: Callable[[Key], KeyChange | None], *, actor: str, at: datetime
-    ) -> tuple[Key, float] | None:
-        """Decide and change in one transaction, under a lock on the row."""
-        async with self._database.transaction() as connection:
-            query = _keys(at).where(api_keys.c.key_id == key_id).with_for_update(of=api_keys)
-            row = (await connection.execute(query)).mappings().first()
-            if row is None:
-                return None
-            key, spent = _key(row)
-            change = decide(key)
-            if change is None:
-                return key, spent
-            changed = update(api_keys).where(api_keys.c.key_id == key_id)
-            await connection.execute(changed.values(_row(change.key)))
-            await self._record(change.action, change.key, actor, connection)
-            if change.revokes:
-                await self._revocations.revoke("key_id", key_id, connection=connection)
-        await failpoint("auth.key_changed")
-        return await self.get(key_id, at)
+    async def lock(self, transaction: Transaction, key_id: str, at: datetime) -> KeyAndSpend | None:
+        query = _keys(at).where(api_keys.c.key_id == key_id).with_for_update(of=api_keys)
+        return _first(await transaction.execute(query))
 
-    async def used(self, key_id: str, at: datetime) -> None:
-        """Note a use; replicas that note it together write once."""
+    async def save(self, transaction: Transaction, key: Key) -> None:
+        changed = update(api_keys).where(api_keys.c.key_id == key.key_id)
+        await transaction.execute(changed.values(_row(key)))
+
+    async def record_use(self, key_id: str, at: datetime) -> None:
         stale = or_(
             api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at <= at - LAST_USED_EVERY
         )
-        note = update(api_keys).where(api_keys.c.key_id == key_id, stale).values(last_used_at=at)
-        await self._database.execute(note)
+        use = update(api_keys).where(api_keys.c.key_id == key_id, stale).values(last_used_at=at)
+        await self._database.execute(use)
 
     async def charge(self, key_id: str, reference: str, amount: float, at: datetime) -> None:
-        """Book a cost and add it to its day, in one statement."""
         known = select(
             api_keys.c.key_id, literal(reference), literal(Decimal(repr(amount))), literal(at)
         ).where(api_keys.c.key_id == key_id)
@@ -126,31 +91,16 @@ class PostgresApiKeys:
         )
 
     async def purge(self, at: datetime) -> None:
-        """Forget references that nobody repeats any more."""
         old = api_key_charges.c.at < at - CHARGES_KEPT
         await self._database.execute(delete(api_key_charges).where(old))
 
-    async def _one(self, condition: Any, at: datetime) -> tuple[Key, float] | None:
-        rows = await self._database.execute(_keys(at).where(condition))
-        row = rows.mappings().first()
-        return _key(row) if row else None
-
-    async def _record(
-        self, action: AuditAction, key: Key, actor: str, connection: AsyncConnection
-    ) -> None:
-        await self._audit.record(
-            action,
-            actor=actor,
-            owner=log_of(key.user_id),
-            object=f"api_key:{key.key_id}",
-            details={"name": key.name},
-            connection=connection,
-        )
+    async def _one(self, condition: Any, at: datetime) -> KeyAndSpend | None:
+        return _first(await self._database.execute(_keys(at).where(condition)))
 
 
 def _keys(at: datetime) -> Any:
     periods = {
-        period.value: literal(period_began(period, at), api_key_days.c.day.type)
+        period.value: literal(period_start(period, at), api_key_days.c.day.type)
         for period in BudgetPeriod
     }
     began = case(periods, value=api_keys.c.budget["period"].astext)
@@ -162,7 +112,12 @@ def _keys(at: datetime) -> Any:
     return select(api_keys, spent.label("spent"))
 
 
-def _key(row: Mapping[Any, Any]) -> tuple[Key, float]:
+def _first(rows: Any) -> KeyAndSpend | None:
+    row = rows.mappings().first()
+    return _key(row) if row else None
+
+
+def _key(row: Mapping[Any, Any]) -> KeyAndSpend:
     return Key.model_validate(dict(row)), float(row["spent"])
 
 
@@ -172,15 +127,3 @@ def _row(key: Key) -> dict[str, Any]:
         "budget": key.budget.model_dump(mode="json") if key.budget else None,
     }
     return key.model_dump(exclude={"rate_limit", "budget"}) | limits
-
-
-def _ownership(key: Key) -> list[RelationTuple]:
-    target = f"api_key:{key.key_id}"
-    owns = RelationTuple(subject=log_of(key.user_id), relation=OWNER, object=target)
-    if key.organization_id is None:
-        return [owns]
-    organization = f"organization:{key.organization_id}"
-    service_user = RelationTuple(
-        subject=f"user:{key.user_id}", relation=MEMBER, object=organization
-    )
-    return [owns, service_user]

@@ -1,108 +1,55 @@
-"""Shares and links in Postgres, with their events and their facts in the same transaction."""
+"""Share links in Postgres."""
 
-from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
-from services.auth.adapters.postgres.outbox import PostgresOutbox
 from services.auth.domain.sharing import StoredLink
-from services.auth.ports.audit import AuditLog
-from services.auth.ports.sharing import SharingEvent
 from services.auth.tables import share_links
-from services.contracts.auth.audit import AuditAction
-from services.contracts.auth.authorization import RelationTuple
-from services.kit.storage.db import Database
+from services.kit.storage.db import Database, Transaction
 
 
-class PostgresSharing:
-    """`Sharing` in the schema `auth`."""
+class PostgresShareLinks:
+    """`ShareLinks` in the table `share_links`."""
 
-    def __init__(self, database: Database, outbox: PostgresOutbox, audit: AuditLog) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._outbox = outbox
-        self._audit = audit
 
-    async def change(
-        self, event: SharingEvent, writes: Sequence[RelationTuple], deletes: Sequence[RelationTuple]
-    ) -> None:
-        """One transaction, then the facts."""
-        async with self._database.transaction() as connection:
-            await self._outbox.add(connection, writes, deletes)
-            await self._record(event, connection)
-        await self._outbox.deliver()
+    async def add(self, transaction: Transaction, link: StoredLink, digest: bytes) -> None:
+        values = {**link.model_dump(), "digest": digest}
+        await transaction.execute(insert(share_links).values(values))
 
-    async def create(self, event: SharingEvent, link: StoredLink, digest: bytes) -> None:
-        """The link with its role. Made, it is handed out even where its role comes a moment later."""
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                insert(share_links).values({**link.model_dump(), "digest": digest})
-            )
-            await self._outbox.add(connection, writes=[link.grant])
-            await self._record(event, connection)
-        await self._outbox.relay()
+    async def end(
+        self, transaction: Transaction, target: str, link_id: str, at: datetime
+    ) -> list[StoredLink]:
+        named = share_links.c.link_id == link_id, share_links.c.object == target
+        return await _end(transaction, at, *named)
 
-    async def end(self, event: SharingEvent, link_id: str, at: datetime) -> bool:
-        """End it; a repeated call delivers what the first one could not."""
-        async with self._database.transaction() as connection:
-            ended = await self._end(connection, share_links.c.link_id == link_id, event.object, at)
-            if ended:
-                await self._record(event, connection)
-        await self._outbox.deliver()
-        return link_id in {link.link_id for link in await self.links(event.object)}
-
-    async def end_expired(self, now: datetime) -> None:
-        """End what is over."""
-        async with self._database.transaction() as connection:
-            ended = await self._end(connection, share_links.c.expires_at <= now, None, now)
-        if ended:
-            await self._outbox.relay()
+    async def end_expired(self, transaction: Transaction, at: datetime) -> list[StoredLink]:
+        return await _end(transaction, at, share_links.c.expires_at <= at)
 
     async def find(self, digest: bytes) -> StoredLink | None:
-        """By the keyed hash."""
         found = await self._select(share_links.c.digest == digest)
         return found[0] if found else None
 
-    async def links(self, target: str) -> list[StoredLink]:
-        """By object, oldest first."""
+    async def of_object(self, target: str) -> list[StoredLink]:
         return await self._select(share_links.c.object == target)
 
-    async def forget(self, target: str) -> list[str]:
-        """The rows, with what is kept of the tokens."""
-        gone = delete(share_links).where(share_links.c.object == target)
-        rows = await self._database.execute(gone.returning(share_links.c.link_id))
-        return list(rows.scalars())
+    async def forget(self, target: str) -> None:
+        await self._database.execute(delete(share_links).where(share_links.c.object == target))
 
-    async def _end(
-        self,
-        connection: AsyncConnection,
-        which: ColumnElement[bool],
-        target: str | None,
-        at: datetime,
-    ) -> list[StoredLink]:
-        chosen = and_(which, share_links.c.ended_at.is_(None))
-        if target is not None:
-            chosen = and_(chosen, share_links.c.object == target)
-        ending = update(share_links).where(chosen).values(ended_at=at).returning(share_links)
-        rows = (await connection.execute(ending)).mappings()
-        ended = [StoredLink.model_validate(dict(row)) for row in rows]
-        for link in ended:
-            await self._outbox.add(connection, deletes=[link.grant])
-        return ended
+    async def _select(self, condition: ColumnElement[bool]) -> list[StoredLink]:
+        found = select(share_links).where(condition).order_by(share_links.c.created_at)
+        return _links(await self._database.execute(found))
 
-    async def _select(self, which: ColumnElement[bool]) -> list[StoredLink]:
-        wanted = select(share_links).where(which)
-        rows = await self._database.execute(wanted.order_by(share_links.c.created_at))
-        return [StoredLink.model_validate(dict(row)) for row in rows.mappings()]
 
-    async def _record(self, event: SharingEvent, connection: AsyncConnection) -> None:
-        await self._audit.record(
-            AuditAction.SHARING_CHANGED,
-            actor=event.actor,
-            owner=event.owner,
-            object=event.object,
-            key_id=event.key_id,
-            details=event.details,
-            connection=connection,
-        )
+async def _end(
+    transaction: Transaction, at: datetime, *conditions: ColumnElement[bool]
+) -> list[StoredLink]:
+    active = update(share_links).where(*conditions, share_links.c.ended_at.is_(None))
+    return _links(await transaction.execute(active.values(ended_at=at).returning(share_links)))
+
+
+def _links(rows: Any) -> list[StoredLink]:
+    return [StoredLink.model_validate(dict(row)) for row in rows.mappings()]

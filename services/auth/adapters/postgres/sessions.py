@@ -1,133 +1,89 @@
 """Sessions and revocations in Postgres."""
 
-from collections.abc import Callable
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.auth.domain.keys import log_of
-from services.auth.domain.sessions import Session, TokenUse, life_of
-from services.auth.ports.audit import AuditLog
+from services.auth.domain.sessions import Session, longest_token_life
 from services.auth.tables import revocations, sessions
-from services.contracts.auth.audit import AuditAction
 from services.contracts.auth.tokens import Revocation
 from services.kit.clock import Clock
-from services.kit.storage.db import Database
+from services.kit.storage.db import Database, Transaction
+
+_SESSION_COLUMNS: Final[Any] = {"sid": sessions.c.sid, "sub": sessions.c.user_id}
 
 
 class PostgresRevocations:
-    """`Revocations` in the schema `auth`."""
+    """`Revocations` in the table `revocations`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     async def revoke(
-        self, claim: str, value: str, *, connection: AsyncConnection | None = None
+        self, claim: str, value: str, *, transaction: Transaction | None = None
     ) -> None:
-        """End tokens and sessions, in the caller's transaction or in one of its own."""
-        if connection is None:
+        if transaction is None:
             async with self._database.transaction() as own:
-                await self.revoke(claim, value, connection=own)
+                await self.revoke(claim, value, transaction=own)
             return
         now = self._clock()
         row = upsert(revocations).values(
-            claim=claim, value=value, issued_until=now, expires_at=now + life_of(claim)
+            claim=claim, value=value, issued_until=now, expires_at=now + longest_token_life(claim)
         )
         later = {
             name: func.greatest(revocations.c[name], row.excluded[name])
             for name in ("issued_until", "expires_at")
         }
-        await connection.execute(
+        await transaction.execute(
             row.on_conflict_do_update(index_elements=["claim", "value"], set_=later)
         )
         if claim in _SESSION_COLUMNS:
             ended = update(sessions).where(
                 _SESSION_COLUMNS[claim] == value, sessions.c.ended_at.is_(None)
             )
-            await connection.execute(ended.values(ended_at=now))
+            await transaction.execute(ended.values(ended_at=now))
 
     async def all(self) -> list[Revocation]:
-        """Those that still matter."""
         query = select(revocations).where(revocations.c.expires_at > self._clock())
         rows = await self._database.execute(query)
         return [Revocation.model_validate(dict(row)) for row in rows.mappings()]
 
-
-_SESSION_COLUMNS: Any = {"sid": sessions.c.sid, "sub": sessions.c.user_id}
+    async def purge(self) -> None:
+        over = revocations.c.expires_at <= self._clock()
+        await self._database.execute(delete(revocations).where(over))
 
 
 class PostgresSessions:
-    """`Sessions` in the schema `auth`."""
+    """`Sessions` in the table `sessions`."""
 
-    def __init__(
-        self, database: Database, revoked: PostgresRevocations, audit: AuditLog, clock: Clock
-    ) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._revocations = revoked
-        self._audit = audit
-        self._clock = clock
 
-    async def begin(self, session: Session) -> None:
-        """Keep a new session."""
-        async with self._database.transaction() as connection:
-            await connection.execute(insert(sessions).values(session.model_dump()))
-            await self._record(AuditAction.TOKEN_EXCHANGED, session, connection)
+    async def add(self, transaction: Transaction, session: Session) -> None:
+        await transaction.execute(insert(sessions).values(session.model_dump()))
 
     async def get(self, sid: str) -> Session | None:
-        """A session."""
-        row = (await self._database.execute(_by(sid))).mappings().first()
-        return Session.model_validate(dict(row)) if row else None
+        return _session(await self._database.execute(_by(sid)))
 
-    async def refresh(
-        self, sid: str, decide: Callable[[Session], tuple[TokenUse, Session]]
-    ) -> TokenUse | None:
-        """Decide and change in one transaction, under a lock on the row."""
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(_by(sid).with_for_update())).mappings().first()
-            if row is None:
-                return None
-            found = Session.model_validate(dict(row))
-            use, session = decide(found)
-            if use is TokenUse.GOOD:
-                changed = session.model_dump(include={"digest", "previous_digest", "rotated_at"})
-                await connection.execute(
-                    update(sessions).where(sessions.c.sid == sid).values(changed)
-                )
-            elif use is TokenUse.REUSED:
-                await self._revocations.revoke("sid", sid, connection=connection)
-                await self._record(AuditAction.TOKEN_REUSED, found, connection)
-            return use
+    async def lock(self, transaction: Transaction, sid: str) -> Session | None:
+        return _session(await transaction.execute(_by(sid).with_for_update()))
 
-    async def end(self, sid: str) -> None:
-        """End a session; one that is over already is no error."""
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(_by(sid).with_for_update())).mappings().first()
-            if row is None or row["ended_at"] is not None:
-                return
-            await self._revocations.revoke("sid", sid, connection=connection)
-            session = Session.model_validate(dict(row))
-            await self._record(AuditAction.TOKEN_REVOKED, session, connection)
+    async def rotate(self, transaction: Transaction, session: Session) -> None:
+        digests = session.model_dump(include={"digest", "previous_digest", "rotated_at"})
+        changed = update(sessions).where(sessions.c.sid == session.sid).values(digests)
+        await transaction.execute(changed)
 
-    async def purge(self) -> None:
-        """Forget what is over."""
-        now = self._clock()
-        await self._database.execute(delete(sessions).where(sessions.c.expires_at <= now))
-        await self._database.execute(delete(revocations).where(revocations.c.expires_at <= now))
-
-    async def _record(
-        self, action: AuditAction, session: Session, connection: AsyncConnection
-    ) -> None:
-        await self._audit.record(
-            action,
-            actor=session.user_id,
-            owner=log_of(session.user_id),
-            details={"session": session.sid},
-            connection=connection,
-        )
+    async def purge(self, at: datetime) -> None:
+        await self._database.execute(delete(sessions).where(sessions.c.expires_at <= at))
 
 
 def _by(sid: str) -> Any:
     return select(sessions).where(sessions.c.sid == sid)
+
+
+def _session(rows: Any) -> Session | None:
+    row = rows.mappings().first()
+    return Session.model_validate(dict(row)) if row else None

@@ -1,4 +1,4 @@
-// Writes the authorization model as JSON, which OpenFGA takes, from its DSL, which people read.
+// Command emit translates the authorization model from OpenFGA's DSL into the JSON that its API takes.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	check := flag.Bool("check", false, "fail when the JSON is not what the DSL says, instead of writing it")
+	check := flag.Bool("check", false, "fail if the JSON differs from the DSL, write nothing")
 	flag.Parse()
 	if err := emit("../authorization.fga", "../authorization.json", *check); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -20,18 +20,18 @@ func main() {
 	}
 }
 
-func emit(from, to string, check bool) error {
-	dsl, err := os.ReadFile(from)
+func emit(source, target string, check bool) error {
+	dsl, err := os.ReadFile(source)
 	if err != nil {
 		return err
 	}
-	compact, err := transformer.TransformDSLToJSON(string(dsl))
+	unformatted, err := transformer.TransformDSLToJSON(string(dsl))
 	if err != nil {
 		return err
 	}
-	// The transformer varies its white space from build to build; this does not.
+	// The transformer's white space is not stable, so the JSON is formatted here.
 	var model any
-	if err := json.Unmarshal([]byte(compact), &model); err != nil {
+	if err := json.Unmarshal([]byte(unformatted), &model); err != nil {
 		return err
 	}
 	wanted, err := json.MarshalIndent(model, "", "  ")
@@ -40,10 +40,10 @@ func emit(from, to string, check bool) error {
 	}
 	wanted = append(wanted, '\n')
 	if !check {
-		return os.WriteFile(to, wanted, 0o644)
+		return os.WriteFile(target, wanted, 0o644)
 	}
-	if found, err := os.ReadFile(to); err != nil || !bytes.Equal(found, wanted) {
-		return fmt.Errorf("authorization.json is not what authorization.fga says: run `poe emit`")
+	if current, err := os.ReadFile(target); err != nil || !bytes.Equal(current, wanted) {
+		return fmt.Errorf("authorization.json differs from authorization.fga: run `poe emit`")
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-"""The event log, checkpoints and idempotency records."""
+"""Tables of the event log, checkpoints and idempotency records."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Leases by process: who hosts a stream, when it is looked at next, when it must have ended, what it still owes."""
+"""Leases per host instead of per stream; recovery time, deadline, input and owed effect of a stream."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """A stream names its host; a host's one row holds the lease of all its streams."""
+    """Add events.hosts and the columns of recovery."""
     op.execute(
         """
         CREATE TABLE events.hosts (
@@ -41,7 +41,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to a lease per stream."""
+    """Restore a lease per stream."""
     for index in ("due", "host", "deadline", "owed", "owner"):
         op.execute(f"DROP INDEX events.streams_{index}")
     op.execute(

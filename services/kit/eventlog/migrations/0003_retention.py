@@ -1,4 +1,4 @@
-"""Where the events of a stream begin once the older ones are gone, and what is due to go."""
+"""Columns and indexes of retention."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add what the purge works by; the indexes name no column that an append changes."""
+    """Add them; no index includes a column that appends change, so these stay heap-only updates."""
     op.execute(
         """
         ALTER TABLE events.streams
@@ -26,5 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Forget it."""
+    """Drop the columns, and with them the indexes."""
     op.execute("ALTER TABLE events.streams DROP COLUMN first_seq, DROP COLUMN compacted")

@@ -1,1 +1,1 @@
-"""An app with one actor, for tests of actors and their state on a real sidecar."""
+"""A test app with one actor type."""

@@ -1,4 +1,4 @@
-"""Hosts `LedgerActor`, and calls it for whoever asks by HTTP, as a service calls its own actors."""
+"""Hosts `LedgerActor`, and forwards HTTP calls to it."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from services.kit.dapr.actors import Actors
 from services.kit.dapr.domain_actor import ActorInterface, DomainActor, active_actors
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.http.dependencies import taken
+from services.kit.http.dependencies import get_dependency
 from services.kit.manifest import App
 from services.kit.settings import PlatformSettings, load_settings
 from services.platform import Platform, platform_app
@@ -25,7 +25,7 @@ class Entry(BaseModel):
 
 
 class Ledger(BaseModel):
-    """The head: how many entries there are."""
+    """The head: the number of entries."""
 
     count: int = 0
 
@@ -77,7 +77,9 @@ async def _compose(platform: Platform) -> None:
 
 
 def _ledger(request: Request) -> LedgerActorInterface:
-    return taken(request.app, Actors).get(LedgerActorInterface, request.path_params["ledger"])
+    return get_dependency(request.app, Actors).get(
+        LedgerActorInterface, request.path_params["ledger"]
+    )
 
 
 async def _append(request: Request) -> dict[str, int]:
@@ -96,7 +98,7 @@ async def _host(request: Request) -> dict[str, bool]:
 
 
 async def _believe(request: Request) -> dict[str, bool]:
-    """Own the actor without Dapr's word, as a host does that Dapr has given up."""
+    """Register the actor as active without Dapr, like a host that Dapr has given up."""
     await ActorRuntime._actor_managers["LedgerActor"].activate_actor(
         ActorId(request.path_params["ledger"])
     )

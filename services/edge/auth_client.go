@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+var errAuthUnavailable = errors.New("app auth is unavailable")
+
+// authTimeout bounds a call to auth. With the TTL of a cached key or list (2 s) a revocation takes effect within 5 s.
+const authTimeout = 2500 * time.Millisecond
+
+const maxAuthResponseBytes = 16 << 20
+
+// authClient calls the RPC methods of app auth that only the edge may call.
+type authClient struct {
+	url    string
+	token  string
+	client *http.Client
+}
+
+func newAuthClient(s settings, client *http.Client) *authClient {
+	return &authClient{invokeURL(s.SidecarURL, "auth", "/yocaso.auth.v1."), s.SidecarToken, client}
+}
+
+// call invokes a method such as TokenService/ListRevocations. Its errors never contain the body, which may hold a key.
+func (a *authClient) call(method string, body, result any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), authTimeout)
+	defer cancel()
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url+method, bytes.NewReader(encoded))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if err := fetchJSON(a.client, request, a.token, maxAuthResponseBytes, result); err != nil {
+		return fmt.Errorf("%w: %w", errAuthUnavailable, err)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+"""Actions of test users: prompts, streams, turns and credentials."""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import aiohttp
+from sqlalchemy import insert
+
+from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
+from services.auth.domain.sessions import SESSION_LIFE, SID_LENGTH, Session, new_refresh_token
+from services.auth.tables import sessions
+from services.contracts.apps import KEY_SCOPES, USER_SCOPES
+from services.contracts.auth.keys import API_KEY_SERVICE
+from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
+from services.kit.storage.db import Database
+from tests.support.model_server import script_text
+from tests.support.platform import Client, Platform
+from tests.support.sse import Fold, SseEvent, StreamClient
+from tests.support.wait import wait_until
+
+TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
+REVOCATION_SECONDS = 5
+"""Seconds within which every edge knows a revocation."""
+
+
+def mark() -> str:
+    """A unique word."""
+    return f"mark-{uuid.uuid4().hex}"
+
+
+async def deactivate(platform: Platform, actor_type: str, actor_id: str) -> None:
+    """Deactivate an actor of llm as its sidecar does; it loses what it cached."""
+    token = {"dapr-api-token": platform.stack.app_token("llm")}
+    url = f"{platform.stack.url('llm')}/actors/{actor_type}/{actor_id}"
+    async with aiohttp.ClientSession() as session, session.delete(url, headers=token) as reply:
+        assert reply.status == 200, await reply.text()
+
+
+def user_of(client: Client) -> str:
+    """The user id in a client's token."""
+    payload = client.token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"]
+
+
+def missing(kind: str) -> str:
+    """A well-formed id of no object."""
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+async def signed_in(platform: Platform, user: str) -> str:
+    """Insert the session of a sign-in, without Firebase, and return its refresh token."""
+    digest = KeyedHash(platform.stack.spec("auth").env["AUTH_KEY_SECRET"], REFRESH_TOKENS)
+    now, sid = datetime.now(UTC), random_base62(SID_LENGTH)
+    token = new_refresh_token(sid, random_base62, digest)
+    session = Session(
+        sid=sid,
+        user_id=user,
+        email=f"{user}@example.com",
+        scopes=list(USER_SCOPES),
+        authenticated_at=now,
+        created_at=now,
+        expires_at=now + SESSION_LIFE,
+        digest=digest(token),
+    )
+    database = Database(platform.stack.database_url())
+    async with database.transaction() as connection:
+        await connection.execute(insert(sessions).values(session.model_dump()))
+    await database.close()
+    return token
+
+
+async def refreshed(client: Client, refresh_token: str) -> dict[str, Any]:
+    """Exchange a refresh token for the next pair."""
+    return await client.must_of(TOKEN_SERVICE, "RefreshToken", refreshToken=refresh_token)
+
+
+async def api_key(
+    client: Client, name: str = "a test's", scopes: Sequence[str] = KEY_SCOPES, **fields: Any
+) -> tuple[str, str]:
+    """Create an API key; its id and secret."""
+    made = await client.must_of(
+        API_KEY_SERVICE, "CreateApiKey", name=name, scopes=list(scopes), **fields
+    )
+    return made["apiKey"]["keyId"], made["secret"]
+
+
+async def exchanged(client: Client, secret: str) -> str:
+    """Exchange an API key for an access token."""
+    kind = SubjectTokenType.API_KEY
+    answer = await client.must_of(
+        TOKEN_SERVICE, "ExchangeToken", subjectToken=secret, subjectTokenType=kind
+    )
+    return answer["accessToken"]
+
+
+async def until_refused(client: Client) -> None:
+    """Wait until a revoked credential is refused."""
+
+    async def refused() -> bool:
+        return (await client.call("ListConversations")).code == "UNAUTHENTICATED"
+
+    await wait_until(refused, REVOCATION_SECONDS, "the credential to be refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A message with a script of the model, and the word that identifies its model calls."""
+
+    text: str
+    word: str
+
+
+def prompt(**behaviour: Any) -> Prompt:
+    """A message with a script."""
+    word = mark()
+    return Prompt(f"{script_text(**behaviour)} {word}", word)
+
+
+async def ask(client: Client, conversation: str, text: str, **fields: Any) -> Fold:
+    """Send a message and read its stream to the end."""
+    body = {"conversationId": conversation, "text": text, **fields}
+    return await client.reader("StreamMessage", body).run()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTurn:
+    """A turn whose stream is open; `ref` has its ids."""
+
+    stream: StreamClient
+    frames: AsyncIterator[SseEvent]
+    ref: dict[str, str]
+
+    @property
+    def turn_id(self) -> str:
+        """The turn's id."""
+        return self.ref["turnId"]
+
+    async def rest(self) -> Fold:
+        """Read the open stream until it ends."""
+        async with asyncio.timeout(30):
+            async for _ in self.frames:
+                pass
+        return self.stream.fold
+
+
+@asynccontextmanager
+async def live_turn(
+    client: Client, conversation: str, said: Prompt, *, until_text: bool = False, **fields: Any
+) -> AsyncIterator[LiveTurn]:
+    """A running turn with an open stream, which is closed after the block; `stream.run()` resumes it."""
+    body = {"conversationId": conversation, "text": said.text, **fields}
+    stream = client.reader("StreamMessage", body, {"idempotency-key": said.word})
+    frames = cast(AsyncGenerator[SseEvent, None], stream.events())
+    try:
+        async for _ in frames:
+            if stream.fold.of_type("text.delta") or not until_text:
+                break
+        turn_id = stream.fold.events[0]["data"]["turnId"]
+        yield LiveTurn(stream, frames, {"conversationId": conversation, "turnId": turn_id})
+    finally:
+        await frames.aclose()
+
+
+async def events_of(client: Client, ref: Mapping[str, str]) -> Fold:
+    """Read a turn's events from the first to the last."""
+    return await client.reader("StreamEvents", ref).run()
+
+
+async def ended(client: Client, ref: Mapping[str, str], timeout: float = 20) -> dict[str, Any]:
+    """Wait until the turn has ended."""
+
+    async def turn() -> dict[str, Any] | None:
+        found = await client.must("GetTurn", **ref)
+        return found if found["status"] in TERMINAL else None
+
+    return await wait_until(turn, timeout, f"the end of {ref['turnId']}")
+
+
+async def messages(client: Client, conversation: str, **fields: Any) -> list[dict[str, Any]]:
+    """Messages of a conversation, oldest first."""
+    answer = await client.must("ListMessages", conversationId=conversation, **fields)
+    return answer["messages"]
+
+
+async def post(
+    client: Client, method: str, body: bytes, headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    """Send raw bytes; status and body of the response."""
+    sent = client.headers({"content-type": "application/json", **(headers or {})})
+    async with client.session.post(client.path(method), data=body, headers=sent) as reply:
+        found = None
+        with suppress(aiohttp.ContentTypeError):
+            found = await reply.json()
+        return reply.status, found
