@@ -5,15 +5,19 @@ import contextlib
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Final
 
 import psutil
 
 from services.cli.edge import CallError
+from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.retries import until_ok
 from tests.support.wait import wait_until
+
+SERVERS: Final = ("placement", "scheduler", "postgres", "valkey", "openfga")
 
 
 async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int:
@@ -54,6 +58,22 @@ async def run_replica(platform: Platform, app: str, env: Mapping[str, str]) -> N
         await restart(platform, replica, env)
     else:
         await asyncio.to_thread(platform.stack.add_replica, app, 2, env=env)
+
+
+async def kill_at(
+    platform: Platform,
+    control: FailpointControl,
+    point: str,
+    call: Coroutine[Any, Any, object],
+    target: str = "llm",
+) -> None:
+    """Make a call, kill a process once the failpoint is hit, and wait until it is ready again."""
+    interrupted = asyncio.create_task(call)
+    hit = await control.wait_for(point, 30)
+    await kill(platform, target)
+    await asyncio.gather(interrupted, return_exceptions=True)
+    await hit.release()
+    await until_ready(platform, target)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,6 @@
 """Tuples, charges and erasures survive kills, and without OpenFGA access is refused."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,15 @@ import pytest
 
 from services.contracts.auth.accounts import ACCOUNT_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
-from tests.chaos.faults import kill, restart, until_ready, until_tokens_issued, until_writable
+from services.contracts.llm.conversations import CONVERSATIONS_WRITE
+from tests.chaos.faults import (
+    kill,
+    kill_at,
+    restart,
+    until_ready,
+    until_tokens_issued,
+    until_writable,
+)
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
@@ -54,12 +61,8 @@ async def test_an_owner_tuple_that_a_kill_prevented_is_reconciled(
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_create:1:stop"))
         await until_writable(platform, probe_conversation)
-        cut = asyncio.create_task(alice.call("CreateConversation", idempotency_key(), title="half"))
-        hit = await control.wait_for("conversation.after_create")
-        await kill(platform, "llm")
-        await asyncio.gather(cut, return_exceptions=True)
-        await hit.release()
-        await until_ready(platform, "llm")
+        call = alice.call("CreateConversation", idempotency_key(), title="half")
+        await kill_at(platform, control, "conversation.after_create", call)
     # The call is not repeated: the reminder reconciles the tuple.
     page = await until_ok(alice, "ListConversations")
     [made] = [each["conversationId"] for each in page["conversations"]]
@@ -80,11 +83,8 @@ async def test_a_deletion_interrupted_by_a_kill_leaves_no_tuple(
         await until_writable(platform)
         gone = await alice.conversation()
         assert await tuples.of_object(gone) == 1
-        await alice.must("DeleteConversation", conversationId=gone)
-        hit = await control.wait_for("conversation.before_forget", timeout=30)
-        await kill(platform, "llm")
-        await hit.release()
-        await until_ready(platform, "llm")
+        call = alice.must("DeleteConversation", conversationId=gone)
+        await kill_at(platform, control, "conversation.before_forget", call)
 
     async def forgotten() -> bool:
         return await tuples.of_object(gone) == 0
@@ -93,16 +93,15 @@ async def test_a_deletion_interrupted_by_a_kill_leaves_no_tuple(
 
 
 @requirement("access:fail-closed")
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize("is_frozen", [False, True], ids=["halted", "frozen"])
 async def test_access_is_unavailable_while_openfga_is_down(
-    platform: Platform, alice: Client, sign: signal.Signals
+    platform: Platform, alice: Client, is_frozen: bool
 ) -> None:
+    stack = platform.stack
+    stop, start = (stack.pause, stack.resume) if is_frozen else (stack.halt, stack.restart)
     conversation = (await until_ok(alice, "CreateConversation"))["conversationId"]
     async with platform.client("mallory") as mallory:
-        if sign is signal.SIGSTOP:
-            await asyncio.to_thread(platform.stack.pause, "openfga")
-        else:
-            await asyncio.to_thread(platform.stack.halt, "openfga")
+        await asyncio.to_thread(stop, "openfga")
         try:
 
             async def is_unavailable() -> bool:
@@ -115,10 +114,7 @@ async def test_access_is_unavailable_while_openfga_is_down(
                 answer = await mallory.call("GetConversation", conversationId=conversation)
                 assert answer.code == "UNAVAILABLE"
         finally:
-            if sign is signal.SIGSTOP:
-                await asyncio.to_thread(platform.stack.resume, "openfga")
-            else:
-                await asyncio.to_thread(platform.stack.restart, "openfga")
+            await asyncio.to_thread(start, "openfga")
         found = await until_ok(alice, "GetConversation", conversationId=conversation)
         assert found["conversationId"] == conversation
         answer = await mallory.call("GetConversation", conversationId=conversation)
@@ -131,25 +127,18 @@ async def test_a_turn_is_charged_once_although_llm_dies_after_the_charge(
 ) -> None:
     budget = {"amount": 100, "period": "TOTAL"}
     made = await alice.must_of(
-        API_KEY_SERVICE, "CreateApiKey", name="payer", scopes=["conversations:write"], budget=budget
+        API_KEY_SERVICE, "CreateApiKey", name="payer", scopes=[CONVERSATIONS_WRITE], budget=budget
     )
     robot = alice.as_(made["secret"])
-    text, call = script_text(text="dear", prompt_tokens=150_000), idempotency_key()
+    key, text = idempotency_key(), script_text(text="dear", prompt_tokens=150_000)
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("turn.after_charge:1:stop"))
         await until_writable(platform)
-        conversation = (await until_ok(robot, "CreateConversation", idempotency_key()))[
-            "conversationId"
-        ]
-        cut = asyncio.create_task(
-            robot.call("SendMessage", call, conversationId=conversation, text=text)
-        )
-        hit = await control.wait_for("turn.after_charge")
-        await kill(platform, "llm")
-        await asyncio.gather(cut, return_exceptions=True)
-        await hit.release()
-        await until_ready(platform, "llm")
-    sent = await until_ok(robot, "SendMessage", call, conversationId=conversation, text=text)
+        created = await until_ok(robot, "CreateConversation", idempotency_key())
+        body: dict[str, Any] = {"conversationId": created["conversationId"], "text": text}
+        call = robot.call("SendMessage", key, **body)
+        await kill_at(platform, control, "turn.after_charge", call)
+    sent = await until_ok(robot, "SendMessage", key, **body)
     cost = sent["turn"]["usage"]["cost"]
     found = await alice.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
     assert cost > 0
@@ -175,12 +164,12 @@ async def test_an_interrupted_erasure_completes(
         await restart(platform, app, control.environment(f"{point}:1:stop"))
         await until_writable(platform)
         made = [await leaver.conversation(title="mine") for _ in range(3)]
-        asked = asyncio.create_task(leaver.call_of(ACCOUNT_SERVICE, "DeleteAccount"))
+        call = asyncio.create_task(leaver.call_of(ACCOUNT_SERVICE, "DeleteAccount"))
         hit = await control.wait_for(point, timeout=30)
         deletion_id = await _deletion_of(platform, user)
         await kill(platform, app)
+        await asyncio.gather(call, return_exceptions=True)
         await hit.release()
-        await asyncio.gather(asked, return_exceptions=True)
         await until_ready(platform, app)
         done = await receipt(leaver, deletion_id)
     assert {part["app"]: part["removed"] for part in done["parts"]}["llm"] == {"conversations": "3"}

@@ -7,12 +7,11 @@ import aiohttp
 import pytest
 
 from services.contracts.apps import APPS
-from tests.chaos.faults import Recovery, halt, start, until_ready
+from tests.chaos.faults import SERVERS, Recovery, halt, start, until_ready
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.retries import until_ok
 
-SERVERS = ("placement", "scheduler", "postgres", "valkey", "openfga")
 PARTS = {
     "apps": tuple(app.id for app in APPS),
     "sidecars": tuple(f"{app.id}-daprd" for app in APPS),

@@ -1,12 +1,11 @@
 """Creations and deletions span two actors; one interrupted by a kill is reconciled."""
 
-import asyncio
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from tests.chaos.faults import kill, restart, until_ready, until_writable
+from tests.chaos.faults import kill, kill_at, restart, until_ready, until_writable
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.platform import Client, Platform, idempotency_key
@@ -27,16 +26,12 @@ async def _listed(client: Client) -> list[str]:
 async def test_an_interrupted_creation_is_reconciled(
     platform: Platform, alice: Client, probe_conversation: str, socket: Path, target: str
 ) -> None:
+    key = idempotency_key()
     async with FailpointControl(socket) as control:
         await restart(platform, "llm", control.environment("conversation.after_index:1:stop"))
         await until_writable(platform, probe_conversation)
-        key = idempotency_key()
-        cut = asyncio.create_task(alice.call("CreateConversation", key, title="half"))
-        hit = await control.wait_for("conversation.after_index")
-        await kill(platform, target)
-        await asyncio.gather(cut, return_exceptions=True)
-        await hit.release()
-        await until_ready(platform, target)
+        call = alice.call("CreateConversation", key, title="half")
+        await kill_at(platform, control, "conversation.after_index", call, target)
     # The call is not repeated: the reminder reconciles the creation.
     found = await wait_until(
         lambda: _listed(alice), 60, "the interrupted conversation to be listed"

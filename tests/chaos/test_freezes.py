@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.contracts.apps import APPS
-from tests.chaos.faults import frozen, until_ready
+from tests.chaos.faults import SERVERS, frozen, until_ready
 from tests.chaos.turns import MIDDLE, ObservedTurn, next_turn_works, script
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform, idempotency_key
@@ -15,7 +15,6 @@ from tests.support.retries import until_ok
 
 FROZEN_SECONDS = 5.0
 """Longer than a lease renewal and than Dapr's timeout of app health checks."""
-SERVERS = ("placement", "scheduler", "postgres", "valkey", "openfga")
 PROCESSES = (*(name for app in APPS for name in (app.id, f"{app.id}-daprd")), *SERVERS)
 
 

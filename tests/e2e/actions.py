@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import aiohttp
+import asyncpg
 from sqlalchemy import insert
 
 from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
@@ -19,13 +20,13 @@ from services.auth.tables import sessions
 from services.contracts.apps import KEY_SCOPES, USER_SCOPES
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
+from services.contracts.llm.turns import TurnStatus
 from services.kit.storage.db import Database
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.sse import Fold, SseEvent, StreamClient
 from tests.support.wait import wait_until
 
-TERMINAL = ("COMPLETED", "FAILED", "CANCELLED")
 REVOCATION_SECONDS = 5
 """Seconds within which every edge knows a revocation."""
 
@@ -41,6 +42,16 @@ async def deactivate(platform: Platform, actor_type: str, actor_id: str) -> None
     url = f"{platform.stack.url('llm')}/actors/{actor_type}/{actor_id}"
     async with aiohttp.ClientSession() as session, session.delete(url, headers=token) as reply:
         assert reply.status == 200, await reply.text()
+
+
+async def pass_deadline(database: asyncpg.Connection, turn_id: str) -> None:
+    """Set the beginning of a turn to 6 minutes ago, past `MAX_TURN_TIME`."""
+    update = """
+        UPDATE dapr.state SET value = convert_to(jsonb_set(convert_from(value, 'UTF8')::jsonb,
+            '{began_at}', to_jsonb(now() - interval '6 minutes'))::text, 'UTF8')
+        WHERE key LIKE $1
+    """
+    assert await database.execute(update, f"%/turn/{turn_id}") == "UPDATE 1"
 
 
 def user_of(client: Client) -> str:
@@ -178,7 +189,7 @@ async def ended(client: Client, ref: Mapping[str, str], timeout: float = 20) -> 
 
     async def turn() -> dict[str, Any] | None:
         found = await client.must("GetTurn", **ref)
-        return found if found["status"] in TERMINAL else None
+        return found if TurnStatus(found["status"]).is_terminal else None
 
     return await wait_until(turn, timeout, f"the end of {ref['turnId']}")
 

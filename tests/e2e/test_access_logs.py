@@ -84,7 +84,7 @@ async def until_written(client: Client, platform: Platform) -> None:
     await wait_until(last_is_written, 10, "the last call to be logged")
 
 
-def written(platform: Platform, trace_file: Path) -> Iterator[Path]:
+def log_files(platform: Platform, trace_file: Path) -> Iterator[Path]:
     """Every log file and the trace file."""
     yield trace_file
     yield from (path for path in platform.stack.state.logs.rglob("*") if path.is_file())
@@ -127,12 +127,12 @@ async def test_misplaced_secrets_reach_no_log(
         where: files
         for word, where in canaries.placed.items()
         if "x-request-id" not in where  # logged on purpose
-        and (files := files_with(written(platform, trace_file), word))
+        and (files := files_with(log_files(platform, trace_file), word))
     }
     assert leaks == {}
 
 
-async def speak(alice: Client, canaries: Canaries) -> str:
+async def send_texts(alice: Client, canaries: Canaries) -> str:
     """Put canaries into every text of a user, also in turns that fail; returns the conversation."""
     conversation = await alice.conversation(
         title=canaries.new("title"),
@@ -188,7 +188,7 @@ async def test_secrets_reach_no_table_and_no_log_and_texts_reach_no_log(
     stores: list[asyncpg.Connection],
 ) -> None:
     canaries = Canaries()
-    target = f"conversation:{await speak(alice, canaries)}"
+    target = f"conversation:{await send_texts(alice, canaries)}"
     link = await alice.must_of(AUTHORIZATION_SERVICE, "CreateShareLink", object=target)
     await bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
     secrets = {
@@ -202,6 +202,6 @@ async def test_secrets_reach_no_table_and_no_log_and_texts_reach_no_log(
     await misplace(platform, alice, secrets)
     for what, secret in secrets.items():
         assert await rows_with(stores, secret) == {}, what
-        assert files_with(written(platform, trace_file), secret) == [], what
+        assert files_with(log_files(platform, trace_file), secret) == [], what
     for word, where in canaries.placed.items():
-        assert files_with(written(platform, trace_file), word) == [], where
+        assert files_with(log_files(platform, trace_file), word) == [], where

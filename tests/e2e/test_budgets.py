@@ -1,12 +1,9 @@
 """A key is charged once per turn and refused past its budget."""
 
-from typing import Any
-
 import pytest
 
 from services.contracts.auth.keys import API_KEY_SERVICE
-from services.contracts.llm.conversations import CONVERSATIONS_READ, CONVERSATIONS_WRITE
-from tests.e2e.actions import live_turn, prompt
+from tests.e2e.actions import api_key, live_turn, prompt
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
@@ -14,21 +11,15 @@ from tests.support.wait import wait_until
 
 @requirement("access:budgets")
 async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Client) -> None:
-    made = await alice.must_of(
-        API_KEY_SERVICE,
-        "CreateApiKey",
-        name="budget of 0.5",
-        scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
-        budget={"amount": 0.5, "period": "TOTAL"},
-    )
-    robot = alice.as_(made["secret"])
+    key_id, secret = await api_key(alice, budget={"amount": 0.5, "period": "TOTAL"})
+    robot = alice.as_(secret)
     conversation = await robot.conversation()
     spent = 0.0
     for _ in range(2):
         said = prompt(text="dear", prompt_tokens=150_000)
         sent = await robot.must("SendMessage", conversationId=conversation, text=said.text)
         spent += sent["turn"]["usage"]["cost"]
-        await booked(alice, made, spent)
+        await until_charged(alice, key_id, spent)
     assert spent > 0.5
 
     async def refused() -> bool:
@@ -37,14 +28,14 @@ async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Clie
 
     await wait_until(refused, 5, "the key to be refused")
     await alice.must("SendMessage", conversationId=conversation, text="not charged to the key")
-    await booked(alice, made, spent)
+    await until_charged(alice, key_id, spent)
 
 
-async def booked(client: Client, made: dict[str, Any], spent: float) -> None:
+async def until_charged(client: Client, key_id: str, spent: float) -> None:
     """Wait for the charge, which is delivered after the end of the turn."""
 
     async def found() -> bool:
-        key = await client.must_of(API_KEY_SERVICE, "GetApiKey", keyId=made["apiKey"]["keyId"])
+        key = await client.must_of(API_KEY_SERVICE, "GetApiKey", keyId=key_id)
         return key["spent"] == pytest.approx(spent)
 
     await wait_until(found, 10, f"a charge of {spent}")
@@ -54,14 +45,8 @@ async def booked(client: Client, made: dict[str, Any], spent: float) -> None:
 async def test_a_cancelled_turn_charges_its_key_for_what_was_sent_before_the_cancel(
     platform: Platform, alice: Client
 ) -> None:
-    made = await alice.must_of(
-        API_KEY_SERVICE,
-        "CreateApiKey",
-        name="budget of 10",
-        scopes=[CONVERSATIONS_READ, CONVERSATIONS_WRITE],
-        budget={"amount": 10, "period": "TOTAL"},
-    )
-    robot = alice.as_(made["secret"])
+    key_id, secret = await api_key(alice, budget={"amount": 10, "period": "TOTAL"})
+    robot = alice.as_(secret)
     conversation = await robot.conversation()
     whole = await robot.must("SendMessage", conversationId=conversation, text="what is it worth?")
     spent = whole["turn"]["usage"]["cost"]
@@ -79,4 +64,4 @@ async def test_a_cancelled_turn_charges_its_key_for_what_was_sent_before_the_can
     assert {"type": "usage", "data": usage} in [
         {"type": event["type"], "data": event["data"]} for event in fold.events
     ]
-    await booked(alice, made, spent + usage["cost"])
+    await until_charged(alice, key_id, spent + usage["cost"])

@@ -134,9 +134,9 @@ def test_the_guide_names_every_public_method_of_auth() -> None:
         ("```sh\ntrue\n```\n", "name"),
         ("```\ntrue\n```\n", "name"),
         ("```python it-runs\ntrue\n```\n", "language"),
-        ("```sh it-runs\ntrue\n```\n", "prints"),
-        ("```text it-runs\ntrue\n```\n", "prints"),
-        ("```sh it-runs\n```\n```sh it-runs\n```\n```text it-runs\n```\n", "prints"),
+        ("```sh it-runs\ntrue\n```\n", "output"),
+        ("```text it-runs\ntrue\n```\n", "output"),
+        ("```sh it-runs\n```\n```sh it-runs\n```\n```text it-runs\n```\n", "output"),
     ],
 )
 def test_a_guide_with_an_invalid_block_is_refused(tmp_path: Path, text: str, why: str) -> None:

@@ -75,7 +75,7 @@ async def test_a_deleted_conversation_is_gone_with_its_messages(
         assert (answer.status, answer.code) == (404, "NOT_FOUND"), method
     assert (await alice.must("ListConversations"))["conversations"] == []
 
-    # Readers of the last turn have a minute to see how it ended: here that minute is over.
+    # The stream is deleted once its terminal event has been readable for LLM_KEPT_SECONDS.
     later = "UPDATE events.streams SET closed_at = now() - interval '2 minutes' WHERE subject = $1"
     await database.execute(later, conversation)
 

@@ -8,7 +8,15 @@ import asyncpg
 import pytest
 
 from services.kit.eventlog import EventLog
-from tests.e2e.actions import ask, ended, events_of, live_turn, messages, prompt
+from tests.e2e.actions import (
+    ask,
+    ended,
+    events_of,
+    live_turn,
+    messages,
+    pass_deadline,
+    prompt,
+)
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
@@ -194,12 +202,7 @@ async def test_a_turn_past_its_deadline_fails(
         await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
-        aged = """
-            UPDATE dapr.state SET value = convert_to(jsonb_set(convert_from(value, 'UTF8')::jsonb,
-                '{began_at}', to_jsonb(now() - interval '6 minutes'))::text, 'UTF8')
-            WHERE key LIKE $1
-        """
-        assert await database.execute(aged, f"%/turn/{turn.turn_id}") == "UPDATE 1"
+        await pass_deadline(database, turn.turn_id)
         await platform.release_gate(gate)
         await log.release(turn.turn_id, newer.number)
     found = await ended(alice, turn.ref, timeout=30)

@@ -41,7 +41,7 @@ async def shared_with(client: Client) -> list[str]:
 
 
 async def codes(client: Client, conversation: str) -> dict[str, str | None]:
-    """What each kind of call gives: no code where it succeeds. Ownership is not used up by asking last."""
+    """The error code of each kind of call; None if it succeeds."""
     found: dict[str, str | None] = {}
     for method in READS:
         found[method] = (await client.call(method, conversationId=conversation)).code
@@ -53,7 +53,7 @@ async def codes(client: Client, conversation: str) -> dict[str, str | None]:
     return found
 
 
-def may(*, read: str | None, write: str | None, own: str | None) -> dict[str, str | None]:
+def role_codes(*, read: str | None, write: str | None, own: str | None) -> dict[str, str | None]:
     """The expected codes of a role."""
     return {
         **dict.fromkeys(READS, read),
@@ -63,9 +63,9 @@ def may(*, read: str | None, write: str | None, own: str | None) -> dict[str, st
     }
 
 
-NOBODY = may(read="NOT_FOUND", write="NOT_FOUND", own="NOT_FOUND")
-VIEWER = may(read=None, write="PERMISSION_DENIED", own="PERMISSION_DENIED")
-EDITOR = may(read=None, write=None, own="PERMISSION_DENIED")
+NOBODY = role_codes(read="NOT_FOUND", write="NOT_FOUND", own="NOT_FOUND")
+VIEWER = role_codes(read=None, write="PERMISSION_DENIED", own="PERMISSION_DENIED")
+EDITOR = role_codes(read=None, write=None, own="PERMISSION_DENIED")
 
 
 @requirement("access:sharing")

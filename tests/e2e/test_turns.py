@@ -9,7 +9,16 @@ import asyncpg
 
 from services.contracts.llm.turns import TURN_STREAM
 from services.kit.eventlog import EventLog, NewEvent, NewStream
-from tests.e2e.actions import ask, ended, events_of, live_turn, messages, prompt, user_of
+from tests.e2e.actions import (
+    ask,
+    ended,
+    events_of,
+    live_turn,
+    messages,
+    pass_deadline,
+    prompt,
+    user_of,
+)
 from tests.requirements import requirement
 from tests.support.actors import ActorCalls
 from tests.support.platform import Client, Platform
@@ -213,30 +222,29 @@ async def test_a_turn_is_answered_although_its_host_died_after_admitting_it(
     platform: Platform, alice: Client, conversation: str, log: EventLog
 ) -> None:
     turn_id = f"turn_{uuid.uuid4().hex}"
-    owner = user_of(alice)
-    await log.open(NewStream(turn_id, TURN_STREAM, owner, conversation))
+    await log.open(NewStream(turn_id, TURN_STREAM, user_of(alice), conversation))
+    ref = await begin_without_attempt(platform, conversation, turn_id)
+    assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"
+    assert (await ended(alice, ref, timeout=40))["status"] == "COMPLETED"
+    assert (await events_of(alice, ref)).text == "You said: hello"
+
+
+async def begin_without_attempt(
+    platform: Platform, conversation: str, turn_id: str
+) -> dict[str, str]:
+    """Begin a turn in its actor only, as a host does that dies before its first attempt."""
     command = {
         "turn_id": turn_id,
         "repeatable": False,
         "model": "scripted/one",
-        "request": {"conversationId": conversation, "text": "is anybody there?"},
+        "request": {"conversationId": conversation, "text": "hello"},
     }
-    actor = ("ConversationActor", conversation)
     actors = ActorCalls(platform.stack)
+    actor = ("ConversationActor", conversation)
     reply = await actors.invoke("llm", actor, "begin_turn", command, timeout=10)
     await actors.close()
     assert reply["ok"]["turn"]["status"] == "RUNNING"
-    ref = {"conversationId": conversation, "turnId": turn_id}
-    assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"
-    assert (await ended(alice, ref, timeout=40))["status"] == "COMPLETED"
-    assert (await events_of(alice, ref)).text == "You said: is anybody there?"
-
-
-AGED = """
-    UPDATE dapr.state SET value = convert_to(jsonb_set(convert_from(value, 'UTF8')::jsonb,
-        '{began_at}', to_jsonb(now() - interval '6 minutes'))::text, 'UTF8')
-    WHERE key LIKE $1
-"""
+    return {"conversationId": conversation, "turnId": turn_id}
 
 
 @requirement("turns:liveness")
@@ -244,27 +252,15 @@ async def test_a_turn_without_a_stream_can_be_cancelled_and_ends_at_its_deadline
     platform: Platform, alice: Client, log: EventLog, database: asyncpg.Connection
 ) -> None:
     ids = [await alice.conversation() for _ in range(2)]
-    actors = ActorCalls(platform.stack)
-    turns: list[dict[str, str]] = []
-    for conversation in ids:
-        turn_id = f"turn_{uuid.uuid4().hex}"
-        command = {
-            "turn_id": turn_id,
-            "repeatable": False,
-            "model": "scripted/one",
-            "request": {"conversationId": conversation, "text": "nobody knows of me"},
-        }
-        actor = ("ConversationActor", conversation)
-        reply = await actors.invoke("llm", actor, "begin_turn", command, timeout=10)
-        assert reply["ok"]["turn"]["status"] == "RUNNING"
-        turns.append({"conversationId": conversation, "turnId": turn_id})
-    await actors.close()
+    turns = [
+        await begin_without_attempt(platform, each, f"turn_{uuid.uuid4().hex}") for each in ids
+    ]
     cancelled = await alice.must("CancelTurn", **turns[0])
     assert cancelled["status"] == "CANCELLED"
     assert (await events_of(alice, turns[0])).terminal == "run.cancelled"
     refused = await alice.call("SendMessage", conversationId=ids[1], text="too early")
     assert refused.code == "TURN_IN_PROGRESS"
-    assert await database.execute(AGED, f"%/turn/{turns[1]['turnId']}") == "UPDATE 1"
-    sent = await alice.must("SendMessage", conversationId=ids[1], text="late enough")
+    await pass_deadline(database, turns[1]["turnId"])
+    sent = await alice.must("SendMessage", conversationId=ids[1], text="after the deadline")
     assert sent["turn"]["status"] == "COMPLETED"
     assert (await alice.must("GetTurn", **turns[1]))["status"] == "FAILED"

@@ -284,7 +284,7 @@ class Platform:
             yield Client(self.edge_url, self.token(user), session)
 
     async def model(self, path: str, body: Any = None) -> Any:
-        """Call a control path of the scripted model: `/__scripts`, `/__journal`, `/__gate`, `/__reset`."""
+        """Call a control path of the scripted model: `/__scripts`, `/__journal`, `/__gate`."""
         method = "GET" if body is None else "POST"
         async with (
             aiohttp.ClientSession() as session,
@@ -301,7 +301,7 @@ class Platform:
 
     async def release_gate(self, gate: str) -> None:
         """Let the model calls that wait at a gate continue."""
-        await self.model("/__gate", {"action": "release", "name": gate})
+        await self.model("/__gate", {"release": gate})
 
     async def wait_held(self, gate: str, count: int = 1) -> None:
         """Wait until `count` model calls wait at a gate."""

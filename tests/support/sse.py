@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import aiohttp
 
-TERMINAL: Final = frozenset({"run.completed", "run.failed", "run.cancelled"})
+from services.contracts.events import EventType
+
+TERMINAL: Final = frozenset(each.value for each in EventType if each.is_terminal)
 RETRIED_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 FIELDS: Final = frozenset({"id", "event", "data", "retry"})
 

@@ -67,7 +67,7 @@ async def test_fifty_sign_ins_at_once_ask_firebase_once(bridge: Bridge) -> None:
     bridge.google.gate.set()
     assert {answer.status for answer in await asyncio.gather(*sign_ins)} == {200}
     # Zero, unless the machine is slow.
-    words_ended = int((time.monotonic() - began) / LOOKUP_SECONDS)
+    lookups_expired = int((time.monotonic() - began) / LOOKUP_SECONDS)
     assert 1 <= bridge.google.calls["lookup"] <= 1 + lookups_expired
 
 

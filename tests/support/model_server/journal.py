@@ -78,19 +78,9 @@ class Journal:
         """All entries, oldest first."""
         return list(self._entries)
 
-    def to_json(self, *, messages: bool = True, after: int = 0) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The body of GET /__journal; `now` is the current time of the entries' clock."""
-        rows = [asdict(entry) for entry in self._entries if entry.number > after]
-        if not messages:
-            for row in rows:
-                del row["messages"]
-        return {"now": time.monotonic(), "count": self._count, "entries": rows}
-
-    def clear(self) -> None:
-        """Remove all entries and counts."""
-        self._entries.clear()
-        self._attempts.clear()
-        self._count = 0
+        return {"now": time.monotonic(), "entries": [asdict(entry) for entry in self._entries]}
 
 
 def prompts(path: Path) -> list[dict[str, str]]:
@@ -106,27 +96,11 @@ class Gates:
 
     def __init__(self) -> None:
         self._gates: dict[str, asyncio.Event] = {}
-        self.for_all: tuple[str, int] | None = None
 
     def gate(self, name: str) -> asyncio.Event:
         """The gate with this name."""
         return self._gates.setdefault(name, asyncio.Event())
 
-    def hold(self, name: str, after: int | None = None) -> None:
-        """Close a gate; with `after`, it also holds streams without a gate in their script, after so many tokens."""
-        self.gate(name).clear()
-        if after is not None:
-            self.for_all = (name, after)
-
     def release(self, name: str) -> None:
         """Open a gate for waiting and later streams."""
         self.gate(name).set()
-        if self.for_all and self.for_all[0] == name:
-            self.for_all = None
-
-    def clear(self) -> None:
-        """Open and remove all gates."""
-        for gate in self._gates.values():
-            gate.set()
-        self._gates.clear()
-        self.for_all = None

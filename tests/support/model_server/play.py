@@ -151,9 +151,8 @@ class _Stream:
     async def _interrupt(self) -> None:
         """Apply the gate, error, malformed line or cut due after this many tokens."""
         sent, script = self._entry.tokens_sent, self._script
-        gate = (script.gate, script.gate_after) if script.gate else self._gates.for_all
-        if gate and gate[1] == sent:
-            await self._hold(gate[0])
+        if script.gate and script.gate_after == sent:
+            await self._hold(script.gate)
         if script.error_after == sent:
             self._entry.end("error")
             await self._send(self._chunks.error(script))

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qs, urlsplit
 
 from tests.support.model_server.http import Connection, Request
 from tests.support.model_server.journal import Gates, Journal
@@ -80,12 +79,6 @@ class ModelServer:
         """Install a script for requests whose last user message contains `match`; the newest applies."""
         self._rules.insert(0, Rule(Script.parse(behaviour), match, times))
 
-    def reset(self) -> None:
-        """Remove scripts, journal and gates."""
-        self._rules.clear()
-        self.journal.clear()
-        self.gates.clear()
-
     async def _handle(self, connection: Connection, request: Request) -> None:
         connection.on_lost = None
         connection.split_bytes = 0
@@ -105,17 +98,11 @@ class ModelServer:
     def _control(self, method: str, path: str, request: Request) -> tuple[int, Any]:
         match method, path:
             case "GET", "/__journal":
-                query = parse_qs(urlsplit(request.target).query)
-                messages = query.get("messages", ["1"])[0] != "0"
-                return 200, self.journal.to_json(
-                    messages=messages, after=int(query.get("after", ["0"])[0])
-                )
+                return 200, self.journal.to_json()
             case "POST", "/__scripts":
                 self._install(request.json())
-            case "POST", "/__reset":
-                self.reset()
             case "POST", "/__gate":
-                self._move_gate(**request.json())
+                self.gates.release(request.json()["release"])
             case "GET", "/__gate":
                 waiting = [
                     entry
@@ -134,14 +121,6 @@ class ModelServer:
     def _install(self, body: dict[str, Any]) -> None:
         for rule in body["scripts"]:
             self.script(rule.get("match", ""), rule.get("times"), **rule["script"])
-
-    def _move_gate(self, action: str, name: str = "gate", after: int | None = None) -> None:
-        if action not in ("hold", "release"):
-            raise ValueError("action is hold or release")
-        if action == "hold":
-            self.gates.hold(name, after)
-        else:
-            self.gates.release(name)
 
     async def _complete(self, connection: Connection, request: Request) -> None:
         body = request.json()

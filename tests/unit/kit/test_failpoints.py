@@ -103,5 +103,5 @@ def test_declared_finds_the_failpoints_of_the_code() -> None:
 async def test_the_controller_reports_a_failpoint_that_is_not_reached(
     control: FailpointControl,
 ) -> None:
-    with pytest.raises(AssertionError, match="no hit of turn.nowhere"):
+    with pytest.raises(AssertionError, match=r"no hit of turn\.nowhere"):
         await control.wait_for("turn.nowhere", timeout=0.05)
