@@ -27,7 +27,6 @@ BUILT_IN_SECRETS: Final = {"storeName": "kubernetes", "defaultAccess": "deny"}
 
 
 def files() -> dict[Path, str]:
-    """The generated file and its content."""
     return {FILE: HEADER + yaml.safe_dump(trust(), sort_keys=False)}
 
 

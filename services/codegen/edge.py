@@ -52,7 +52,6 @@ VALIDATOR: Final[Json] = {
 
 
 def files() -> dict[Path, str]:
-    """The generated file and its content."""
     return {FILE: json.dumps(configuration(), indent=2) + "\n"}
 
 

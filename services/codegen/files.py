@@ -10,7 +10,6 @@ HEADER: Final = "# Written by `poe emit` from the contracts.\n"
 
 
 def write(wanted: Mapping[Path, str]) -> None:
-    """Write the files."""
     for path, text in wanted.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -27,7 +27,6 @@ FRAMEWORKS: Final = (
 
 
 def files() -> dict[Path, str]:
-    """The generated file and its content."""
     modules = [app.module for app in APPS if app.language is Language.PYTHON]
     sections = [
         _section(

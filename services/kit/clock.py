@@ -7,5 +7,4 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The current time in UTC."""
     return datetime.now(UTC)

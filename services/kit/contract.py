@@ -1,6 +1,5 @@
 """Declares RPC contracts: messages, methods and services. Routes, OpenAPI and edge configuration are derived from them."""
 
-import base64
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +35,6 @@ class Message(BaseModel):
     )
 
     def to_json(self) -> bytes:
-        """The wire JSON."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
@@ -56,10 +54,6 @@ def rfc3339(value: datetime) -> str:
     return text.replace("+00:00", "Z").replace(".000000Z", "Z")
 
 
-def _bytes_from_json(value: Any) -> Any:
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
-
-
 Int64 = Annotated[
     int,
     BeforeValidator(_int_from_json),
@@ -76,16 +70,6 @@ Timestamp = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """An instant: RFC 3339 with `Z` in JSON."""
-
-Base64Bytes = Annotated[
-    bytes,
-    BeforeValidator(_bytes_from_json),
-    PlainSerializer(
-        lambda value: base64.b64encode(value).decode(), return_type=str, when_used="json"
-    ),
-    WithJsonSchema({"type": "string", "format": "byte"}),
-]
-"""Bytes: base64 in JSON."""
 
 
 class Empty(Message):
@@ -168,7 +152,6 @@ class RpcService:
 
     @property
     def app_id(self) -> str:
-        """The app that serves it."""
         return self.name.split(".")[1]
 
     @property
@@ -178,7 +161,6 @@ class RpcService:
 
     @property
     def methods(self) -> tuple[AnyMethod, ...]:
-        """All methods, in declaration order."""
         return tuple(self._methods.values())
 
     def unary(

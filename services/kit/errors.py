@@ -192,7 +192,6 @@ class RpcError(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status of the code."""
         return self.code.status
 
     @property
@@ -219,7 +218,6 @@ class RpcError(Exception):
         )
 
     def to_body(self) -> ErrorBody:
-        """The response body."""
         return ErrorBody(error=self.to_status())
 
     def headers(self) -> dict[str, str]:

@@ -80,12 +80,10 @@ class App:
 
     @property
     def port(self) -> int:
-        """The app's port."""
         return self.app_port or APP_PORT_BASE + self.number
 
     @property
     def module(self) -> str:
-        """The Python package."""
         return self.package or f"services.{self.id}"
 
     @property
@@ -95,7 +93,6 @@ class App:
 
     @property
     def methods(self) -> tuple[AnyMethod, ...]:
-        """Every method of its services."""
         return tuple(method for service in self.services for method in service.methods)
 
     @property

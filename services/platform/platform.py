@@ -89,7 +89,6 @@ class Platform:
 
     @functools.cached_property
     def database(self) -> "Database":
-        """The Postgres database."""
         from services.kit.storage.db import Database
 
         database = Database(self._settings.database_url.get_secret_value())

@@ -31,7 +31,6 @@ class Run:
 
 
 def emit(figure: str, **fields: object) -> None:
-    """Print one figure."""
     sys.stdout.write(json.dumps({"figure": figure, **fields}) + "\n")
     sys.stdout.flush()
 

@@ -143,7 +143,6 @@ class Load:
         return made
 
     def close(self) -> None:
-        """Close the connections."""
         for each in list(self._free):
             if each.transport is not None:
                 each.transport.close()

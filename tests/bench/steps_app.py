@@ -60,7 +60,6 @@ async def _add_one(last: Number) -> tuple[Number, list[NewEvent]]:
 
 
 def create_app() -> FastAPI:
-    """The app."""
     app = platform_app(APP, load_settings(PlatformSettings), routers=[], compose=_compose)
     app.add_api_route("/three", _run_three, methods=["POST"])
     app.add_api_route("/activities", _run_activities, methods=["POST"])

@@ -50,11 +50,9 @@ class StreamReaders:
 
     @property
     def open_count(self) -> int:
-        """The number of open streams."""
         return sum(reader.is_open for reader in self.readers)
 
     def close(self) -> None:
-        """Close all streams."""
         self._closed = True
         for task in list(self._opening):
             task.cancel()

@@ -67,7 +67,6 @@ class Appender:
         return await self._calls.invoke(host, actor, method, body, timeout)
 
     async def close(self) -> None:
-        """Close the connections."""
         await self._calls.close()
 
     async def append(

@@ -39,7 +39,6 @@ async def probe_conversation(platform: Platform) -> str:
 
 @pytest.fixture
 async def alice(platform: Platform, probe_conversation: str) -> AsyncIterator[Client]:
-    """A user of this test."""
     del probe_conversation  # requested for its wait
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
@@ -65,6 +64,5 @@ def figure(request: pytest.FixtureRequest) -> Callable[..., None]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print the figures."""
     for values in config.stash.get(FIGURES, []):
         terminalreporter.write_line(json.dumps(values))

@@ -21,7 +21,6 @@ class ReplicaClient(Client):
     identity: dict[str, str] = field(default_factory=dict)
 
     def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Headers of a call."""
         return {**self.identity, **self.defaults, **(extra or {})}
 
     def url_of(self, service: RpcService, method: str) -> str:
@@ -31,7 +30,6 @@ class ReplicaClient(Client):
 
 @asynccontextmanager
 async def client_of(platform: Platform, replica: str, user: str) -> AsyncIterator[ReplicaClient]:
-    """A client of one replica, as a user."""
     identity = {
         "dapr-api-token": platform.stack.app_token(replica),
         "dapr-caller-app-id": EDGE.id,

@@ -31,7 +31,6 @@ class EngineDown:
     conversations: list[str]
 
     async def turn(self, attempts: list[dict[str, Any]]) -> ObservedTurn:
-        """Begin a turn in one of the conversations."""
         named = self.conversations.pop()
         return await ObservedTurn.begin(self.client, attempts, conversation=named)
 

@@ -88,7 +88,6 @@ class HeldTurns:
         ]
 
     def abandon(self) -> None:
-        """Stop all clients."""
         for turn in self.turns.values():
             turn.abandon()
         for call in self.calls:

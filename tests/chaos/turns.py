@@ -119,7 +119,6 @@ class ObservedTurn:
         return await self.reading
 
     def abandon(self) -> None:
-        """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -163,7 +162,6 @@ class ObservedTurn:
 
 
 async def problems_of(turns: list[ObservedTurn]) -> list[str]:
-    """Violations of all turns."""
     found = await asyncio.gather(*(turn.problems() for turn in turns))
     return [each for those in found for each in those]
 

@@ -14,7 +14,6 @@ def python_files() -> list[Path]:
 
 
 def go_files() -> list[Path]:
-    """Every Go file."""
     return _files(".go")
 
 

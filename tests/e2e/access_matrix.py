@@ -43,7 +43,6 @@ class Principal(StrEnum):
 
     @property
     def credential(self) -> CredentialState:
-        """The state of its credential."""
         if self in (Principal.LOW_KEY, Principal.LOW_TOKEN):
             return CredentialState.LOW_SCOPE
         valid = self in (*PEOPLE, Principal.API_KEY)
@@ -143,7 +142,6 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The test id."""
         return f"{self.operation}-{self.kind}"
 
 
@@ -199,7 +197,6 @@ def cells(row: Row, operation: Operation) -> Iterator[Cell]:
 
 
 def targets(row: Row, principal: Principal) -> tuple[Target, ...]:
-    """The targets of a principal."""
     if row.kind is Kind.NOTHING:
         return (Target.NONE,)
     shared = row.kind is Kind.CONVERSATION and principal in (

@@ -32,7 +32,6 @@ REVOCATION_SECONDS = 5
 
 
 def mark() -> str:
-    """A unique word."""
     return f"mark-{uuid.uuid4().hex}"
 
 
@@ -150,7 +149,6 @@ class LiveTurn:
 
     @property
     def turn_id(self) -> str:
-        """The turn's id."""
         return self.ref["turnId"]
 
     async def rest(self) -> Fold:

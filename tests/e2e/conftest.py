@@ -26,7 +26,6 @@ def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iterator[Platform]:
-    """The platform, started once."""
     env = {
         "*": {"YOCASO_TRACE_FILE": str(trace_file)},
         "auth": {"AUTH_KEY_SECRET": KEY_SECRET},
@@ -40,21 +39,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iter
 
 @pytest.fixture
 async def alice(platform: Platform) -> AsyncIterator[Client]:
-    """A user of this test."""
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 
 
 @pytest.fixture
 async def bob(platform: Platform) -> AsyncIterator[Client]:
-    """Another user."""
     async with platform.client(f"bob-{uuid.uuid4().hex[:8]}") as client:
         yield client
 
 
 @pytest.fixture
 async def conversation(alice: Client) -> str:
-    """A conversation of alice."""
     return await alice.conversation()
 
 

@@ -37,7 +37,6 @@ class Person:
 
     @property
     def user(self) -> str:
-        """The user's id."""
         return user_of(self.client)
 
 
@@ -178,7 +177,6 @@ class Tenants:
 
 
 async def share(holder: Person, target: str, subject: str, role: str) -> None:
-    """Share an object of its holder."""
     await holder.client.must_of(
         AUTHORIZATION_SERVICE, "Share", object=target, subject=subject, role=role
     )

@@ -85,7 +85,6 @@ async def until_written(client: Client, platform: Platform) -> None:
 
 
 def log_files(platform: Platform, trace_file: Path) -> Iterator[Path]:
-    """Every log file and the trace file."""
     yield trace_file
     yield from (path for path in platform.stack.state.logs.rglob("*") if path.is_file())
 

@@ -46,7 +46,6 @@ TIMED = 150
 
 @pytest.fixture(scope="module")
 async def tenants(platform: Platform) -> AsyncIterator[Tenants]:
-    """The tenants of this file."""
     async with Tenants(platform) as created:
         yield created
 
@@ -79,7 +78,6 @@ async def ask(
 
 
 async def answer(tenants: Tenants, row: Row, cell: Cell) -> Response:
-    """The response of a cell."""
     operation = OPERATIONS[row.operation]
     caller = tenants.person(cell.principal)
     anew = row.consumes and cell.expected == OK
@@ -131,7 +129,6 @@ async def test_every_principal_gets_the_code_of_the_contract_and_no_data_of_othe
 
 
 def status_of(code: str) -> int:
-    """The HTTP status of a code."""
     return 200 if code == OK else code_of(code).status
 
 
@@ -179,7 +176,6 @@ async def lists(person: Person) -> dict[str, str]:
 
 
 async def pages(client: Client, method: str, body: dict[str, str]) -> list[Any]:
-    """Every page of a list."""
     services = {"ListApiKeys": API_KEY_SERVICE, "ListAuditEvents": AUDIT_SERVICE}
     found: list[Any] = []
     while True:

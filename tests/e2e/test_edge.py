@@ -36,7 +36,6 @@ async def get_keys(platform: Platform, http: aiohttp.ClientSession) -> list[dict
 
 
 def claims(user: str, **other: Any) -> dict[str, Any]:
-    """Claims of a valid token."""
     now = int(time.time())
     good = {"iss": "yocaso", "aud": "yocaso", "sub": user, "iat": now, "exp": now + 600}
     return {**good, "email": "a@example.com", "scope": CONVERSATIONS_READ, **other}

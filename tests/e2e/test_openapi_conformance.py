@@ -37,7 +37,6 @@ schema.config.generation.update(with_security_parameters=False)
 
 @pytest.fixture(scope="module")
 async def fuzzer(platform: Platform) -> AsyncIterator[Client]:
-    """The user of all examples."""
     async with platform.client("fuzzer") as client:
         yield client
 

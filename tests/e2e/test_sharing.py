@@ -23,7 +23,6 @@ WRITES: dict[str, dict[str, Any]] = {
 
 
 async def sharing(client: Client, method: str, **body: Any) -> Answer:
-    """Call a sharing method."""
     return await client.call_of(AUTHORIZATION_SERVICE, method, **body)
 
 
@@ -35,7 +34,6 @@ async def shared(client: Client, method: str, conversation: str, **body: Any) ->
 
 
 async def shared_with(client: Client) -> list[str]:
-    """Conversations shared with a client."""
     found = await client.must_of(AUTHORIZATION_SERVICE, "ListSharedWithMe")
     return found["objects"]
 
@@ -54,7 +52,6 @@ async def codes(client: Client, conversation: str) -> dict[str, str | None]:
 
 
 def role_codes(*, read: str | None, write: str | None, own: str | None) -> dict[str, str | None]:
-    """The expected codes of a role."""
     return {
         **dict.fromkeys(READS, read),
         **dict.fromkeys(WRITES, write),

@@ -225,7 +225,6 @@ async def test_clients_that_do_not_read_cost_bounded_memory(
 
 
 def memory(platform: Platform, name: str) -> int:
-    """The resident memory of a process."""
     return psutil.Process(platform.stack.pid(name)).memory_info().rss
 
 

@@ -78,7 +78,6 @@ class Soak:
         self._after: dict[str, Footprint] = {}
 
     def run(self) -> dict[str, Any]:
-        """Run and return the figures."""
         with self._history:
             self._platform.start()
             try:

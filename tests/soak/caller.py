@@ -83,7 +83,6 @@ class Caller:
         return answer.body
 
     async def pages(self, method: str, field_name: str, **body: Any) -> list[dict[str, Any]]:
-        """All rows of a list."""
         rows: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:
@@ -95,5 +94,4 @@ class Caller:
 
 
 def new_key() -> str:
-    """A new Idempotency-Key."""
     return uuid.uuid4().hex

@@ -58,7 +58,6 @@ class Ledger:
             self.refusals[why] += count
 
     def problem(self, kind: str, detail: str) -> None:
-        """Record a violation."""
         self.problems[kind] += 1
         row = {"at": round(time.monotonic() - self.began, 1), "kind": kind, "detail": detail}
         self.write("problems", row)
@@ -103,7 +102,6 @@ class Ledger:
         self._files[name].write(json.dumps(row, default=str) + "\n")
 
     def close(self) -> None:
-        """Close the files."""
         for file in self._files.values():
             file.close()
 

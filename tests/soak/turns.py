@@ -159,7 +159,6 @@ class SoakTurn:
             self._problem("spliced", each)
 
     def check_model_calls(self, calls: int) -> None:
-        """Check the number of model calls of this turn."""
         check_model_calls(self.caller.ledger, self.word, calls, self.began, self.ended)
 
     def _faults(self, targets: frozenset[str]) -> int:

@@ -27,7 +27,6 @@ class Helm:
         self._env = {"HOME": str(home), "PATH": os.environ["PATH"]}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a helm command."""
         command = [str(self._binary), *arguments]
         return subprocess.run(
             command, env=self._env, capture_output=True, text=True, check=False, timeout=25

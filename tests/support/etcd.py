@@ -13,14 +13,12 @@ _UNLIMITED = (("grpc.max_receive_message_length", -1),)
 
 
 async def keys(address: str) -> list[str]:
-    """Every key, sorted."""
     async with grpc.aio.insecure_channel(address, _UNLIMITED) as channel:
         call: Any = channel.unary_unary(RANGE)
         return keys_of(await call(ALL_KEYS, timeout=20))
 
 
 def keys_of(answer: bytes) -> list[str]:
-    """The keys in a RangeResponse."""
     found = [dict(_fields(row)) for number, row in _fields(answer) if number == _KVS]
     return [row[_KEY].decode(errors="replace") for row in found]
 

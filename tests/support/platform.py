@@ -124,7 +124,6 @@ class Client:
     async def stream(
         self, method: str, headers: Mapping[str, str] | None = None, /, **body: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An open event stream."""
         accept = {"accept": "text/event-stream", **(headers or {})}
         async with self.session.post(
             self.path(method), json=body, headers=self.headers(accept)
@@ -192,12 +191,10 @@ class Platform:
 
     @property
     def model_url(self) -> str:
-        """Origin of the scripted model."""
         return f"http://127.0.0.1:{self._model_port}"
 
     @property
     def edge_url(self) -> str:
-        """Origin of the edge."""
         return self.stack.url("edge")
 
     def start(self) -> Self:
@@ -243,7 +240,6 @@ class Platform:
         self.start_model()
 
     def stop(self) -> None:
-        """Stop every process."""
         self.stack.stop()
         self.stop_model()
 

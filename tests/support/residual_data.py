@@ -39,7 +39,6 @@ async def residual_rows(platform: Platform, ids: Collection[str] = ()) -> Counte
 
 
 async def tombstones(platform: Platform) -> int:
-    """The number of tombstones."""
     found = await _all(platform, ANY_ID)
     return sum(count for kind, count in found.items() if kind.startswith("tombstone"))
 

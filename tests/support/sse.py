@@ -29,7 +29,6 @@ class SseEvent:
     id: str | None = None
 
     def json(self) -> Any:
-        """The data as JSON."""
         return json.loads(self.data)
 
 
@@ -121,7 +120,6 @@ class Fold:
         return sum(event["type"] == "attempt.restarted" for event in self.events)
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
-        """Events of one type."""
         return [event for event in self.events if event["type"] == kind]
 
     def take(self, sent: SseEvent) -> None:

@@ -159,7 +159,6 @@ def refused(kind: FirebaseTokenKind, why: str) -> RpcError:
 
 
 def user_id_of(project_id: str, uid: str) -> str:
-    """Our user id of a Firebase user."""
     digest = hashlib.sha256(f"firebase|{project_id}|{uid}".encode()).hexdigest()
     return f"user_{digest[:32]}"
 

@@ -47,7 +47,6 @@ Digest = Callable[[str], bytes]
 
 
 def service_user_of(organization_id: str) -> str:
-    """The service user of an organization."""
     return ORGANIZATION + organization_id
 
 

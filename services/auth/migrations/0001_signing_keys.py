@@ -9,7 +9,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the table."""
     op.create_table(
         "signing_keys",
         sa.Column("kid", sa.Text, primary_key=True),
@@ -21,5 +20,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table."""
     op.drop_table("signing_keys", schema="auth")

@@ -11,7 +11,6 @@ AT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the tables."""
     _keys()
     _sessions()
     op.create_table(
@@ -102,7 +101,6 @@ def _sessions() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
     names = ("audit_events", "revocations", "sessions", "api_key_days", "api_key_charges")
     for name in (*names, "api_keys"):
         op.drop_table(name, schema="auth")

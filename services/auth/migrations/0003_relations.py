@@ -11,7 +11,6 @@ AT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the tables."""
     op.create_table(
         "outbox",
         sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
@@ -44,6 +43,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
     op.drop_table("share_links", schema="auth")
     op.drop_table("outbox", schema="auth")

@@ -9,7 +9,6 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Create the table."""
     op.create_table(
         "deletions",
         sa.Column("id", sa.Text, primary_key=True),
@@ -26,5 +25,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table."""
     op.drop_table("deletions", schema="auth")

@@ -9,7 +9,6 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Create the tables."""
     op.create_table(
         "access_changes",
         sa.Column("id", sa.Text, primary_key=True),
@@ -29,6 +28,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
     op.drop_table("access_feed", schema="auth")
     op.drop_table("access_changes", schema="auth")

@@ -77,9 +77,7 @@ class Outbox(Protocol):
         transaction: "Transaction",
         writes: Sequence[RelationTuple],
         deletes: Sequence[RelationTuple],
-    ) -> None:
-        """Add a change."""
-        ...
+    ) -> None: ...
 
     async def pending(self, transaction: "Transaction", limit: int) -> list[PendingChange]:
         """The oldest changes that are neither delivered nor refused."""

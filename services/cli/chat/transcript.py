@@ -36,7 +36,6 @@ class Transcript:
         return bool(self.outcome)
 
     def apply(self, event: dict[str, Any]) -> ScreenUpdate:
-        """Apply one event."""
         seq = int(event["seq"])
         if seq <= self.last_seq:
             return ScreenUpdate()

@@ -137,7 +137,6 @@ class AppHost:
     """The folder of `dapr.yaml`; its paths are relative to it."""
 
     def app(self, env: Mapping[str, str]) -> ProcessSpec:
-        """The process of the app."""
         own = {
             **env,
             **self.entry.env,
@@ -165,7 +164,6 @@ class AppHost:
     def sidecar(
         self, daprd: Path, plan: PortPlan, configs: Sequence[Path], env: Mapping[str, str]
     ) -> ProcessSpec:
-        """The process of the sidecar."""
         kinds = {
             "HTTP": self.ports.http,
             "gRPC": self.ports.grpc,
@@ -190,7 +188,6 @@ class AppHost:
         )
 
     def arguments(self, plan: PortPlan, configs: Sequence[Path]) -> list[str]:
-        """The arguments of daprd."""
         entry = self.entry
         pairs: list[tuple[str, Any]] = [
             ("app-id", entry.app_id),

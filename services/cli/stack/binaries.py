@@ -70,11 +70,9 @@ class Binaries:
         return self._dapr("sentry")
 
     def openfga(self) -> Path:
-        """The OpenFGA server."""
         return self._stamped("openfga", _OPENFGA, f"{_OPENFGA}/internal/build.Version=")
 
     def helm(self) -> Path:
-        """Helm."""
         return self._stamped("helm", _HELM, f"{_HELM}/internal/version.version=v")
 
     def edge(self) -> Path:

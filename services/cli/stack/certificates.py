@@ -57,7 +57,6 @@ class CertificateAuthority:
         return authority
 
     def sentry(self, state: StateFolder, ports: PortPlan, binary: Path) -> ProcessSpec:
-        """The process of sentry."""
         used = ports.of_server("sentry")
         config = state.run / "sentry.yaml"
         validator = {"name": "jwks", "options": {"source": str(self.folder / "jwks.json")}}
@@ -99,7 +98,6 @@ class CertificateAuthority:
         )
 
     def sidecar_arguments(self) -> tuple[str, ...]:
-        """The mTLS arguments of a sidecar."""
         return (
             "--enable-mtls",
             *("--sentry-address", self.address),

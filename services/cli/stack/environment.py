@@ -65,11 +65,9 @@ class Environment:
 
     @property
     def valkey_url(self) -> str:
-        """The Valkey URL for apps."""
         return f"redis://:{self.secrets['valkeyPassword']}@{self.secrets['valkeyHost']}/0"
 
     def for_sidecar(self) -> dict[str, str]:
-        """Variables of every sidecar."""
         return {"YOCASO_SECRETS_FILE": str(self.state.secrets_file)}
 
     def for_app(self, app_id: str) -> dict[str, str]:

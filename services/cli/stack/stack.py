@@ -140,7 +140,6 @@ class Stack:
         return list(self._specs)
 
     def spec(self, name: str) -> ProcessSpec:
-        """The specification of a process."""
         try:
             return self._specs[name]
         except KeyError:
@@ -243,12 +242,10 @@ class Stack:
         return self._hosts[app].api_token
 
     def log(self, name: str) -> Path:
-        """The log file of a process."""
         return self.state.logs / f"{name}.log"
 
     @property
     def apps(self) -> list[str]:
-        """Names of the app hosts."""
         return list(self._hosts)
 
     # --- preparation ---

@@ -67,7 +67,6 @@ class StateFolder:
             self._lock_fd = None
 
     def pid_file(self, name: str) -> Path:
-        """The pid file of a process."""
         return self.run / f"{name}.pid"
 
     def leftovers(self) -> dict[str, int]:
@@ -77,7 +76,6 @@ class StateFolder:
         return {name: pid for name, pid in found.items() if pid is not None}
 
     def clear_pid_files(self) -> None:
-        """Delete all pid files."""
         for file in self.run.glob("*.pid"):
             file.unlink(missing_ok=True)
 

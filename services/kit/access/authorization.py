@@ -108,7 +108,6 @@ class SignedIn(Authorization):
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
-        """The caller."""
         caller = caller_of(request)
         control = access_control(request)
         await control.limiter.require(caller.user_id)
@@ -137,7 +136,6 @@ class Permitted(SignedIn):
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
-        """The caller."""
         caller = await super().__call__(request)
         named: str = getattr(await message_of(request), self._field)
         target = f"{self._kind}:{named}" if self._kind else named
@@ -152,7 +150,6 @@ class AnyCaller(Authorization):
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
-        """An empty identity."""
         require_trusted_app(request)
         return CallerIdentity("", "", frozenset())
 

@@ -32,7 +32,6 @@ class ActiveActors(Generic[A]):
             self._confirmed[actor_type, actor_id] = self._clock()
 
     def remove(self, actor_type: str, actor_id: str) -> None:
-        """Remove a deactivated actor."""
         self._actors.pop((actor_type, actor_id), None)
         self._confirmed.pop((actor_type, actor_id), None)
 

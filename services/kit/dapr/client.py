@@ -43,7 +43,6 @@ class RpcClient:
         raise _error_of(body)
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 

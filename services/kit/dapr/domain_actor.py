@@ -112,7 +112,6 @@ class DomainActor(Actor, Generic[S]):
 
     @property
     def entity_id(self) -> str:
-        """The actor id, as text."""
         return str(self.id.id)
 
     @classmethod

@@ -42,11 +42,9 @@ class Sidecar:
         return self._channel
 
     async def close(self) -> None:
-        """Close the channel."""
         await self._channel.close()
 
     async def invoke_actor(self, actor_type: str, actor_id: str, method: str, data: bytes) -> bytes:
-        """Call an actor method."""
         traceparent = current_traceparent()
         request = api_v1.InvokeActorRequest(
             actor_type=actor_type, actor_id=actor_id, method=method, data=data

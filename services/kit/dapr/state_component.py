@@ -28,7 +28,6 @@ class ComponentStateStore:
         self._reads = DeferredReads(self.read, self.read_many)
 
     async def read(self, key: str) -> StoredValue:
-        """Read one row."""
         return await self._sidecar.read(key)
 
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:

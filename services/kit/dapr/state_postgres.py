@@ -72,7 +72,6 @@ class PostgresStateStore:
         )
 
     async def read(self, key: str) -> StoredValue:
-        """Read one row."""
         return (await self.read_many([key]))[0]
 
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:

@@ -52,9 +52,7 @@ class StateWrite:
 class StateStore(Protocol):
     """Port to the rows of actors. Failures are `StateStoreError`; nothing is retried."""
 
-    async def read(self, key: str) -> StoredValue:
-        """Read one row."""
-        ...
+    async def read(self, key: str) -> StoredValue: ...
 
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
         """Read rows in the order of `keys`; a missing row has no data."""

@@ -45,7 +45,6 @@ class HostLease:
         await asyncio.to_thread(self._acquired.wait)
 
     async def close(self) -> None:
-        """Release the lease."""
         self._closing.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 

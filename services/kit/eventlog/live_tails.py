@@ -49,7 +49,6 @@ class Tail:
             self.last_seq = max(self.last_seq, seq)
 
     def wake(self) -> None:
-        """Wake the followers."""
         for wake_up in self.followers:
             wake_up.set()
 

@@ -79,5 +79,4 @@ class Attempt:
 
     @property
     def stream_id(self) -> str:
-        """The stream's id."""
         return self.stream.stream_id

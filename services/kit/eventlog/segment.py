@@ -45,7 +45,6 @@ class Segment:
 
     @property
     def stream_id(self) -> str:
-        """The id of the stream."""
         return self.attempt.stream_id
 
     @property

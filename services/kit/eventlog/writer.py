@@ -54,7 +54,6 @@ class Append:
         return sum(map(len, self.data)) + len(self.value or "")
 
     def stored(self, last_seq: int) -> list[StoredEvent]:
-        """The events as stored."""
         first = last_seq - len(self.events) + 1
         return [
             StoredEvent(first + place, kind, self.attempt, data, self.at)

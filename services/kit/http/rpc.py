@@ -55,7 +55,6 @@ class Endpoint:
 
     @property
     def path(self) -> str:
-        """The path of the method."""
         return self.rpc_method.path
 
     async def serve(self, request: Request) -> Response:
@@ -128,7 +127,6 @@ class RpcRoutes(BaseRoute):
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints."""
         return list(self._endpoints.values())
 
     @override

@@ -84,7 +84,6 @@ class _InFlightCalls:
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward the call."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -123,7 +123,6 @@ def _literal(host: str) -> IpAddress | None:
 
 
 async def resolve_by_system(host: str, port: int) -> list[str]:
-    """Resolve by the system's resolver."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(info[4][0]) for info in infos]
 

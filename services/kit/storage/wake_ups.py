@@ -32,7 +32,6 @@ class Subscription:
     wake: Wake
 
     def close(self) -> None:
-        """Remove the callback."""
         self._wake_ups.unsubscribe(self)
 
 
@@ -66,7 +65,6 @@ class WakeUps:
             self._tasks.append(asyncio.create_task(work(), name=f"wake-ups {work.__name__}"))
 
     async def close(self) -> None:
-        """Stop, and close the connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -56,11 +56,9 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """Redact an event."""
         return {name: self._field(name, value, 0) for name, value in event.items()}
 
     def text(self, text: str) -> str:
-        """Redact a text."""
         if len(text) > MAX_TEXT:
             text = text[:MAX_TEXT] + " [cut]"
         if self._known:

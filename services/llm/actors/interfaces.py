@@ -38,9 +38,7 @@ class ConversationManagerActorInterface(ActorInterface):
         """Note that the owner's tuple is written, so there is nothing to reconcile."""
         ...
 
-    async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds:
-        """List a page of the index."""
-        ...
+    async def list_ids(self, request: PageOfIdsRequest) -> PageOfIds: ...
 
     async def remove(self, entry: IndexEntry) -> None:
         """Remove a deleted conversation's entry; repeatable. ABORTED while its creation is unfinished."""

@@ -6,7 +6,6 @@ from services.kit.http.cursors import decode_cursor
 
 
 def page_seqs(last_seq: int, request: ListMessagesRequest, scope: str) -> range:
-    """The seqs on the requested page."""
     after = decode_cursor(scope, request.cursor) if request.cursor else None
     if request.order is SortOrder.ASCENDING:
         first = (after or 0) + 1

@@ -115,7 +115,6 @@ class _Answer:
         self._usage: Usage | None = None
 
     def feed(self, data: str) -> list[ModelEvent]:
-        """The events of one chunk."""
         try:
             chunk = _Chunk.model_validate_json(data)
         except ValidationError as error:

@@ -37,7 +37,6 @@ MODEL_HINTS: Final = (
 
 
 def from_status(response: httpx2.Response, body: object, model: str) -> RpcError:
-    """From an HTTP error status."""
     text = _text(body) or response.text
     return _error(
         response.status_code, text, model, retry_after(response.headers.get("retry-after"))
@@ -59,7 +58,6 @@ class ErrorObject(BaseModel):
 
 
 def from_error_object(error: ErrorObject, model: str) -> RpcError:
-    """From an error inside a 200."""
     provider = (error.metadata or {}).get("provider_name")
     return _error(error.status, error.message, model, None, provider)
 

@@ -174,7 +174,6 @@ class TurnRunner:
 
 
 def turn_stream(ref: TurnRef, at: datetime) -> NewStream:
-    """The event stream of a new turn."""
     deadline = at + MAX_TURN_TIME
     return NewStream(ref.turn_id, TURN_STREAM, ref.user_id, ref.conversation_id, deadline=deadline)
 

@@ -163,7 +163,6 @@ class Person:
         return await self.app.ask(service, method, body, headers)
 
     async def key(self, **fields: Any) -> dict[str, Any]:
-        """A new key of this person."""
         body = {"name": "ci", "scopes": ["conversations:read", "conversations:write"], **fields}
         status, made = await self.call("ApiKeyService", "CreateApiKey", **body)
         assert status == 200, made
@@ -173,7 +172,6 @@ class Person:
 async def by_app(
     app: AuthApp, caller: str, service: str, method: str, **body: Any
 ) -> tuple[int, Any]:
-    """A call of another app."""
     return await app.ask(service, method, body, {"dapr-caller-app-id": caller})
 
 

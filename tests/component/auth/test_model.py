@@ -57,7 +57,6 @@ class Judge:
         ]
 
     async def objects(self, model: str, user: str, relation: str, kind: str) -> list[str]:
-        """Objects of a type."""
         request = ClientListObjectsRequest(user=f"user:{user}", relation=relation, type=kind)
         answer = await self._client.list_objects(request, {"authorization_model_id": model})
         return sorted(answer.objects)

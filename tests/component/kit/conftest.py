@@ -1,11 +1,14 @@
 """An app with one actor, on a real sidecar."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from services.cli.stack import Stack
+from services.kit.eventlog import migrate_event_log
+from services.kit.storage.db import Database
+from services.kit.storage.wake_ups import WakeUps
 
 OFFSET = 15_000
 SECOND = "workflows-2"
@@ -24,3 +27,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.start(seconds=90)
     yield stack
     stack.stop()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A database with the tables of the event log."""
+    opened = Database(database_url)
+    await migrate_event_log(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def wake_ups(servers: Stack) -> AsyncIterator[WakeUps]:
+    opened = WakeUps(servers.url("valkey"))
+    opened.start()
+    yield opened
+    await opened.close()

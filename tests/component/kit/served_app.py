@@ -11,7 +11,6 @@ from services.kit.http.draining import Draining
 
 
 def create_app() -> FastAPI:
-    """The app."""
     app = FastAPI()
     draining = Draining()
     provide(app, draining)

@@ -16,7 +16,6 @@ from services.kit.eventlog import (
     NewStream,
     StaleAttempt,
     StoredEvent,
-    migrate_event_log,
 )
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
@@ -25,14 +24,6 @@ from tests.support.wait import wait_until
 
 END = NewEvent("run.completed", {}, terminal=True)
 PIECE = NewEvent("text.delta", {"text": "x"})
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    await migrate_event_log(opened)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture

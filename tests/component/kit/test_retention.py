@@ -2,12 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
-from services.cli.stack import Stack
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.eventlog import (
     EventLog,
@@ -15,7 +13,6 @@ from services.kit.eventlog import (
     NewStream,
     Purge,
     Retention,
-    migrate_event_log,
 )
 from services.kit.eventlog.retention import EVENTS_PER_STREAM, STREAMS_PER_BATCH
 from services.kit.http import idempotency
@@ -30,19 +27,8 @@ END = NewEvent("run.completed", {}, terminal=True)
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    await migrate_event_log(opened)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def log(database: Database, servers: Stack) -> AsyncIterator[EventLog]:
-    wake_ups = WakeUps(servers.url("valkey"))
-    wake_ups.start()
-    yield EventLog(database, wake_ups, "retention")
-    await wake_ups.close()
+def log(database: Database, wake_ups: WakeUps) -> EventLog:
+    return EventLog(database, wake_ups, "retention")
 
 
 async def a_stream(

@@ -57,7 +57,6 @@ async def postgres(stack: Stack) -> AsyncIterator[PostgresStateStore]:
 def store(
     request: pytest.FixtureRequest, component: ComponentStateStore, postgres: PostgresStateStore
 ) -> StateStore:
-    """Each store in turn."""
     return component if request.param == "component" else postgres
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
@@ -12,14 +11,6 @@ from services.kit.eventlog import migrate_event_log
 from services.kit.http.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.storage.db import Database
 from tests.requirements import requirement
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    await migrate_event_log(opened)
-    yield opened
-    await opened.close()
 
 
 @requirement("kit:migrations")

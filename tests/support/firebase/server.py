@@ -97,7 +97,6 @@ class FirebaseServer:
 
     @property
     def url(self) -> str:
-        """The origin."""
         return f"http://127.0.0.1:{self.port}"
 
     def service_account(self) -> dict[str, str]:

@@ -47,7 +47,6 @@ class Signer:
         return f"{text}.{b64(self.private.sign(text.encode(), PKCS1v15(), SHA256()))}"
 
     def public_pem(self) -> bytes:
-        """The public key."""
         return self.private.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         )
@@ -59,7 +58,6 @@ class Signer:
         ).decode()
 
     def jwk(self) -> dict[str, str]:
-        """The public key as a JWK."""
         numbers = self.private.public_key().public_numbers()
         return {
             "kty": "RSA",

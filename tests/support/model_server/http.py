@@ -30,7 +30,6 @@ class Request:
         return self.target.partition("?")[0]
 
     def json(self) -> Any:
-        """The body as JSON."""
         return json.loads(self.body)
 
 
@@ -117,7 +116,6 @@ class Connection(asyncio.Protocol):
         )
 
     async def send(self, data: bytes) -> None:
-        """Send a piece of the body."""
         if self.split_bytes and self._chunked:
             for byte in range(0, len(data), self.split_bytes):
                 piece = data[byte : byte + self.split_bytes]

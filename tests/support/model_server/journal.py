@@ -64,7 +64,6 @@ class Journal:
         return entry
 
     def close(self) -> None:
-        """Close the file."""
         if self._file:
             self._file.close()
 
@@ -75,7 +74,6 @@ class Journal:
 
     @property
     def entries(self) -> list[Entry]:
-        """All entries, oldest first."""
         return list(self._entries)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +96,6 @@ class Gates:
         self._gates: dict[str, asyncio.Event] = {}
 
     def gate(self, name: str) -> asyncio.Event:
-        """The gate with this name."""
         return self._gates.setdefault(name, asyncio.Event())
 
     def release(self, name: str) -> None:

@@ -106,7 +106,6 @@ class Script:
         )
 
     def answer(self, prompt: str) -> str:
-        """The complete text of the answer."""
         return "".join(self.pieces(prompt))
 
 

@@ -62,7 +62,6 @@ class ModelServer:
 
     @property
     def port(self) -> int:
-        """The listening port."""
         return self._port
 
     @property
@@ -72,7 +71,6 @@ class ModelServer:
 
     @property
     def base_url(self) -> str:
-        """The base URL of the API."""
         return f"{self.origin}/v1"
 
     def script(self, match: str = "", times: int | None = None, **behaviour: Any) -> None:

@@ -44,7 +44,6 @@ class Chunks:
         return self._event(choices=[{**choice, "logprobs": None}])
 
     def role(self) -> bytes:
-        """The first chunk."""
         return self.content("")
 
     def content(self, text: str) -> bytes:
@@ -52,7 +51,6 @@ class Chunks:
         return self._before + json.dumps(text, ensure_ascii=False).encode() + self._after
 
     def reasoning(self, text: str) -> bytes:
-        """A piece of reasoning."""
         details = [{"type": "reasoning.text", "text": text, "format": "unknown", "index": 0}]
         return self._chunk(
             {"role": "assistant", "content": "", "reasoning": text, "reasoning_details": details}
@@ -119,7 +117,6 @@ MESSAGES: Final = {
 
 
 def error_body(script: Script, code: int | str) -> dict[str, Any]:
-    """OpenRouter's error body."""
     message = script.message
     if message is None and isinstance(code, int):
         known = {each.value: each.phrase for each in HTTPStatus}

@@ -161,7 +161,6 @@ def open_directory(settings: FirebaseSettings) -> AdminDirectory | None:
 def open_service_account_admin(
     project_id: str, service_account: Mapping[str, Any], base_url: str
 ) -> Admin:
-    """The SDK with a service account."""
     from firebase_admin import credentials
     from google.auth.transport.requests import AuthorizedSession
 

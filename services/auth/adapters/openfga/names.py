@@ -29,7 +29,6 @@ def fields(relation_tuple: RelationTuple) -> dict[str, Any]:
 
 
 def tuple_of(key: Any) -> RelationTuple:
-    """The tuple of an SDK tuple key."""
     return RelationTuple(
         subject=decoded(key.user), relation=key.relation, object=decoded(key.object)
     )

@@ -7,7 +7,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create the tables."""
     op.execute(
         """
         CREATE TABLE events.streams (
@@ -75,6 +74,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
     for table in ("idempotency", "checkpoints", "events", "streams"):
         op.execute(f"DROP TABLE events.{table}")

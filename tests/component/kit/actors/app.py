@@ -33,13 +33,9 @@ class Ledger(BaseModel):
 class LedgerActorInterface(ActorInterface):
     """Entries in order."""
 
-    async def append(self, entry: Entry) -> Ledger:
-        """Append one."""
-        ...
+    async def append(self, entry: Entry) -> Ledger: ...
 
-    async def entries(self) -> list[str]:
-        """All of them."""
-        ...
+    async def entries(self) -> list[str]: ...
 
 
 class LedgerActor(DomainActor[Ledger], LedgerActorInterface):
@@ -55,14 +51,12 @@ class LedgerActor(DomainActor[Ledger], LedgerActorInterface):
         return after
 
     async def entries(self) -> list[str]:
-        """All of them."""
         ledger = await self.state.load() or Ledger()
         names = [f"entry/{number + 1}" for number in range(ledger.count)]
         return [row.text for row in await self.state.rows(names, Entry) if row]
 
 
 def create_app() -> FastAPI:
-    """The app."""
     app = platform_app(APP, load_settings(PlatformSettings), routers=[], compose=_compose)
     app.add_api_route("/append/{ledger}", _append, methods=["POST"])
     app.add_api_route("/entries/{ledger}", _entries, methods=["POST"])
