@@ -223,7 +223,7 @@ class Platform:
             command += ["--journal", str(self._journal)]
         self._model = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
         assert self._model.stdout is not None
-        self._model.stdout.readline()
+        assert self._model.stdout.readline(), "the scripted model did not start; its port is in use"
 
     @property
     def model_process(self) -> int:
