@@ -1,11 +1,10 @@
 """`yocaso dev APP` runs one app of a running stack in this terminal and restarts it when code changes."""
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Final
 
+from services.cli.stack import launcher
 from services.cli.stack.errors import StackError
 from services.cli.stack.state import StateFolder
 from services.cli.stack.supervisor import Supervisor
@@ -31,15 +30,15 @@ def run_dev(app_id: str, state: Path) -> int:
         return 1
     from watchfiles import PythonFilter, run_process  # installed for development only
 
-    launch = folder.run / f"{app_id}.json"
+    launch = str(folder.run / f"{app_id}.json")
     supervisor.stop(app_id)
     sys.stdout.write(f"{app_id} runs in this terminal: saving a file restarts it, Ctrl-C ends it\n")
     sys.stdout.flush()
     try:
         run_process(
             *SOURCES,
-            target=serve,
-            args=(str(launch),),
+            target=launcher.main,
+            args=(launch, str(folder.pid_file(app_id))),
             watch_filter=PythonFilter(),
             callback=_announce,
             sigint_timeout=GRACE_SECONDS,
@@ -48,13 +47,6 @@ def run_dev(app_id: str, state: Path) -> int:
         supervisor.start(app_id)
         sys.stdout.write(f"supervisord runs {app_id} again\n")
     return 0
-
-
-def serve(launch: str) -> None:
-    """Replace this process by the app, as supervisord starts it."""
-    spec: dict[str, Any] = json.loads(Path(launch).read_text())
-    os.chdir(spec["cwd"])
-    os.execvpe(spec["argv"][0], spec["argv"], {**os.environ, **spec["env"]})  # noqa: S606
 
 
 def _announce(changes: set[tuple[Any, str]]) -> None:
