@@ -26,7 +26,6 @@ from services.kit.eventlog import (
     Segment,
     StreamHead,
     TerminalEvents,
-    migrate_event_log,
 )
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
@@ -72,12 +71,9 @@ class Host:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    await migrate_event_log(opened)
-    yield opened
-    await opened.fetch("DELETE FROM events.streams WHERE kind = $1", KIND)
-    await opened.close()
+async def database(database: Database) -> AsyncIterator[Database]:
+    yield database
+    await database.fetch("DELETE FROM events.streams WHERE kind = $1", KIND)
 
 
 @pytest.fixture
