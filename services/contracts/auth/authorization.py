@@ -181,10 +181,11 @@ class ShareRole(StrEnum):
     EDITOR = "EDITOR"
 
 
+SHAREABLE_TYPES: Final = "conversation|file|run"
 Shareable = Annotated[
     str,
     Field(
-        pattern=rf"^(conversation|file|run):{Id}$",
+        pattern=rf"^({SHAREABLE_TYPES}):{Id}$",
         examples=["conversation:conv_01k9x2m4q7r8s5t6v0w1y2z3a4"],
     ),
 ]
@@ -273,7 +274,7 @@ class OpenShareLinkResponse(Message):
 class ListSharedWithMeRequest(Message):
     """Lists objects of `type` that others shared with the caller."""
 
-    type: Annotated[str, StringConstraints(pattern=r"^(conversation|file|run)$")] = "conversation"
+    type: Annotated[str, StringConstraints(pattern=f"^({SHAREABLE_TYPES})$")] = "conversation"
 
 
 _ERRORS = (ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE)
