@@ -176,9 +176,9 @@ func takeOverloadedHeader(header http.Header) bool {
 	return found
 }
 
-// appOf returns the app-id in the invocation URL of an endpoint.
-func appOf(endpoint *config.EndpointConfig) string {
-	rest, _ := strings.CutPrefix(endpoint.Backend[0].URLPattern, "/v1.0/invoke/")
+// appOf returns the app-id in the invocation URL of a backend.
+func appOf(backend *config.Backend) string {
+	rest, _ := strings.CutPrefix(backend.URLPattern, "/v1.0/invoke/")
 	app, _, _ := strings.Cut(rest, "/")
 	return app
 }

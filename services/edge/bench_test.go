@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// BenchmarkCall measures the latency of a call through the edge by kind of credential, and of the same call sent directly
-// to the sidecar.
+// BenchmarkCall measures the latency of a call through the edge by kind of credential, of a call whose spans are exported,
+// and of the same call sent directly to the sidecar.
 func BenchmarkCall(b *testing.B) {
 	sidecar := newFakeSidecar(b, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -23,6 +23,7 @@ func BenchmarkCall(b *testing.B) {
 		io.WriteString(w, `{"ok":true}`)
 	})
 	edge := startEdge(b, sidecar.URL, nil)
+	exporting := startEdge(b, sidecar.URL, exportTo(b, newSpanReceiver(b).URL))
 	token, key := validToken(b), newAPIKey()
 	sidecar.setVerification(key, validVerification())
 	for _, target := range []struct{ name, url, credential string }{
@@ -30,6 +31,7 @@ func BenchmarkCall(b *testing.B) {
 		{"public", edge.url + publicPath, ""},
 		{"token", edge.url + unaryPath, token},
 		{"key", edge.url + unaryPath, key},
+		{"exporting", exporting.url + unaryPath, token},
 	} {
 		call := func(b *testing.B) {
 			got := do(b, request(b, http.MethodPost, target.url, target.credential, strings.NewReader(`{"text":"hello"}`)))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,9 +25,6 @@ const drainTimeout = 8 * time.Second
 // healthPath is probed every second, so it is neither logged nor rate limited.
 const healthPath = "/healthz"
 
-//go:embed docs.html
-var docsPage []byte
-
 // edge is the assembled gateway.
 type edge struct {
 	settings    settings
@@ -38,6 +34,7 @@ type edge struct {
 	apiKeys     *apiKeyVerifier
 	revocations *revocationList
 	streams     openStreams
+	tracing     tracing
 	admissions  map[string]*admission // by app
 
 	addressLimiter, publicLimiter, userLimiter, keyLimiter *rateLimiter
@@ -68,6 +65,11 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 	if err := e.errors.validate(); err != nil {
 		return nil, err
 	}
+	if s.ExportSpans {
+		if e.tracing, err = newTracing(log); err != nil {
+			return nil, err
+		}
+	}
 	e.draining, e.drain = context.WithCancel(context.Background())
 	e.tokens = newTokenVerifier(newJWKSCache(s, &http.Client{Timeout: 5 * time.Second}))
 	e.sidecar = newSidecarClient(cfg)
@@ -97,10 +99,7 @@ func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 	engine.NoRoute(func(c *gin.Context) { e.abort(c, e.errors.failure(codeNotFound, "No such path.")) })
 	engine.NoMethod(e.methodNotAllowed)
 	engine.GET(healthPath, e.health)
-	engine.GET("/openapi.json", staticPage("application/json", e.settings.OpenAPI, ""))
-	engine.GET("/docs", staticPage("text/html; charset=utf-8", docsPage,
-		"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; "+
-			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
+	e.serveDocs(engine)
 	calls := proxy.NewDefaultFactory(e.sidecarBackend(e.sidecar), logging.NoOp)
 	streams := proxy.NewDefaultFactory(e.sidecarBackend(newStreamClient(cfg)), logging.NoOp)
 	luragin.NewFactory(luragin.Config{
@@ -116,6 +115,7 @@ func (e *edge) routes(cfg config.ServiceConfig) *gin.Engine {
 
 // serve runs until ctx ends, then drains: health fails, streams end, in-flight calls finish.
 func (e *edge) serve(ctx context.Context, listener net.Listener) error {
+	defer e.tracing.close(e.log)
 	failed := make(chan error, 1)
 	go func() { failed <- e.server.Serve(listener) }()
 	go e.revocations.poll(e.draining, e.streams.any)
@@ -178,16 +178,6 @@ func (e *edge) health(c *gin.Context) {
 		return
 	}
 	c.JSON(http.StatusOK, gin.H{"status": "ok"})
-}
-
-func staticPage(contentType string, content []byte, securityPolicy string) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		if securityPolicy != "" {
-			c.Header("Content-Security-Policy", securityPolicy)
-		}
-		c.Header("Cache-Control", "no-cache")
-		c.Data(http.StatusOK, contentType, content)
-	}
 }
 
 // withCORS never allows credentials: tokens are sent in a header, not in cookies.

@@ -29,8 +29,9 @@ type openStream struct {
 	cancel    context.CancelCauseFunc
 }
 
-// trackStream returns a context that ends when the edge drains, when the access token expires or when the credential is
-// revoked. In the first two cases the client can resume with Last-Event-ID.
+// trackStream returns a context that ends when the edge drains, when the access token expires, when the sidecar of another
+// Dapr app has carried the stream long enough, or when the credential is revoked. Except in the last case the client can
+// resume with Last-Event-ID.
 func (e *edge) trackStream(ctx context.Context, app string) context.Context {
 	streamCtx, cancel := context.WithCancelCause(ctx)
 	call := callFrom(ctx)
@@ -38,7 +39,10 @@ func (e *edge) trackStream(ctx context.Context, app string) context.Context {
 	stream := &openStream{app, call.principal, cancel}
 	e.streams.add(stream)
 	stopDrain := context.AfterFunc(e.draining, func() { cancel(errDraining) })
-	stopExpiry := func() bool { return true }
+	stopExpiry, stopRotation := func() bool { return true }, func() bool { return true }
+	if call.callingApp != "" {
+		stopRotation = e.rotateStream(cancel)
+	}
 	if call.principal.isToken {
 		lifetime := time.Until(call.principal.expiresAt.Add(tokenLeeway))
 		stopExpiry = time.AfterFunc(lifetime, func() { cancel(errExpired) }).Stop
@@ -46,6 +50,7 @@ func (e *edge) trackStream(ctx context.Context, app string) context.Context {
 	context.AfterFunc(streamCtx, func() {
 		stopDrain()
 		stopExpiry()
+		stopRotation()
 		e.streams.remove(stream)
 	})
 	return streamCtx

@@ -117,10 +117,12 @@ func appendListField(header http.Header, name string, items ...string) {
 	header[name] = []string{strings.Join(append(header[name], items...), ", ")}
 }
 
-// limitAddress is middleware for every call but health probes.
+// limitAddress is middleware for every call but health probes and those of other Dapr apps: one calls for many users, each
+// with a limit.
 func (e *edge) limitAddress(c *gin.Context) {
-	if c.FullPath() == healthPath ||
-		e.enforce(c, e.addressLimiter, callFrom(c.Request.Context()).clientAddress, e.settings.RateAddress, defaultWindow) {
+	call := callFrom(c.Request.Context())
+	if c.FullPath() == healthPath || call.callingApp != "" ||
+		e.enforce(c, e.addressLimiter, call.clientAddress, e.settings.RateAddress, defaultWindow) {
 		c.Next()
 	}
 }

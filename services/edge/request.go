@@ -11,10 +11,7 @@ import (
 	"time"
 )
 
-var (
-	requestIDPattern   = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
-	traceparentPattern = regexp.MustCompile(`^[0-9a-e][0-9a-f]-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}$`)
-)
+var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 
 // call is the state of one request, shared by the handlers and the access log.
 type call struct {
@@ -24,9 +21,11 @@ type call struct {
 	route         string
 	principal     principal
 	clientAddress string
+	callingApp    string // of another Dapr app, "" for other clients
 	status        int
 	truncated     bool            // part of the response was sent, the rest cannot be
 	stream        context.Context // of an event stream, nil for other responses
+	app           string          // the app called, for the trace
 	shedBy        *admission      // set when admission control refused the call
 	bodyError     atomic.Pointer[error]
 }
@@ -43,9 +42,12 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{startedAt: time.Now(), status: http.StatusNoContent, route: "preflight"}
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	c.clientAddress = e.clientAddress(r)
+	if c.callingApp = e.callingApp(r); c.callingApp != "" {
+		c.clientAddress = "app " + c.callingApp // the peer is the edge's sidecar, whatever app calls
+	}
 	stripUntrustedHeaders(r.Header)
 	c.requestID = ensureRequestID(r.Header)
-	c.traceID = ensureTrace(r.Header)
+	r, span := e.tracing.beginRequest(r, c)
 	// Always the edge's own: apps deduplicate by it when a sidecar retries a call.
 	r.Header.Set("X-Call-Id", randomHex(16))
 	w.Header().Set("X-Request-Id", c.requestID)
@@ -54,6 +56,7 @@ func (e *edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Body = e.limitBody(w, r, c)
 	}
 	e.handler.ServeHTTP(w, r)
+	e.tracing.endRequest(span, r, c)
 	if c.shedBy != nil {
 		c.shedBy.logShed(e.log, time.Since(processStart))
 	} else if c.route != healthPath {
@@ -86,21 +89,6 @@ func ensureRequestID(header http.Header) string {
 	id := randomHex(16)
 	header.Set("X-Request-Id", id)
 	return id
-}
-
-// ensureTrace keeps a valid W3C traceparent or starts a trace, and returns the trace id.
-func ensureTrace(header http.Header) string {
-	given := header.Values("Traceparent")
-	if len(given) == 1 {
-		parts := traceparentPattern.FindStringSubmatch(given[0])
-		if parts != nil && strings.Trim(parts[1], "0") != "" && strings.Trim(parts[2], "0") != "" {
-			return parts[1]
-		}
-	}
-	traceID := randomHex(16)
-	header.Set("Traceparent", "00-"+traceID+"-"+randomHex(8)+"-01")
-	header.Del("Tracestate")
-	return traceID
 }
 
 func randomHex(bytes int) string {

@@ -18,6 +18,7 @@ type settings struct {
 	Listen                            string
 	SidecarURL                        string
 	SidecarToken                      string
+	AppToken                          string // of the edge's sidecar
 	JWKSURL                           string
 	Issuer                            string
 	Audience                          string
@@ -29,11 +30,13 @@ type settings struct {
 	KeyTTL                            time.Duration
 	RevocationInterval                time.Duration
 	KeepAliveInterval                 time.Duration
+	SidecarStreamLimit                time.Duration
 	RateAddress, RateUser, RatePublic int
 	TrustedProxies                    []netip.Prefix
 	DrainDelay                        time.Duration
 	ConfigFile                        string
 	OpenAPI                           []byte
+	ExportSpans                       bool
 }
 
 func readSettings(getenv func(string) string) (settings, error) {
@@ -53,6 +56,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 		Listen:             net.JoinHostPort(e.text("YOCASO_BIND", "127.0.0.1"), strconv.FormatInt(port, 10)),
 		SidecarURL:         sidecar,
 		SidecarToken:       e.text("DAPR_API_TOKEN", ""),
+		AppToken:           e.text("APP_API_TOKEN", ""),
 		JWKSURL:            e.url("EDGE_JWKS_URL", invokeURL(sidecar, "auth", "/.well-known/jwks.json")),
 		Issuer:             e.text("AUTH_ISSUER", "yocaso"),
 		Audience:           e.text("AUTH_AUDIENCE", "yocaso"),
@@ -64,6 +68,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 		KeyTTL:             e.seconds("EDGE_KEY_TTL_SECONDS", "2", 0, 2),
 		RevocationInterval: e.seconds("EDGE_REVOCATION_SECONDS", "2", 0.05, 2),
 		KeepAliveInterval:  e.seconds("EDGE_KEEP_CONNECTED_SECONDS", "60", 0.05, 120),
+		SidecarStreamLimit: e.seconds("EDGE_SIDECAR_STREAM_SECONDS", "140", 0.05, 150),
 		RateAddress:        e.rate("EDGE_RATE_ADDRESS", "600"),
 		RateUser:           e.rate("EDGE_RATE_USER", "1200"),
 		RatePublic:         e.rate("EDGE_RATE_PUBLIC", "60"),
@@ -72,6 +77,9 @@ func readSettings(getenv func(string) string) (settings, error) {
 		ConfigFile:         e.text("EDGE_CONFIG", ""),
 		OpenAPI: e.file("EDGE_OPENAPI_FILE",
 			"services/contracts/openapi/yocaso.json", "../contracts/openapi/yocaso.json"),
+	}
+	if s.ExportSpans = e.text(endpointVariable, "") != ""; s.ExportSpans {
+		e.url(endpointVariable, "")
 	}
 	return s, errors.Join(e.errs...)
 }

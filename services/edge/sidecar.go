@@ -61,12 +61,13 @@ func newTransport(cfg config.ServiceConfig) *http.Transport {
 
 // sidecarBackend sends Lura's requests to the sidecar. Lura adds X-Forwarded-Host, which no app may see.
 func (e *edge) sidecarBackend(sidecar *http.Client) proxy.BackendFactory {
-	execute := func(ctx context.Context, r *http.Request) (*http.Response, error) {
-		r.Header.Del("X-Forwarded-Host")
-		setSidecarToken(r, e.settings.SidecarToken)
-		return sidecar.Do(r.WithContext(ctx))
-	}
 	return func(backend *config.Backend) proxy.Proxy {
+		app := appOf(backend)
+		execute := func(ctx context.Context, r *http.Request) (*http.Response, error) {
+			r.Header.Del("X-Forwarded-Host")
+			setSidecarToken(r, e.settings.SidecarToken)
+			return e.tracing.do(sidecar, r.WithContext(ctx), app, backend.URLPattern)
+		}
 		return proxy.NewHTTPProxyWithHTTPExecutor(backend, client.HTTPRequestExecutor(execute), backend.Decoder)
 	}
 }

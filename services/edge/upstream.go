@@ -35,9 +35,10 @@ func (e *edge) proxyFactory(calls, streams proxy.Factory) proxy.Factory {
 		if err != nil {
 			return nil, err
 		}
-		app := appOf(endpoint)
+		app := appOf(endpoint.Backend[0])
 		appAdmission := e.admissionOf(app)
 		return func(ctx context.Context, r *proxy.Request) (*proxy.Response, error) {
+			callFrom(ctx).app = app
 			release, admitted := e.admit(appAdmission, callFrom(ctx), options)
 			if !admitted {
 				return e.overloadFailure().response(), nil
@@ -76,6 +77,8 @@ func (e *edge) upstreamFailure(ctx context.Context, err error) failure {
 		return e.errors.failure(codeUnavailable, "The server is shutting down; reconnect.")
 	case errors.Is(context.Cause(ctx), errRevoked), errors.Is(context.Cause(ctx), errExpired):
 		return e.errors.failure(codeUnauthenticated, invalidCredential)
+	case errors.Is(context.Cause(ctx), errRotated):
+		return e.errors.failure(codeUnavailable, serviceUnavailable)
 	case errors.Is(err, context.DeadlineExceeded):
 		return e.errors.failure(codeDeadlineExceeded, serviceTimedOut)
 	case errors.Is(err, context.Canceled):
