@@ -21,7 +21,7 @@ LAYERS: Final = (
 )
 """Layers inside an app from the top, each optional."""
 FRAMEWORKS: Final = (
-    *("aiohttp", "alembic", "asyncpg", "dapr", "fastapi", "grpc", "httpx", "openai"),
+    *("aiobotocore", "aiohttp", "alembic", "asyncpg", "dapr", "fastapi", "grpc", "httpx", "openai"),
     *("sqlalchemy", "starlette", "uvicorn", "valkey"),
 )
 

@@ -23,6 +23,8 @@ _FORMS: Final = (
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\beyJ[\w-]{5,2048}\.[\w-]{2,}(?:\.[\w-]*)?"), REDACTED),
     (re.compile(r"\b(?:sk-|yk_)[\w-]{6,}"), REDACTED),
+    (re.compile(r"\bwhsec_[\w+/=-]{6,}"), REDACTED),
+    (re.compile(r"(\bX-Amz-Signature=)\w+", re.IGNORECASE), rf"\1{REDACTED}"),
     (
         re.compile(r"((?:set-)?cookie(?:[\"']?\s*[:=]|[\"'],)\s*)[^\r\n]+", re.IGNORECASE),
         rf"\1{REDACTED}",
