@@ -25,4 +25,4 @@ async def _compose(platform: Platform) -> None:
     hosted = registered_workflows()
     for ref, workflow in hosted.items():
         platform.workflow_host.add_workflow(ref, workflow)
-    platform.provide(LocalWorkflows(), HostedWorkflows(frozenset(ref.name for ref in hosted)))
+    platform.provide(LocalWorkflows(), HostedWorkflows({ref.name: ref for ref in hosted}))

@@ -1,37 +1,78 @@
 """Client of the `workflows` app's RPCs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from services.contracts.workflows.service import (
+    CANCEL_WORKFLOW,
+    GET_WORKFLOW_STATUS,
     PURGE_WORKFLOWS,
+    RAISE_EVENT,
     START_WORKFLOW,
+    CancelWorkflowRequest,
+    GetWorkflowStatusRequest,
     PurgeWorkflowsRequest,
+    RaiseEventRequest,
     StartWorkflowRequest,
 )
 from services.kit.dapr.client import RpcClient
-from services.kit.references import I, WorkflowRef
+from services.kit.dapr.workflows.payload import bounded, require_any_id, require_id, require_type
+from services.kit.errors import RpcError
+from services.kit.references import AnyWorkflow, E, EventRef, I, WorkflowRef, WorkflowStatus
 
 
 class WorkflowClient:
-    """`Workflows` of every app except the one that hosts them."""
+    """`Workflows` of every app except the one that hosts them.
+
+    It validates before it calls, so a wrong argument costs no round trip.
+    """
 
     def __init__(self, client: RpcClient) -> None:
         self._client = client
 
-    async def start(self, workflow: WorkflowRef[I], instance_id: str, value: I) -> None:
-        """Start a workflow under a business id; an existing instance is left unchanged.
-
-        Raises:
-            RpcError: UNAVAILABLE, with unknown outcome.
-        """
+    async def start(self, workflow: WorkflowRef[I, Any], instance_id: str, value: I) -> None:
+        require_id(instance_id)
+        require_type(value, workflow.input, "input")
         request = StartWorkflowRequest(
             workflow=workflow.name,
             instance_id=instance_id,
-            input=value.model_dump(mode="json", exclude_none=True),
+            input=bounded(value, f"the input of {workflow.name}"),
         )
         await self._client.call(START_WORKFLOW, request)
 
+    async def raise_event(
+        self,
+        workflow: AnyWorkflow,
+        instance_id: str,
+        event: EventRef[E],
+        value: E,
+        *,
+        event_id: str,
+    ) -> None:
+        require_any_id(instance_id)
+        require_id(event_id, "event_id")
+        if event not in workflow.events:
+            raise RpcError.invalid("event", f"is not an event of {workflow.name}")
+        require_type(value, event.message, "value")
+        request = RaiseEventRequest(
+            workflow=workflow.name,
+            instance_id=instance_id,
+            event=event.name,
+            event_id=event_id,
+            value=bounded(value, f"the event {event.name}"),
+        )
+        await self._client.call(RAISE_EVENT, request)
+
+    async def cancel(self, workflow: AnyWorkflow, instance_id: str) -> None:
+        require_any_id(instance_id)
+        request = CancelWorkflowRequest(workflow=workflow.name, instance_id=instance_id)
+        await self._client.call(CANCEL_WORKFLOW, request)
+
+    async def status(self, workflow: AnyWorkflow, instance_id: str) -> WorkflowStatus:
+        require_any_id(instance_id)
+        request = GetWorkflowStatusRequest(workflow=workflow.name, instance_id=instance_id)
+        return (await self._client.call(GET_WORKFLOW_STATUS, request)).status
+
     async def purge(self, instance_ids: Sequence[str]) -> None:
-        """Remove the history of ended workflows; a missing instance is no error."""
         request = PurgeWorkflowsRequest(instance_ids=list(instance_ids))
         await self._client.call(PURGE_WORKFLOWS, request)

@@ -12,11 +12,16 @@ from tests.support.wait import wait_until
 
 OFFSET = 14_000
 APP = "workflows"
+KINDS = {
+    "three": "one call",
+    "activities": "three activities",
+    "waits": "an event and a when_all of three",
+}
 TEMPLATE = Path(__file__).parent / "steps.yaml"
 
 
 def measure(state: Path) -> None:
-    """Print p50 and p99 at 1 and executions per second at 16, as one call of `DurableWork` and as three activities."""
+    """Print p50 and p99 at 1 and executions per second at 16, as one call of `DurableWork` and as activities."""
     stack = Stack(state, port_offset=OFFSET, dapr_yaml=TEMPLATE)
     stack.start(seconds=90)
     try:
@@ -39,12 +44,12 @@ async def _measure(stack: Stack) -> None:
                 return reply.status == 200
 
         await wait_until(answers, 60, "the first workflow")
-        for kind in ("three", "activities"):
+        for kind, what in KINDS.items():
             await closed_loop(lambda _, k=kind: run(f"/{k}"), 20, 1)
             for concurrency, count in ((1, 150), (16, 480)):
                 figures = await closed_loop(lambda _, k=kind: run(f"/{k}"), count, concurrency)
                 emit(
-                    f"W2 three durable steps as {'one call' if kind == 'three' else 'three activities'}",
+                    f"W2 three durable steps as {what}",
                     concurrency=concurrency,
                     **figures.fields(),
                     baseline="three commits, same Postgres",

@@ -1,7 +1,8 @@
-"""The app of W2: three trivial durable steps, as one `DurableWork` call and as three activities of a workflow."""
+"""The app of W2: three trivial durable steps, as one `DurableWork` call and as activities of a workflow."""
 
 import uuid
 from collections.abc import Generator
+from datetime import timedelta
 from typing import Any, Final
 
 from dapr.ext.workflow.aio import DaprWorkflowClient
@@ -13,7 +14,7 @@ from services.kit.dapr.workflows import LocalWorkflows, WorkflowContext
 from services.kit.eventlog import DurableWork, NewEvent, Segment, TerminalEvents
 from services.kit.http.dependencies import get_dependency
 from services.kit.manifest import App
-from services.kit.references import ActivityRef, WorkflowRef
+from services.kit.references import ActivityRef, EventRef, WorkflowRef
 from services.kit.settings import PlatformSettings, load_settings
 from services.platform import Platform, platform_app
 
@@ -33,7 +34,9 @@ class Number(BaseModel):
 
 
 ONE_STEP = ActivityRef("BenchStep", "workflows", Work, Number)
-BY_ACTIVITIES = WorkflowRef("BenchByActivities", "workflows", Work)
+BY_ACTIVITIES = WorkflowRef("BenchByActivities", "workflows", Work, Number)
+GO = EventRef("Go", Work)
+BY_WAITS = WorkflowRef("BenchByWaits", "workflows", Work, Number, events=(GO,))
 
 
 APP: Final = App(id="workflows", purpose="three steps", number=13)
@@ -45,6 +48,13 @@ def by_activities(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Numbe
     for _ in range(STEPS):
         result = yield from ctx.call(ONE_STEP, work)
     return result
+
+
+def by_waits(ctx: WorkflowContext, work: Work) -> Generator[Any, Any, Number]:
+    """Wait for an event, then run three activities at once."""
+    yield from ctx.wait_for(GO, timedelta(minutes=1))
+    done = yield from ctx.when_all([ctx.begin(ONE_STEP, work) for _ in range(STEPS)])
+    return Number(value=len(done))
 
 
 async def three_steps(segment: Segment, given: Number) -> Number:
@@ -63,6 +73,7 @@ def create_app() -> FastAPI:
     app = platform_app(APP, load_settings(PlatformSettings), routers=[], compose=_compose)
     app.add_api_route("/three", _run_three, methods=["POST"])
     app.add_api_route("/activities", _run_activities, methods=["POST"])
+    app.add_api_route("/waits", _run_waits, methods=["POST"])
     return app
 
 
@@ -78,6 +89,7 @@ async def _compose(platform: Platform) -> None:
         DaprWorkflowClient(),
     )
     platform.workflow_host.add_workflow(BY_ACTIVITIES, by_activities)
+    platform.workflow_host.add_workflow(BY_WAITS, by_waits)
     platform.workflow_host.add_activity(ONE_STEP, one_step)
 
 
@@ -93,8 +105,20 @@ async def _run_three(request: Request) -> dict[str, int]:
 async def _run_activities(request: Request) -> dict[str, str]:
     """Returns when the engine says that the workflow is complete."""
     name = uuid.uuid4().hex
-    await get_dependency(request.app, LocalWorkflows).start(BY_ACTIVITIES.name, name, {"id": name})
+    await get_dependency(request.app, LocalWorkflows).start(BY_ACTIVITIES, name, Work(id=name))
     await get_dependency(request.app, DaprWorkflowClient).wait_for_workflow_completion(
         name, fetch_payloads=False, timeout_in_seconds=60
     )
     return {"id": name}
+
+
+async def _run_waits(request: Request) -> dict[str, str]:
+    """Raises the event at once; returns when the engine says that the workflow is complete."""
+    work = Work(id=uuid.uuid4().hex)
+    workflows = get_dependency(request.app, LocalWorkflows)
+    await workflows.start(BY_WAITS, work.id, work)
+    await workflows.raise_event(BY_WAITS, work.id, GO, work, event_id="go")
+    await get_dependency(request.app, DaprWorkflowClient).wait_for_workflow_completion(
+        work.id, fetch_payloads=False, timeout_in_seconds=60
+    )
+    return {"id": work.id}

@@ -12,6 +12,10 @@ FORBIDDEN_CALLS = frozenset({"open", "print", "input", "eval", "exec", "__import
 FORBIDDEN_ATTRIBUTES = frozenset(
     {"environ", "getenv", "now", "utcnow", "today", "monotonic", "uuid4", "urandom"}
 )
+WAITS = frozenset(
+    {"call", "call_child", "continue_as_new", "sleep", "wait", "wait_for", "when_all", "when_any"}
+)
+"""Generators of the context: without `yield from` they do nothing."""
 
 
 def breaches(source: str) -> list[str]:
@@ -20,9 +24,20 @@ def breaches(source: str) -> list[str]:
 
 
 def _breaches(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    waited = {node.value for node in ast.walk(tree) if isinstance(node, ast.YieldFrom)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node not in waited and (name := _wait(node)):
+            yield node.lineno, f"ctx.{name}() without yield from"
         if isinstance(node, ast.stmt | ast.expr) and (what := _imported(node) or _done(node)):
             yield node.lineno, what
+
+
+def _wait(call: ast.Call) -> str | None:
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="ctx"), attr=name) if name in WAITS:
+            return name
+        case _:
+            return None
 
 
 def _imported(node: ast.AST) -> str | None:
@@ -51,6 +66,12 @@ def _done(node: ast.AST) -> str | None:
             return f"{name}()"
         case ast.Attribute(attr=name) if name in FORBIDDEN_ATTRIBUTES:
             return f".{name}"
+        case ast.Yield():
+            return "yield"
+        case ast.Attribute(value=ast.Name(id="ctx"), attr=name) if name.startswith("_"):
+            return f"ctx.{name}"
+        case ast.For(iter=ast.Set() | ast.Call(func=ast.Name(id="set" | "frozenset"))):
+            return "iteration over a set"
         case ast.Global(names=names):
             return f"global {', '.join(names)}"
         case _:

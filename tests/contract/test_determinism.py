@@ -9,8 +9,10 @@ from tests.requirements import requirement
 GOOD = """
 from datetime import timedelta
 def generation(ctx, run):
-    answer = yield ctx.call_activity("GenerateAnswer", input=run)
-    yield ctx.create_timer(timedelta(seconds=5))
+    outcomes = yield from ctx.when_all([ctx.begin(STEP, run), ctx.timer(timedelta(seconds=5))])
+    if outcomes:
+        return (yield from ctx.continue_as_new(run))
+    answer = yield from ctx.call(ANSWER, run)
     return answer
 """
 
@@ -48,6 +50,12 @@ def test_a_plain_definition_passes() -> None:
         "hash(run)",
         "def step():\n    global state",
         "async def step():\n    await other()",
+        "def step(ctx):\n    yield ctx.timer(delay)",
+        "def step(ctx):\n    ctx.sleep(delay)",
+        "def step(ctx):\n    return ctx.continue_as_new(run)",
+        "def step(ctx):\n    yield from ctx._context.wait()",
+        "for app in {'a', 'b'}: pass",
+        "for app in set(apps): pass",
     ],
 )
 def test_the_checker_detects(line: str) -> None:

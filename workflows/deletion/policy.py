@@ -1,6 +1,10 @@
 """Delays of account deletion, which retries until it succeeds."""
 
 from datetime import timedelta
+from typing import Final
+
+STEPS_PER_RUN: Final = 60
+"""Activities of a run before it continues as new, which keeps a history under 500 events."""
 
 
 def poll_delay(polls: int) -> timedelta:

@@ -55,6 +55,16 @@ class DeleteAccountInput(BaseModel):
     deletion_id: str
 
 
+class EraseAppInput(DeleteAccountInput):
+    """What is left of one app's part: count if `found` is absent, then erase unless `erased`, then record."""
+
+    app: str
+    found: dict[str, int] | None = None
+    erased: bool = False
+    polls: int = 0
+    failures: int = 0
+
+
 class RecordErasureInput(BaseModel):
     """Adds an app's part to the receipt; without `app`, completes the receipt."""
 
@@ -64,7 +74,13 @@ class RecordErasureInput(BaseModel):
 
 
 DELETE_ACCOUNT_WORKFLOW: Final = WorkflowRef(
-    "DeleteAccountWorkflow", app_id="workflows", input=DeleteAccountInput
+    "DeleteAccountWorkflow",
+    app_id="workflows",
+    input=DeleteAccountInput,
+    output=AccountDeletion,
+)
+ERASE_APP_WORKFLOW: Final = WorkflowRef(
+    "EraseAppWorkflow", app_id="workflows", input=EraseAppInput, output=AccountDeletion
 )
 RECORD_ERASURE: Final = ActivityRef(
     "RecordErasure", app_id="auth", input=RecordErasureInput, output=AccountDeletion

@@ -11,6 +11,6 @@ APP: Final = App(
     number=13,
     package="workflows",
     services=(WORKFLOW_SERVICE,),
-    components=("statestore", "pubsub", "secrets"),
+    components=("statestore", "secrets"),
     owns=("workflow history in `statestore`",),
 )

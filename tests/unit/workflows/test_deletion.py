@@ -1,102 +1,164 @@
-"""The account deletion workflow against fake activities."""
+"""The account deletion workflows against activities of the test, on the SDK's executor."""
 
-from collections.abc import Generator
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
-from google.protobuf.wrappers_pb2 import StringValue
+import pytest
+from pydantic import BaseModel
 
 from services.contracts.apps import ERASERS
 from services.contracts.auth.accounts import (
+    DELETE_ACCOUNT_WORKFLOW,
+    ERASE_APP_WORKFLOW,
     AccountDeletion,
     DeleteAccountInput,
     DeletionStatus,
     RecordErasureInput,
 )
-from services.contracts.erasure import ErasedUser, EraseUserInput
+from services.contracts.erasure import ErasedUser, EraseUserInput, eraser_of
 from services.kit.clock import utc_now
-from services.kit.dapr.workflows import ActivityFailed
-from services.kit.references import ActivityRef
+from services.kit.dapr.workflows import WorkflowHost
 from tests.requirements import requirement
-from workflows.deletion.policy import poll_delay, retry_delay
-from workflows.deletion.workflow import delete_account
+from tests.support.workflow_engine import Engine, Instance
+from workflows.deletion import workflow
+from workflows.deletion.policy import STEPS_PER_RUN, poll_delay, retry_delay
 
 ACCOUNT = DeleteAccountInput(user_id="ada", deletion_id="deletion_1")
+MAX_HISTORY = 500
 
 
 class Apps:
-    """A workflow context whose apps need this many polls, after this many failures."""
+    """Activities of apps that need this many polls each, after this many failures in all."""
 
     def __init__(self, polls: int = 0, failures: int = 0) -> None:
         self.log: list[str] = []
         self.receipt: dict[str, dict[str, int]] = {}
-        self._polls = dict.fromkeys((eraser.app_id for eraser in ERASERS), polls)
+        self._polls = polls
+        self._left: dict[str, int] = {}
         self._failures = failures
-        self.slept: list[timedelta] = []
 
-    def call(self, ref: ActivityRef[Any, Any], value: Any) -> Generator[Any, Any, Any]:
-        yield
+    async def __call__(self, app: str, name: str, value: Any) -> BaseModel:
         if self._failures:
             self._failures -= 1
-            details = SimpleNamespace(
-                errorMessage="gone", errorType="Gone", stackTrace=StringValue()
-            )
-            raise ActivityFailed("gone", details)  # type: ignore[arg-type]
-        return self._answer(ref.app_id, value)
+            raise ConnectionError("gone")
+        if name == "RecordErasure":
+            return self._record(RecordErasureInput.model_validate(value))
+        return self._erase(app, EraseUserInput.model_validate(value))
 
-    def sleep(self, duration: timedelta) -> Generator[Any, Any, None]:
-        self.slept.append(duration)
-        yield
+    def _record(self, part: RecordErasureInput) -> AccountDeletion:
+        self.log.append(f"record {part.app}")
+        if part.app:
+            self.receipt[part.app] = part.removed
+        return AccountDeletion(
+            deletion_id="deletion_1", status=DeletionStatus.COMPLETED, requested_at=utc_now()
+        )
 
-    def _answer(self, app: str, value: EraseUserInput | RecordErasureInput) -> Any:
-        if isinstance(value, RecordErasureInput):
-            self.log.append(f"record {value.app}")
-            if value.app:
-                self.receipt[value.app] = value.removed
-            return AccountDeletion(
-                deletion_id="deletion_1", status=DeletionStatus.COMPLETED, requested_at=utc_now()
-            )
-        if value.count_only:
+    def _erase(self, app: str, request: EraseUserInput) -> ErasedUser:
+        assert (request.user_id, request.deletion_id) == ("ada", "deletion_1")
+        if request.count_only:
             self.log.append(f"count {app}")
             return ErasedUser(done=True, found={"things": 3})
         self.log.append(f"erase {app}")
-        self._polls[app] -= 1
-        return ErasedUser(done=self._polls[app] < 0)
+        left = self._left.get(app, self._polls)
+        self._left[app] = left - 1
+        return ErasedUser(done=left <= 0)
 
 
-def run(apps: Apps) -> AccountDeletion:
-    steps = delete_account(apps, ACCOUNT)  # type: ignore[arg-type]
-    try:
-        while True:
-            next(steps)
-    except StopIteration as ended:
-        return ended.value
+def engine_of(apps: Apps) -> Engine:
+    host = WorkflowHost()
+    host.add_workflow(DELETE_ACCOUNT_WORKFLOW, workflow.delete_account)
+    host.add_workflow(ERASE_APP_WORKFLOW, workflow.erase_app)
+    return Engine(host, apps)
+
+
+async def run(apps: Apps) -> Engine:
+    """Run a deletion to its end, skipping the delays."""
+    engine = engine_of(apps)
+    instance = await engine.start(DELETE_ACCOUNT_WORKFLOW, "deletion_1", ACCOUNT)
+    await engine.run(skip=True)
+    result = AccountDeletion.model_validate(instance.result)
+    assert (instance.status, result.status) == ("COMPLETED", DeletionStatus.COMPLETED)
+    return engine
+
+
+def children(engine: Engine) -> dict[str, Instance]:
+    return {name: each for name, each in engine.instances.items() if each.parent}
 
 
 @requirement("access:erasure")
-def test_each_app_is_counted_erased_and_recorded_and_auth_is_last() -> None:
+async def test_each_app_is_counted_erased_and_recorded_and_auth_is_last() -> None:
     apps = Apps()
-    assert run(apps).status is DeletionStatus.COMPLETED
+    engine = await run(apps)
     assert apps.log == [
         *("count llm", "erase llm", "record llm"),
         *("count auth", "erase auth", "record auth"),
         "record None",
     ]
+    assert set(children(engine)) == {"deletion_1:llm", "deletion_1:auth"}
 
 
 @requirement("access:erasure")
-def test_the_receipt_has_the_counts_from_before_the_erasure() -> None:
+async def test_apps_are_erased_in_parallel_before_auth(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [eraser_of("notes"), eraser_of("storage"), *ERASERS]
+    monkeypatch.setattr(workflow, "ERASERS", more)
+    apps = Apps(polls=1)
+    await run(apps)
+    begun = [each for each in apps.log if each.startswith("count")]
+    assert apps.log[:3] == begun[:3] == ["count notes", "count storage", "count llm"]
+    assert apps.log.index("count auth") > max(
+        apps.log.index(f"record {app}") for app in ("notes", "storage", "llm")
+    )
+    assert apps.log[-1] == "record None"
+
+
+@requirement("access:erasure")
+async def test_the_receipt_has_the_counts_from_before_the_erasure() -> None:
     apps = Apps(polls=5)
-    run(apps)
+    await run(apps)
     assert apps.receipt == {"llm": {"things": 3}, "auth": {"things": 3}}
     assert apps.log.count("erase llm") == 6
 
 
-def test_a_hundred_failures_do_not_end_the_workflow() -> None:
-    apps = Apps(failures=100)
-    assert run(apps).status is DeletionStatus.COMPLETED
-    assert len(apps.slept) == 100
+@requirement("access:erasure", "kit:workflows:continue")
+async def test_a_long_erasure_counts_once_and_keeps_its_history_short() -> None:
+    apps = Apps(polls=5 * STEPS_PER_RUN)
+    engine = engine_of(apps)
+    await engine.start(DELETE_ACCOUNT_WORKFLOW, "deletion_1", ACCOUNT)
+    longest = 0
+    while engine.instances["deletion_1"].status == "RUNNING":
+        longest = max(len(each.history) for each in engine.instances.values())
+        assert longest < MAX_HISTORY
+        await engine.advance(timedelta(seconds=30))
+    assert apps.receipt == {"llm": {"things": 3}, "auth": {"things": 3}}
+    assert apps.log.count("count llm") == 1
+    assert children(engine)["deletion_1:llm"].runs > 5
+
+
+async def test_hundreds_of_failures_do_not_end_the_workflow() -> None:
+    apps = Apps(failures=4 * STEPS_PER_RUN)
+    engine = await run(apps)
+    assert engine.instances["deletion_1"].runs == 1
+    assert apps.receipt["llm"] == {"things": 3}
+
+
+@requirement("access:erasure")
+async def test_a_defect_in_one_app_leaves_the_others_erased_and_the_receipt_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workflow, "ERASERS", [eraser_of("notes"), *ERASERS])
+
+    class OneBad(Apps):
+        async def __call__(self, app: str, name: str, value: Any) -> BaseModel:
+            if app == "notes":
+                return RecordErasureInput(deletion_id="not an ErasedUser")
+            return await super().__call__(app, name, value)
+
+    apps = OneBad()
+    engine = engine_of(apps)
+    instance = await engine.start(DELETE_ACCOUNT_WORKFLOW, "deletion_1", ACCOUNT)
+    await engine.run(skip=True)
+    assert (instance.status, instance.failure.errorType) == ("FAILED", "ChildFailed")
+    assert apps.log == ["count llm", "erase llm", "record llm"]
 
 
 def test_delays_grow_to_a_limit() -> None:

@@ -1,0 +1,1 @@
+"""A test app with a workflow that uses every block."""
