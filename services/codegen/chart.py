@@ -18,6 +18,7 @@ from services.codegen.dapr import (
 )
 from services.codegen.files import HEADER, ROOT
 from services.contracts.apps import APPS
+from services.kit.dapr.access_policy import operations, user_methods
 from services.kit.manifest import App
 
 FILE: Final = ROOT / "charts" / "yocaso" / "files" / "trust.yaml"
@@ -31,12 +32,17 @@ def files() -> dict[Path, str]:
 
 
 def trust() -> dict[str, Any]:
-    """Configurations by app-id, and the other resources."""
+    """Configurations by app-id, the operations of trusted back ends by app-id, and the other resources."""
     written = sorted(dapr.files().items())
     components = [yaml.safe_load(text) for path, text in written if path.parent == PRODUCTION]
     return {
         "configurations": {
             app.id: _configuration(app) for app in sorted(APPS, key=lambda app: app.id)
+        },
+        "trustedOperations": {
+            app.id: operations(calls)
+            for app in sorted(APPS, key=lambda app: app.id)
+            if (calls := user_methods(app))
         },
         "resources": [*workflow_policies(), *components],
     }

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypedDict, TypeVar
+from typing import Annotated, Any, Final, Generic, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,11 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import Unpack
 
 from services.kit.errors import AnyErrorCode
+
+TIMEOUT_SECONDS: Final = 30.0
+"""Default time limit of a method."""
+INTERNAL_TIMEOUT_SECONDS: Final = 10.0
+"""Default time limit of an internal method: its caller is itself being waited for."""
 
 
 class Message(BaseModel):
@@ -76,8 +81,20 @@ class Empty(Message):
     """A message without fields."""
 
 
+class StreamEvent(Message):
+    """An event of a stream; `seq`, its SSE id, increases within the stream."""
+
+    seq: Int64
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is the last event of its stream."""
+        raise NotImplementedError
+
+
 Req = TypeVar("Req", bound=Message)
 Res = TypeVar("Res", bound=Message)
+Ev = TypeVar("Ev", bound=StreamEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,8 @@ class RpcMethod(Generic[Req, Res]):
     Exactly one of `scope` (a signed-in user whose token has it), `public` (no sign-in, through the edge) and `internal`
     (apps that list the method in their manifest; no edge route) controls access. `idempotent` accepts an
     `Idempotency-Key`. `completes`: it finishes work that an earlier call began, so load shedding never rejects it.
-    `waits`: its duration depends on other work, so the edge's load shedding does not measure it.
+    `waits`: its duration depends on other work, so the edge's load shedding does not measure it. `timeout_seconds` is the
+    time limit of its callers: the edge, and apps by `RpcClient`.
     """
 
     service: "RpcService" = field(repr=False)
@@ -101,7 +119,7 @@ class RpcMethod(Generic[Req, Res]):
     scope: str | None = None
     public: bool = False
     internal: bool = False
-    timeout_seconds: float = 30.0
+    timeout_seconds: float = TIMEOUT_SECONDS
     completes: bool = False
     waits: bool = False
 
@@ -172,16 +190,18 @@ class RpcService:
         **options: Unpack[MethodOptions],
     ) -> RpcMethod[Req, Res]:
         """Declare a method with one response."""
+        if options.get("internal"):
+            options.setdefault("timeout_seconds", INTERNAL_TIMEOUT_SECONDS)
         return self._declare(RpcMethod(self, name, request, response, summary, **options))
 
     def stream(
         self,
         name: str,
         request: type[Req],
-        response: type[Res],
+        response: type[Ev],
         summary: str,
         **options: Unpack[MethodOptions],
-    ) -> RpcMethod[Req, Res]:
+    ) -> RpcMethod[Req, Ev]:
         """Declare a method whose response is a stream of server-sent events, each a `response`."""
         method = RpcMethod(self, name, request, response, summary, is_stream=True, **options)
         return self._declare(method)

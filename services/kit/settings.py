@@ -1,11 +1,18 @@
 """Settings from environment variables, validated at start; an error names the variable."""
 
+import re
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import NoReturn, TypeVar
+from typing import Annotated, Final, NoReturn, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+TRUSTED_APPS: Final = "YOCASO_TRUSTED_APPS"
+"""The variable that names the trusted back ends."""
+APP_ID: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,56}[a-z0-9])?")
+"""An app-id that Dapr accepts locally and on Kubernetes."""
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
@@ -29,6 +36,25 @@ class ActorStateAccess(StrEnum):
 
     POSTGRES = "postgres"
     COMPONENT = "component"
+
+
+def parse_app_ids(value: str) -> tuple[str, ...]:
+    """The app-ids of a comma-separated list, sorted.
+
+    Raises:
+        ValueError: one is not an app-id; names it.
+    """
+    names = {name.strip() for name in value.split(",")} - {""}
+    for name in sorted(names):
+        if not APP_ID.fullmatch(name):
+            raise ValueError(
+                f"{name[:64]!r} is not an app-id: up to 58 lower-case letters, digits and inner hyphens"
+            )
+    return tuple(sorted(names))
+
+
+def _app_ids(value: str | Sequence[str]) -> tuple[str, ...]:
+    return parse_app_ids(value if isinstance(value, str) else ",".join(value))
 
 
 class PlatformSettings(BaseSettings):
@@ -61,6 +87,11 @@ class PlatformSettings(BaseSettings):
         ge=1,
         description="Calls per user and minute to this app.",
     )
+    trusted_apps: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_app_ids)] = Field(
+        default=(),
+        validation_alias=TRUSTED_APPS,
+        description="Comma-separated app-ids of back ends that may call every user-facing method for any user.",
+    )
     valkey_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6380/0"), validation_alias="YOCASO_VALKEY_URL"
     )
@@ -72,6 +103,12 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
         return settings()
     except ValidationError as error:
         _exit_with_problems(settings, error)
+
+
+def refuse_setting(variable: str, problem: str) -> NoReturn:
+    """Print the problem of a variable's value and exit 2."""
+    sys.stderr.write(f"{variable}: {problem}\n")
+    raise SystemExit(2)
 
 
 def _exit_with_problems(settings: type[BaseSettings], error: ValidationError) -> NoReturn:

@@ -8,7 +8,8 @@ import yaml
 
 from services.codegen.dapr import CONFIGURATION, TRUST_DOMAIN
 from services.codegen.files import ROOT
-from services.contracts.apps import APPS
+from services.contracts.apps import APPS, EDGE, app_of
+from services.kit.dapr.access_policy import policies_of_trusted
 from tests.requirements import requirement
 from tests.support.chart import CHART, Helm, a_cluster
 
@@ -89,13 +90,40 @@ def test_an_apps_configuration_equals_that_of_the_secure_profile(resources: Reso
 
 
 @requirement("access:chart")
-def test_nothing_is_allowed_by_default(resources: Resources) -> None:
-    for spec in _configurations(resources).values():
+def test_nothing_is_allowed_by_default_except_to_call_the_edge(resources: Resources) -> None:
+    for app, spec in _configurations(resources).items():
         control = spec["accessControl"]
-        assert {one["defaultAction"] for one in (control, *control["policies"])} == {"deny"}
+        assert control["defaultAction"] == ("allow" if app == EDGE.id else "deny")
+        assert {one["defaultAction"] for one in control["policies"]} <= {"deny"}
         assert {one["protocol"] for one in spec["api"]["allowed"]} == {"http", "grpc"}
         denied = {(one["storeName"], one["defaultAccess"]) for one in spec["secrets"]["scopes"]}
         assert denied == {("secrets", "deny"), ("kubernetes", "deny")}
+
+
+@requirement("access:trusted-apps")
+def test_trusted_back_ends_get_the_policies_of_the_secure_profile(
+    helm: Helm, resources: Resources
+) -> None:
+    rendered = helm.template(NAMESPACE, trustDomain=DOMAIN, trustedApps="{web,backend}")
+    assert len(rendered) == len(resources)
+    before = _configurations(resources)
+    for resource in rendered:
+        if resource["kind"] != "Configuration":
+            continue
+        app = app_of(resource["metadata"]["name"])
+        wanted = [
+            policy | {"trustDomain": DOMAIN, "namespace": NAMESPACE}
+            for policy in policies_of_trusted(app, ("web", "backend"))
+        ]
+        wanted += before[app.id]["accessControl"]["policies"]
+        found = resource["spec"]["accessControl"]["policies"]
+        assert sorted(found, key=_app_id) == sorted(wanted, key=_app_id)
+        errors = helm.validators()[resource["apiVersion"], resource["kind"]].iter_errors(resource)
+        assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+def _app_id(policy: dict[str, Any]) -> str:
+    return policy["appId"]
 
 
 @requirement("access:chart")
@@ -127,6 +155,12 @@ def test_the_default_trust_domain_is_that_of_the_repository(helm: Helm) -> None:
         ("trustDomain=null", "trustDomain"),
         ("daprNamespace=-x", "daprNamespace"),
         ("trustDomian=x", "trustDomian"),
+        ("trustedApps=backend", "trustedApps"),
+        ("trustedApps=null", "trustedApps"),
+        ("trustedApps={Backend}", "trustedApps"),
+        ("trustedApps={backend,backend}", "trustedApps"),
+        ("trustedApps={backend,llm}", "trustedApps: llm is an app of the platform"),
+        ("trustedApps={edge}", "trustedApps: edge is an app of the platform"),
     ],
 )
 def test_an_invalid_value_is_refused_by_name(helm: Helm, value: str, name: str) -> None:

@@ -15,11 +15,24 @@ from yarl import URL
 
 from services.cli.stack.ports import LOOPBACK
 from services.contracts.apps import APPS, EDGE, METHODS, app_of, callers_of
+from services.contracts.auth.audit import AUDIT_SERVICE
+from services.contracts.llm.conversations import (
+    CONVERSATIONS_READ,
+    CONVERSATIONS_WRITE,
+    DELETE_CONVERSATION,
+    GET_CONVERSATION,
+)
 from services.contracts.llm.turns import RUN_TURN
+from services.kit.access.identity import CallerIdentity
+from services.kit.contract import AnyMethod
+from services.kit.dapr.client import RpcClient
 from tests.chaos.faults import until_tokens_issued
 from tests.e2e.actions import ask
 from tests.requirements import requirement
+from tests.support.foreign import ForeignSidecar
 from tests.support.platform import ROOT, Client, Platform
+from tests.support.readme import example_of
+from tests.support.wait import wait_until
 
 OFFSET: Final = 13_000
 CALLERS: Final = tuple(app.id for app in APPS)
@@ -59,13 +72,31 @@ SPELLINGS: Final = (
 )
 
 
+BACK_END: Final = "backend"
+BACK_END_PORT: Final = 17_300
+
+
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with certificates."""
-    running = Platform(tmp_path_factory.mktemp("secure"), OFFSET, secure=True)
+    """A platform with certificates, which trusts one back end."""
+    running = Platform(
+        tmp_path_factory.mktemp("secure"), OFFSET, secure=True, trusted_apps=(BACK_END,)
+    )
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def back_end(secure: Platform) -> Iterator[ForeignSidecar]:
+    """The sidecar of the trusted back end."""
+    sidecar = ForeignSidecar(secure.stack.state.path, BACK_END, BACK_END_PORT)
+    try:
+        sidecar.start()
+        sidecar.wait_ready()
+        yield sidecar
+    finally:
+        sidecar.stop()
 
 
 @pytest.fixture
@@ -77,15 +108,20 @@ async def ada(secure: Platform) -> AsyncIterator[Client]:
 async def invoked(
     platform: Platform,
     http: aiohttp.ClientSession,
-    caller: str,
+    caller: str | ForeignSidecar,
     target: str,
     verb: str,
     path: str,
     headers: dict[str, str] | None = None,
 ) -> tuple[int, Any]:
     """A service invocation from an app's sidecar, with the path unnormalized."""
-    url = f"{platform.stack.url(f'{caller}-daprd')}/v1.0/invoke/{target}/method{path}"
-    own = {"dapr-api-token": platform.stack.api_token(caller), **(headers or {})}
+    if isinstance(caller, ForeignSidecar):
+        sidecar, token = f"http://{LOOPBACK}:{caller.port}", caller.token
+    else:
+        sidecar = platform.stack.url(f"{caller}-daprd")
+        token = platform.stack.api_token(caller)
+    url = f"{sidecar}/v1.0/invoke/{target}/method{path}"
+    own = {"dapr-api-token": token, **(headers or {})}
     async with http.request(verb, URL(url, encoded=True), headers=own, json={}) as reply:
         return reply.status, await reply.text()
 
@@ -118,6 +154,68 @@ async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_el
             assert refused_by_sidecar(*found) is not allowed, (caller, method.name, verb, found)
             tried += 1
     assert tried == len(CELLS) * len(VERBS)
+
+
+@requirement("access:trusted-apps")
+async def test_a_trusted_back_end_reaches_every_user_facing_method_and_no_other(
+    secure: Platform, ada: Client, back_end: ForeignSidecar
+) -> None:
+    claimed = {"x-user-id": "ada"}  # without scopes, so that no method has an effect
+    for method in METHODS:
+        for verb in VERBS:
+            allowed = method.scope is not None and verb in method.verbs
+            found = await invoked(
+                secure, ada.session, back_end, method.service.app_id, verb, method.path, claimed
+            )
+            assert refused_by_sidecar(*found) is not allowed, (method.name, verb, found)
+            if allowed:
+                assert found[0] == 401, (method.name, verb, found)
+                assert "UNAUTHENTICATED" in found[1]
+
+
+@requirement("access:trusted-apps")
+async def test_a_trusted_back_end_acts_for_a_user_with_that_users_rights_and_is_named(
+    secure: Platform, ada: Client, back_end: ForeignSidecar
+) -> None:
+    conversation, eve = await ada.conversation(), f"eve-{uuid.uuid4().hex[:8]}"
+    claimed = {"x-user-id": eve, "x-scopes": CONVERSATIONS_READ}
+
+    async def called(method: AnyMethod) -> tuple[int, Any]:
+        path, headers = method.path, {**claimed, "content-type": "application/json"}
+        url = f"http://{LOOPBACK}:{back_end.port}/v1.0/invoke/llm/method{path}"
+        headers["dapr-api-token"] = back_end.token
+        body = {"conversationId": conversation}
+        async with ada.session.post(url, json=body, headers=headers) as reply:
+            return reply.status, await reply.json()
+
+    assert (await called(GET_CONVERSATION))[0] == 404
+    assert (await called(DELETE_CONVERSATION))[0] == 403  # needs a scope that was not claimed
+
+    async def denied() -> list[dict[str, Any]] | None:
+        answer = await ada.must_of(AUDIT_SERVICE, "ListAuditEvents", action="ACCESS_DENIED")
+        return [event for event in answer["events"] if event["actor"] == eve] or None
+
+    recorded: list[dict[str, Any]] = await wait_until(
+        denied, 20, "the denial in the owner's audit log"
+    )
+    assert recorded[0]["details"]["app"] == BACK_END
+
+
+@requirement("access:trusted-apps", "kit:rpc-client")
+async def test_the_example_of_kits_readme_asks_in_a_users_name(
+    secure: Platform, back_end: ForeignSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in back_end.environment.items():
+        monkeypatch.setenv(name, value)
+    example = example_of(ROOT / "services" / "kit" / "README.md", "Call another app")
+    client, key = RpcClient(), uuid.uuid4().hex
+    scopes = frozenset({CONVERSATIONS_READ, CONVERSATIONS_WRITE})
+    user = CallerIdentity(f"ada-{key[:8]}", "", scopes)
+    for _ in range(2):
+        assert await example["ask"](client, user, "hello", key) == "You said: hello"
+    await client.close()
+    async with secure.client(user.user_id) as ada:
+        assert len((await ada.must("ListConversations"))["conversations"]) == 1
 
 
 @requirement("access:proven-callers")

@@ -213,7 +213,7 @@ class ApiKeyService:
             actor=caller.user_id,
             owner=audit_log_of(key.user_id),
             object=f"api_key:{key.key_id}",
-            details={"name": key.name},
+            details={"name": key.name, **caller.audit_details},
             transaction=transaction,
         )
 

@@ -178,6 +178,6 @@ class SharingService:
             owner=audit_log_of(owner or caller.user_id),
             object=target,
             key_id=caller.key_id,
-            details=details,
+            details={**details, **caller.audit_details},
             transaction=transaction,
         )

@@ -146,7 +146,7 @@ class Permitted(SignedIn):
 
 
 class AnyCaller(Authorization):
-    """Any caller through the edge, signed in or not."""
+    """Any caller through the edge, signed in or not, and apps whose manifest lists the method."""
 
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
@@ -160,10 +160,9 @@ class FromApp(Authorization):
     @override
     async def __call__(self, request: Request) -> CallerIdentity:
         """The app, by its id."""
-        app = calling_app(request)
-        if app not in get_dependency(request.app, TrustedApps).callers.get(
-            method_of(request).path, ()
-        ):
+        app, path = calling_app(request), method_of(request).path
+        if not get_dependency(request.app, TrustedApps).may_call(app, path):
+            log.warning("access.app_refused", caller=app[:64], path=path)
             raise RpcError(ErrorCode.PERMISSION_DENIED, "This app may not call the method.")
         return CallerIdentity(app, "", frozenset())
 

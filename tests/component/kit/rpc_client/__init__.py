@@ -1,0 +1,1 @@
+"""A test app that another app calls by `RpcClient`."""
