@@ -1,0 +1,1 @@
+"""An app with jobs on a real sidecar and scheduler."""

@@ -1,0 +1,60 @@
+"""Expired rows are deleted by jobs, of which the scheduler runs each in one replica."""
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.requirements import requirement
+from tests.support.platform import Platform
+from tests.support.wait import wait_until
+
+
+@requirement("kit:retention")
+@pytest.mark.timeout(150)
+async def test_the_scheduled_job_deletes_expired_records(database: asyncpg.Connection) -> None:
+    await database.execute(
+        "INSERT INTO events.idempotency"
+        " (caller, operation, key, fingerprint, owner, lease_until, status, created_at)"
+        " VALUES ('retention', 'o', 'k', '', gen_random_uuid(), now(), 200, now() - interval '25 h')"
+    )
+
+    async def is_deleted() -> bool:
+        row = "SELECT 1 FROM events.idempotency WHERE caller = 'retention'"
+        return await database.fetchval(row) is None
+
+    await wait_until(is_deleted, 100, "the record to be deleted", every=0.5)
+
+
+@requirement("kit:retention")
+async def test_auths_job_deletes_what_has_expired_and_nothing_else(
+    platform: Platform, database: asyncpg.Connection
+) -> None:
+    for name, age in (("retention-old", "9 days"), ("retention-new", "7 days")):
+        await database.execute(
+            "INSERT INTO events.inbox (app, topic, event_id, at)"
+            f" VALUES ('auth', 'retention', $1, now() - interval '{age}')",
+            name,
+        )
+        await database.execute(
+            "INSERT INTO auth.revocations (claim, value, issued_until, expires_at)"
+            f" VALUES ('sid', $1, now(), now() + interval '8 days' - interval '{age}')",
+            name,
+        )
+    await database.execute(
+        "UPDATE events.jobs SET last_run = NULL WHERE (app, name) = ('auth', 'purge')"
+    )
+    await deliver(platform, "auth", "purge")
+    inbox = await database.fetch("SELECT event_id FROM events.inbox WHERE topic = 'retention'")
+    assert [row[0] for row in inbox] == ["retention-new"]
+    revoked = await database.fetch(
+        "SELECT value FROM auth.revocations WHERE value LIKE 'retention-%'"
+    )
+    assert [row[0] for row in revoked] == ["retention-new"]
+
+
+async def deliver(platform: Platform, app: str, job: str) -> None:
+    """Deliver a job as the sidecar does."""
+    headers = {"dapr-api-token": platform.stack.app_token(app)}
+    url = f"{platform.stack.url(app)}/job/{job}"
+    async with aiohttp.ClientSession() as session, session.post(url, headers=headers) as reply:
+        assert reply.status == 200, await reply.text()
