@@ -1,6 +1,7 @@
 """Composition root of the auth app."""
 
 import functools
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,8 +26,15 @@ from services.auth.adapters.postgres.sessions import PostgresRevocations, Postgr
 from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.auth.adapters.postgres.users import PostgresUserRecords
 from services.auth.domain.firebase import FirebaseProject
+from services.auth.events import events
 from services.auth.rpc import routers, tokens
-from services.auth.service.accounts import AccountService, UserErasure, UserRows, UserTuples
+from services.auth.service.accounts import (
+    AccountService,
+    UserDeadLetters,
+    UserErasure,
+    UserRows,
+    UserTuples,
+)
 from services.auth.service.audit import AuditService, LocalDenialAudit
 from services.auth.service.authorization import AuthorizationService, LocalAccessSource
 from services.auth.service.firebase import FirebaseService, FirebaseTokens
@@ -38,18 +46,21 @@ from services.auth.settings import AuthSettings, FirebaseSettings
 from services.auth.tables import SCHEMA
 from services.contracts.auth.accounts import RECORD_ERASURE
 from services.contracts.auth.app import APP
+from services.contracts.auth.jobs import PURGE, PURGE_ACCESS_FEED
 from services.contracts.erasure import eraser_of
 from services.kit.access.cache import CHANGED
 from services.kit.clock import utc_now
+from services.kit.contract import Empty
+from services.kit.dapr.jobs.runs import JobRun
+from services.kit.dapr.pubsub.inbox import Inbox
 from services.kit.errors import RpcError
+from services.kit.eventlog import ROWS_PER_BATCH, Purge
 from services.kit.settings import Environment, load_settings
 from services.platform import Platform, platform_app
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ROTATION_CHECK_SECONDS: Final = 3600.0
 RELAY_SECONDS: Final = 2.0
-PURGE_SECONDS: Final = 3600.0
-FEED_PURGE_SECONDS: Final = 60.0
 RECOVERY_SECONDS: Final = 10.0
 
 
@@ -57,7 +68,7 @@ def create_app() -> FastAPI:
     """The auth app, configured by the environment."""
     settings, firebase = load_settings(AuthSettings), load_settings(FirebaseSettings)
     compose = functools.partial(_compose, settings, firebase)
-    app = platform_app(APP, settings, routers=routers, compose=compose)
+    app = platform_app(APP, settings, routers=routers, events=[events], compose=compose)
     app.include_router(tokens.public)
     return app
 
@@ -70,7 +81,7 @@ async def _compose(
     secret = settings.key_secret.get_secret_value()
     audit, revocations = PostgresAuditLog(database, utc_now), PostgresRevocations(database, utc_now)
     links = PostgresShareLinks(database)
-    feed = PostgresAccessFeed(database, lambda: platform.wake_ups.wake(CHANGED))
+    feed = PostgresAccessFeed(database, lambda: platform.wake_ups.wake(CHANGED), platform.outbox)
     relations = await _open_relations(platform, settings, feed)
     outbox = TupleOutbox(database, PostgresOutbox(), relations)
     await platform.control_access(
@@ -110,18 +121,43 @@ async def _compose(
     audit_service = AuditService(audit, relations, timedelta(days=settings.audit_days), utc_now)
     platform.provide(keys, sign_ins, issuer, firebase, sharing, authorization, audit_service)
 
-    records, receipts = PostgresUserRecords(database), PostgresDeletionReceipts(database)
+    records = PostgresUserRecords(database)
+    receipts = PostgresDeletionReceipts(database, hashing.KeyedHash(secret, hashing.ERASED_USERS))
     accounts = AccountService(receipts, records, revocations, platform.workflows, audit)
+    rows, letters = UserRows(records, relations, outbox), UserDeadLetters(_inbox(platform))
     # Firebase first: a sign-in during the erasure would leave new data behind.
-    data = [firebase, UserRows(records, relations, outbox), UserTuples(relations)]
+    data = [firebase, rows, UserTuples(relations), letters]
     await _open_accounts(platform, accounts, UserErasure(receipts, data))
 
+    await _begin_relays(platform, outbox, sharing, feed)
+    await _add_jobs(platform, feed, keys.purge, sign_ins.purge, audit_service.purge)
+
+
+async def _begin_relays(
+    platform: Platform, outbox: TupleOutbox, sharing: SharingService, feed: PostgresAccessFeed
+) -> None:
     await platform.every(RELAY_SECONDS, outbox.relay, "relay tuples")
     await platform.every(RELAY_SECONDS, sharing.end_expired, "end expired links")
     await platform.every(RELAY_SECONDS, feed.publish_abandoned, "publish abandoned removals")
-    await platform.every(FEED_PURGE_SECONDS, feed.purge, "purge access feed")
-    for purge in (keys.purge, sign_ins.purge, audit_service.purge):
-        await platform.every(PURGE_SECONDS, purge, "purge")
+
+
+async def _add_jobs(
+    platform: Platform, feed: PostgresAccessFeed, *purges: Callable[[], Awaitable[None]]
+) -> None:
+    inbox, jobs = _inbox(platform), await platform.open_jobs()
+
+    async def purge(_: JobRun[Empty]) -> None:
+        for each in purges:
+            await each()
+        await Purge(platform.database, [], [functools.partial(inbox.purge, ROWS_PER_BATCH)]).run()
+
+    jobs.add(PURGE, purge)
+    jobs.add(PURGE_ACCESS_FEED, lambda _: feed.purge())
+
+
+def _inbox(platform: Platform) -> Inbox:
+    assert platform.inbox is not None  # the manifest subscribes
+    return platform.inbox
 
 
 async def _open_accounts(

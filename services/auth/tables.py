@@ -138,6 +138,7 @@ deletions: Final = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("user_id", Text, unique=True),
+    Column("user_digest", LargeBinary, index=True),
     Column("status", Text, nullable=False, server_default="RUNNING"),
     Column("parts", JSONB, nullable=False, server_default="{}"),
     Column("requested_at", DateTime(timezone=True), nullable=False, server_default=func.now()),

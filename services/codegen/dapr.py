@@ -2,11 +2,12 @@
 
 `dapr.yaml`: apps and ports. `components/…`: scopes. `components/configuration/apps`: sidecar configuration and API
 allow-lists. `components/configuration/access`: which app may call which methods and schedule which activities; these
-need mTLS to authenticate the caller, without it Dapr denies every call.
+need mTLS to authenticate the caller, without it Dapr denies every call. `yocaso up` and the chart add the operator's
+trusted back ends to them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +15,14 @@ import yaml
 
 from services.codegen.files import HEADER, ROOT
 from services.contracts.apps import ACTIVITIES, APPS, WORKFLOWS, app_of, callers_of
+from services.kit.bindings import OutputBinding
+from services.kit.dapr.access_policy import TRUST_DOMAIN, policy_of_caller
 from services.kit.manifest import (
     METRICS_PORT_BASE,
     SIDECAR_GRPC_PORT_BASE,
     SIDECAR_HTTP_PORT_BASE,
     SIDECAR_INTERNAL_PORT_BASE,
     App,
-    Language,
 )
 
 Resource = dict[str, Any]
@@ -34,17 +36,16 @@ SHARED: Final = COMPONENTS / "common" / "config.yaml"
 HEALTH_PATH: Final = "/healthz"
 HISTORY_RETENTION: Final = "24h"
 """How long the history of an ended workflow is kept."""
-TRUST_DOMAIN: Final = "public"
-"""Sentry's default trust domain, locally and on Kubernetes."""
-NAMESPACE: Final = "default"
-
 INVOKE: Final[tuple[Api, ...]] = (("http", "invoke", "v1"),)
 ACTORS: Final[tuple[Api, ...]] = (
     ("grpc", "actors", "v1"),
     ("grpc", "state", "v1"),
-    ("grpc", "metadata", "v1"),
 )
-"""For apps with actors; metadata shows whether the sidecar has registered the actor types."""
+METADATA: Final[tuple[Api, ...]] = (("grpc", "metadata", "v1"),)
+"""For apps with actors, workflows or activities: it shows whether the sidecar has registered their actor types."""
+PUBLISH: Final[tuple[Api, ...]] = (("grpc", "publish", "v1"),)
+JOBS: Final[tuple[Api, ...]] = (("grpc", "jobs", "v1"),)
+BINDINGS: Final[tuple[Api, ...]] = (("grpc", "bindings", "v1"),)
 NO_HTTP: Final[tuple[Api, ...]] = (("http", "healthz", "v1"),)
 NO_GRPC: Final[tuple[Api, ...]] = (("grpc", "unlock", "v1alpha1"),)
 """Placeholder, harmless without a lock store: an empty list for a protocol would allow all its APIs."""
@@ -61,7 +62,7 @@ def files() -> dict[Path, str]:
         written[CONFIGURATION / "apps" / f"{app.id}.yaml"] = _to_yaml(configuration(app))
         written[access / f"{app.id}.yaml"] = _to_yaml(access_policy(app))
     for path in component_files():
-        written[path] = _set_scopes(path.read_text())
+        written[path] = set_scopes(path.read_text())
     written[TEMPLATE] = _template()
     return written
 
@@ -93,28 +94,27 @@ def configuration(app: App) -> Resource:
 def _apis(app: App) -> tuple[Api, ...]:
     """The APIs an app may call. Dapr always allows that of the workflow SDK."""
     http = INVOKE if app.calls or app.is_edge else NO_HTTP
-    return (*http, *(ACTORS if app.actors else NO_GRPC))
+    calls_bindings = any(isinstance(binding, OutputBinding) for binding in app.bindings)
+    grpc = (
+        *(ACTORS if app.actors else ()),
+        *(METADATA if app.actors or app.activities or app.id in ORCHESTRATORS else ()),
+        *(PUBLISH if app.publishes else ()),
+        *(JOBS if app.jobs else ()),
+        *(BINDINGS if calls_bindings else ()),
+    )
+    return (*http, *(grpc or NO_GRPC))
 
 
 def access_policy(app: App) -> Resource:
-    """Which apps may call which methods of an app; other calls are denied."""
+    """Which apps may call which methods of an app; other calls are denied.
+
+    Any app may call the edge, which authenticates users by itself.
+    """
     callers = {caller.id: calls for caller in APPS if (calls := _allowed_methods(app, caller))}
     control = {
-        "defaultAction": "deny",
+        "defaultAction": "allow" if app.is_edge else "deny",
         "trustDomain": TRUST_DOMAIN,
-        "policies": [
-            {
-                "appId": caller,
-                "defaultAction": "deny",
-                "trustDomain": TRUST_DOMAIN,
-                "namespace": NAMESPACE,
-                "operations": [
-                    {"name": path, "httpVerb": list(verbs), "action": "allow"}
-                    for path, verbs in sorted(calls.items())
-                ],
-            }
-            for caller, calls in sorted(callers.items())
-        ],
+        "policies": [policy_of_caller(caller, calls) for caller, calls in sorted(callers.items())],
     }
     return _resource("Configuration", app.id, {"accessControl": control})
 
@@ -148,10 +148,21 @@ def _rule(host: str) -> Resource:
     }
 
 
-def _set_scopes(component: str) -> str:
+def set_scopes(component: str, apps: Sequence[App] = APPS) -> str:
+    """A component with the scopes that follow from the manifests of `apps`."""
     name = yaml.safe_load(component)["metadata"]["name"]
-    apps = ", ".join(app.id for app in APPS if name in app.components)
-    return re.sub(r"(?m)^scopes: .*$", f"scopes: [{apps}]", component)
+    apps = [app for app in apps if name in app.components]
+    for field, topics in (
+        ("publishing", {app.id: app.publishes for app in apps}),
+        ("subscription", {app.id: app.subscribes for app in apps}),
+    ):
+        scopes = ";".join(
+            f"{app_id}={','.join(topic.name for topic in found)}"
+            for app_id, found in topics.items()
+        )
+        component = re.sub(rf"(- name: {field}Scopes\n +value: ).*", rf'\g<1>"{scopes}"', component)
+    names = ", ".join(app.id for app in apps)
+    return re.sub(r"(?m)^scopes: .*$", f"scopes: [{names}]", component)
 
 
 def _template() -> str:
@@ -161,11 +172,10 @@ def _template() -> str:
 
 
 def _entry(app: App) -> str:
-    is_python = app.language is Language.PYTHON
     serve = ("python", "-m", "services.kit.http.serve", f"{app.module}.app")
     lines = [
         f"configFilePath: components/configuration/apps/{app.id}.yaml",
-        f"appDirPath: {'.' if is_python else app.folder}",
+        "appDirPath: .",  # `dapr run` takes the paths of an app, and of its sidecar, from here
         f"appPort: {app.port}",
         f"daprHTTPPort: {SIDECAR_HTTP_PORT_BASE + app.number}",
         f"daprGRPCPort: {SIDECAR_GRPC_PORT_BASE + app.number}",

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +48,25 @@ def app_of(app_id: str) -> App:
     return next(app for app in APPS if app.id == app_id)
 
 
-def callers_of(method: AnyMethod) -> tuple[str, ...]:
-    """App-ids that may call a method: the edge, or for an internal method the apps with it in `calls`."""
+def callers_of(method: AnyMethod, trusted: Collection[str] = ()) -> tuple[str, ...]:
+    """App-ids that may call a method.
+
+    These are the apps with it in `calls`; if it is not internal, also the edge; if it has a scope, also the operator's
+    `trusted` back ends.
+    """
+    callers = {app.id for app in APPS if any(method is each for each in app.calls)}
     if not method.internal:
-        return (EDGE.id,)
-    return tuple(app.id for app in APPS if any(method is each for each in app.calls))
+        callers.add(EDGE.id)
+    if method.scope is not None:
+        callers.update(trusted)
+    return tuple(sorted(callers))
+
+
+def require_foreign(app_ids: Collection[str]) -> None:
+    """Require that none of these is an app of the platform, whose calls follow from its manifest.
+
+    Raises:
+        ValueError: names those that are.
+    """
+    if own := sorted({app.id for app in APPS} & set(app_ids)):
+        raise ValueError(f"{', '.join(own)}: an app of the platform cannot be a trusted back end")

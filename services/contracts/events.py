@@ -3,7 +3,9 @@
 from enum import StrEnum
 from typing import Any
 
-from services.kit.contract import Int64, Message, Timestamp
+from typing_extensions import override
+
+from services.kit.contract import StreamEvent, Timestamp
 
 
 class EventType(StrEnum):
@@ -32,7 +34,7 @@ class EventType(StrEnum):
         return self in (EventType.RUN_COMPLETED, EventType.RUN_FAILED, EventType.RUN_CANCELLED)
 
 
-class Event(Message):
+class Event(StreamEvent):
     """One entry of a stream. `seq` counts from 1 without a gap; `data` depends on `type`:
 
     `run.started` {turnId, conversationId, model}; `text.delta` and `reasoning.delta` {text}; `attempt.restarted`
@@ -40,8 +42,13 @@ class Event(Message):
     `run.failed` {error, messageSeq?}; `run.cancelled` {messageSeq?}.
     """
 
-    seq: Int64
     type: EventType
     attempt: int
     data: dict[str, Any]
     created_at: Timestamp
+
+    @property
+    @override
+    def is_terminal(self) -> bool:
+        """Whether the event ends its stream."""
+        return self.type.is_terminal

@@ -5,14 +5,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from services.kit.bindings import AnyBinding
 from services.kit.contract import AnyMethod, RpcService
+from services.kit.dead_letters import dead_letters_of
+from services.kit.jobs import AnyJob
 from services.kit.references import AnyActivity, AnyWorkflow
+from services.kit.topics import AnyTopic
 
 APP_PORT_BASE: Final = 7090
 SIDECAR_HTTP_PORT_BASE: Final = 3500
 SIDECAR_GRPC_PORT_BASE: Final = 4500
 SIDECAR_INTERNAL_PORT_BASE: Final = 5500
 METRICS_PORT_BASE: Final = 9500
+OBJECTS: Final = "objects"
+"""In `components`: the app uses `Platform.objects`, whose server the local stack starts; it is no component of Dapr."""
 
 
 class Language(StrEnum):
@@ -49,8 +55,9 @@ class App:
     """One app: a folder, an app-id, a deployment, a sidecar.
 
     `number` is the offset of its ports: app 7090 + `number`, sidecar HTTP 3500 + `number`. `calls` are the methods that
-    it may call; listing one of its own lets operators call it through the app's sidecar. `workflows` are those of its
-    domain, in whatever app they are hosted. `person_scopes` are scopes that an API key cannot have.
+    it may call, those with a scope for the users that it serves; listing one of its own lets operators call it through
+    the app's sidecar. `workflows` are those of its domain, in whatever app they are hosted. `publishes` and `subscribes`
+    are topics. `person_scopes` are scopes that an API key cannot have.
     """
 
     id: str
@@ -66,6 +73,10 @@ class App:
     actors: tuple[str, ...] = ()
     workflows: tuple[AnyWorkflow, ...] = ()
     activities: tuple[AnyActivity, ...] = ()
+    publishes: tuple[AnyTopic, ...] = ()
+    subscribes: tuple[AnyTopic, ...] = ()
+    jobs: tuple[AnyJob, ...] = ()
+    bindings: tuple[AnyBinding, ...] = ()
     calls: tuple[AnyMethod, ...] = ()
     components: tuple[str, ...] = ()
     person_scopes: tuple[str, ...] = ()
@@ -77,6 +88,17 @@ class App:
     """Environment variables that the local stack sets for this app only."""
     is_edge: bool = False
     """Whether it is the edge: the app that clients call, and that authenticates users."""
+
+    def __post_init__(self) -> None:
+        """Add what follows: components; an app that subscribes serves its dead letters, and its operators call them."""
+        names = tuple(binding.name for binding in self.bindings)
+        object.__setattr__(self, "components", (*self.components, *names))
+        if self.publishes or self.subscribes:
+            object.__setattr__(self, "components", (*self.components, "pubsub"))
+        if self.subscribes:
+            letters = dead_letters_of(self.id)
+            object.__setattr__(self, "services", (*self.services, letters))
+            object.__setattr__(self, "calls", (*self.calls, *letters.methods))
 
     @property
     def port(self) -> int:

@@ -2,12 +2,12 @@
 
 import functools
 from datetime import timedelta
-from typing import Final
 
 from fastapi import FastAPI
 
 from services.contracts.erasure import eraser_of
 from services.contracts.llm.app import APP
+from services.contracts.llm.jobs import PURGE
 from services.contracts.llm.turns import RUN_TURN, TURN_STREAM
 from services.kit.clock import utc_now
 from services.kit.eventlog import ROWS_PER_BATCH, Purge, Retention
@@ -22,8 +22,6 @@ from services.llm.service import ConversationService, UserErasure
 from services.llm.settings import LlmSettings
 from services.llm.turns import TurnEvents, TurnRecovery, TurnRunner, TurnService, UsageMeter
 from services.platform import Platform, platform_app
-
-PURGE_SECONDS: Final = 60.0
 
 
 def create_app() -> FastAPI:
@@ -83,7 +81,8 @@ async def _compose(settings: LlmSettings, platform: Platform) -> None:
     erasure = UserErasure(actors, engine.log, workflows, records)
     platform.workflow_host.add_activity(RUN_TURN, recovery.run_turn)
     platform.workflow_host.add_activity(eraser_of(APP.id), erasure.erase)
-    await platform.every(PURGE_SECONDS, _purge(platform, records, settings).run, "purge")
+    purge = _purge(platform, records, settings)
+    (await platform.open_jobs()).add(PURGE, lambda _: purge.run())
 
 
 def _purge(platform: Platform, records: IdempotencyRecords, settings: LlmSettings) -> Purge:

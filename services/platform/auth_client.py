@@ -83,7 +83,7 @@ class AuthClient(DenialAudit):
             actor=caller.user_id,
             object=target[:200],
             key_id=caller.key_id,
-            details={"wanted": relation[:256]},
+            details={"wanted": relation[:256], **caller.audit_details},
         )
         await self._client.call(RECORD_AUDIT_EVENT, request)
 

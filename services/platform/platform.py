@@ -5,17 +5,18 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from fastapi import FastAPI
 
 from services.kit.background import background, every
+from services.kit.clock import utc_now
 from services.kit.dapr.client import RpcClient
 from services.kit.dapr.workflows import WorkflowHost
 from services.kit.http.dependencies import get_dependency, provide
 from services.kit.http.draining import Draining
 from services.kit.manifest import App
-from services.kit.settings import PlatformSettings
+from services.kit.settings import PlatformSettings, load_settings
 from services.platform.auth_client import AuthClient
 from services.platform.workflow_client import WorkflowClient
 
@@ -25,14 +26,22 @@ if TYPE_CHECKING:  # imported when first used: together they take 40 MB
     from services.kit.access.limits import SlidingWindows
     from services.kit.dapr.actor_host import ActorFactory
     from services.kit.dapr.actors import Actors
+    from services.kit.dapr.bindings import Bindings
     from services.kit.dapr.domain_actor import DomainActor
+    from services.kit.dapr.jobs.jobs import Jobs
+    from services.kit.dapr.pubsub.inbox import Inbox
+    from services.kit.dapr.pubsub.outbox import Outbox
+    from services.kit.dapr.pubsub.subscriptions import Subscriptions
     from services.kit.dapr.sidecar import Sidecar
     from services.kit.dapr.state_rows import StateStore
     from services.kit.eventlog import Engine
     from services.kit.storage.db import Database
+    from services.kit.storage.objects import ObjectStore
     from services.kit.storage.wake_ups import WakeUps
 
 T = TypeVar("T")
+
+UNDELIVERED_CHECK_SECONDS: Final = 10.0
 
 
 class Platform:
@@ -47,7 +56,12 @@ class Platform:
         self._stack = stack
         self._grace = timedelta(seconds=settings.drain_seconds)
         self._engine: Engine | None = None
-        self._sidecar: Sidecar
+        self._sidecar: Sidecar | None = None
+        self._jobs: Jobs | None = None
+        self._bindings: Bindings | None = None
+        self._subscriptions: Subscriptions | None = None
+        self.inbox: Inbox | None = None
+        """Of an app that subscribes to topics."""
         self.workflow_host = WorkflowHost()
 
     @classmethod
@@ -83,8 +97,14 @@ class Platform:
     async def begin(self) -> None:
         """Begin to accept workflow activities and durable work; call after everything is hosted."""
         await self.workflow_host.start()
+        if self._manifest.publishes:
+            await self._start_relay()
+        if self._subscriptions is not None:
+            take = functools.partial(self._subscriptions.take_undelivered, self._app)
+            await self.every(UNDELIVERED_CHECK_SECONDS, take, "take undelivered events")
         if self._engine is not None:
             await self._engine.start()
+        await self._begin_jobs()
         self.on_close(self._drain)
 
     @functools.cached_property
@@ -94,6 +114,15 @@ class Platform:
         database = Database(self._settings.database_url.get_secret_value())
         self.on_close(database.close)
         return database
+
+    @functools.cached_property
+    def objects(self) -> "ObjectStore":
+        """The object store, for an app with `objects` among its components."""
+        from services.kit.storage.objects import ObjectStore, ObjectStoreSettings
+
+        objects = ObjectStore(load_settings(ObjectStoreSettings))
+        self.on_close(objects.close)
+        return objects
 
     @functools.cached_property
     def wake_ups(self) -> "WakeUps":
@@ -116,9 +145,9 @@ class Platform:
 
     async def open_engine(self) -> "Engine":
         """Open the engine of durable work on the event log."""
-        from services.kit.eventlog import Engine, EventLog, HostLease, migrate_event_log
+        from services.kit.eventlog import Engine, EventLog, HostLease
 
-        await migrate_event_log(self.database)
+        await self.migrate_events()
         lease = HostLease(self._settings.database_url.get_secret_value())
         await lease.start()
         self.on_close(lease.close)
@@ -166,26 +195,103 @@ class Platform:
         await self.enter(background(following))
         return control
 
-    async def open_actors(self) -> "Actors":
-        """Open the client of actors, and watch the sidecar for stuck actor types."""
-        from services.kit.dapr.actors import Actors
+    async def migrate_events(self) -> None:
+        """Bring kit's schema to its newest revision: event log, outbox, inbox."""
+        from services.kit.eventlog import migrate_event_log
+
+        await migrate_event_log(self.database)
+
+    @functools.cached_property
+    def outbox(self) -> "Outbox":
+        """The outbox of the topics that the manifest publishes."""
+        from services.kit.dapr.pubsub.outbox import Outbox
+
+        return Outbox(self._manifest.publishes)
+
+    async def open_subscriptions(self, subscriptions: "Subscriptions") -> None:
+        """Provide the inbox and the dead letters to the routes of subscriptions."""
+        from services.kit.dapr.pubsub.dead_letters import DeadLetters
+        from services.kit.dapr.pubsub.inbox import Inbox
+
+        await self.migrate_events()
+        self.inbox = Inbox(self._manifest.id, self.database, utc_now)
+        await self.inbox.subscribe(self._manifest.subscribes)
+        self.provide(self.inbox, DeadLetters(self._manifest.id, self.database, subscriptions))
+        self._subscriptions = subscriptions
+
+    async def open_jobs(self) -> "Jobs":
+        """Open the jobs of the manifest, to add their handlers and to schedule those of one time."""
+        from services.kit.dapr.jobs.jobs import Jobs
+        from services.kit.dapr.jobs.scheduler import Scheduler
+
+        if self._jobs is None:
+            await self.migrate_events()
+            scheduler = Scheduler(await self.open_sidecar())
+            self._jobs = Jobs(self._manifest.id, self._manifest.jobs, self.database, scheduler)
+            self.provide(self._jobs)
+        return self._jobs
+
+    async def open_bindings(self) -> "Bindings":
+        """Open the bindings of the manifest, to call them and to add the handlers of their messages."""
+        from services.kit.dapr.bindings import Bindings
+
+        if self._bindings is None:
+            await self.migrate_events()
+            sidecar = await self.open_sidecar()
+            bindings = self._manifest.bindings
+            self._bindings = Bindings(self._manifest.id, bindings, self.database, sidecar)
+            self.provide(self._bindings)
+        return self._bindings
+
+    async def open_sidecar(self) -> "Sidecar":
+        """Open the connection to the sidecar, and watch it for stuck actor types."""
         from services.kit.dapr.placement_watch import open_sidecar
 
-        self._sidecar = await self.enter(open_sidecar())
-        return Actors(self._sidecar)
+        if self._sidecar is None:
+            self._sidecar = await self.enter(open_sidecar())
+        return self._sidecar
+
+    async def open_actors(self) -> "Actors":
+        """Open the client of actors."""
+        from services.kit.dapr.actors import Actors
+
+        return Actors(await self.open_sidecar())
 
     @functools.cached_property
     def state(self) -> "StateStore":
         """The state store of this app's actors; requires `open_actors`."""
         from services.kit.dapr.state_store import state_store
 
-        return state_store(self._settings, self._manifest.id, self._sidecar, self.database)
+        assert self._sidecar is not None
+        outbox = self.outbox if self._manifest.publishes else None
+        return state_store(self._settings, self._manifest.id, self._sidecar, self.database, outbox)
 
     async def host_actor(self, actor: "type[DomainActor[Any]]", factory: "ActorFactory") -> None:
         """Host an actor type; requires `open_actors`."""
         from services.kit.dapr.actor_host import register_actor
 
-        await register_actor(actor, self._sidecar, self.state, factory)
+        await register_actor(actor, await self.open_sidecar(), self.state, factory)
+
+    async def _start_relay(self) -> None:
+        from services.kit.dapr.pubsub.relay import Relay
+
+        await self.migrate_events()
+        sidecar = await self.open_sidecar()
+        state = self.state if self._manifest.actors else None
+        topics, database = self._manifest.publishes, self.database
+        relay = Relay(self._manifest.id, topics, self.outbox, database, sidecar, state)
+        self.on_close(relay.close)
+        await self.enter(relay.running())
+
+    async def _begin_jobs(self) -> None:
+        """Require that every job and input binding has a handler, and register the jobs."""
+        if self._manifest.bindings:
+            (await self.open_bindings()).require_handlers()
+        if self._manifest.jobs:
+            jobs = await self.open_jobs()
+            jobs.require_handlers()
+            registering = asyncio.create_task(jobs.keep_registered(), name="jobs registration")
+            await self.enter(background(registering))
 
     async def _drain(self) -> None:
         """Stop both concurrently: one after the other, the engine would recover work that the workflow host released."""

@@ -1,4 +1,4 @@
-"""`poe bench [W1 W2 W3 W6 access create growth overload retention memory start]`: figures of this machine, one JSON line each."""
+"""`poe bench [W1 W2 W3 W6 access create events growth overload retention memory start]`: figures of this machine, one JSON line each."""
 
 import argparse
 import asyncio
@@ -15,6 +15,7 @@ from tests.bench import (
     access,
     appends,
     creations,
+    events,
     footprint,
     growth,
     overload,
@@ -27,7 +28,11 @@ from tests.bench.figures import emit
 from tests.support.platform import Platform
 
 OFFSET = 12_000
-STANDALONE: dict[str, Callable[[Path], None]] = {"W2": steps.measure, "access": access.measure}
+STANDALONE: dict[str, Callable[[Path], None]] = {
+    "W2": steps.measure,
+    "access": access.measure,
+    "events": events.measure,
+}
 """Benches that start their own processes."""
 Measure = Callable[[Platform], Coroutine[None, None, None]]
 W6: Final = "W6"

@@ -20,8 +20,8 @@ PUBLIC = {
     *(path for app in APPS for path in app.public_paths),
 }
 """Routes other than RPCs that need no sign-in: health, documents, public keys."""
-SIDECAR = ("/dapr/", "/actors/")
-"""Routes of Dapr's SDK, which require the sidecar's token."""
+SIDECAR = ("/dapr/", "/actors/", "/job/", "/events/")
+"""Routes that only the sidecar calls, by its token."""
 
 
 @pytest.fixture(scope="module")

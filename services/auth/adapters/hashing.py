@@ -13,6 +13,7 @@ from services.auth.domain.keys import BASE62
 API_KEYS: Final = b"yocaso auth api keys"
 REFRESH_TOKENS: Final = b"yocaso auth refresh tokens"
 SHARE_LINKS: Final = b"yocaso auth share links"
+ERASED_USERS: Final = b"yocaso auth erased users"
 
 
 def derived_key(secret: str, purpose: bytes) -> bytes:

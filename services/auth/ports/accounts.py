@@ -1,13 +1,20 @@
 """Receipts of account deletions, and the user data that a deletion erases."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
 
 from services.contracts.auth.accounts import AccountDeletion, DeleteAccountInput
 
+if TYPE_CHECKING:
+    from services.kit.storage.db import Transaction
+
 
 class DeletionReceipts(Protocol):
-    """Receipts of account deletions; a receipt has the user's id only until it is complete."""
+    """Receipts of account deletions.
+
+    A receipt has the user's id only until it is complete, and a keyed hash of it afterwards.
+    """
 
     async def begin(self, user_id: str, deletion_id: str) -> AccountDeletion:
         """The user's unfinished receipt, or a new one under this id."""
@@ -25,6 +32,10 @@ class DeletionReceipts(Protocol):
 
     async def complete(self, deletion_id: str) -> AccountDeletion | None:
         """Complete it and remove the user's id, repeatable; None without such a receipt."""
+        ...
+
+    async def covers(self, transaction: "Transaction", user_id: str, at: datetime) -> bool:
+        """Whether a deletion of this user is unfinished, or was completed after this time."""
         ...
 
     async def unfinished(self) -> Sequence[DeleteAccountInput]:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from services.auth.domain.keys import audit_log_of
 from services.auth.ports.accounts import DeletionReceipts, UserData, UserRecords
@@ -21,10 +21,15 @@ from services.contracts.auth.accounts import (
 )
 from services.contracts.auth.audit import AuditAction
 from services.contracts.erasure import ErasedUser, EraseUserInput
+from services.contracts.llm.topics import ConversationDeleted
 from services.kit.access.identity import CallerIdentity
+from services.kit.dapr.pubsub.inbox import Inbox
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.failpoints import failpoint
 from services.kit.references import Workflows
+
+if TYPE_CHECKING:
+    from services.kit.storage.db import Transaction
 
 PSEUDONYM: Final = "erased"
 """Replaces an erased user in the audit logs of others."""
@@ -49,7 +54,9 @@ class AccountService:
         deletion = await self.receipts.begin(user_id, deletion_id)
         await failpoint("erasure.after_receipt")
         owner = audit_log_of(user_id)
-        await self.audit.record(AuditAction.ACCOUNT_DELETED, actor=user_id, owner=owner)
+        await self.audit.record(
+            AuditAction.ACCOUNT_DELETED, actor=user_id, owner=owner, details=caller.audit_details
+        )
         await self._start(DeleteAccountInput(user_id=user_id, deletion_id=deletion.deletion_id))
         return deletion
 
@@ -70,6 +77,20 @@ class AccountService:
         await self.records.revoke_keys(account.user_id)
         await failpoint("erasure.after_revoke")
         await self.workflows.start(DELETE_ACCOUNT_WORKFLOW, account.deletion_id, account)
+
+    async def record_conversation_deletion(
+        self, deleted: ConversationDeleted, transaction: "Transaction"
+    ) -> None:
+        """Add it to the owner's audit log, unless the owner's account was deleted since, with that log."""
+        if await self.receipts.covers(transaction, deleted.user_id, deleted.deleted_at):
+            return
+        await self.audit.record(
+            AuditAction.CONVERSATION_DELETED,
+            actor=deleted.user_id,
+            owner=audit_log_of(deleted.user_id),
+            object=f"conversation:{deleted.conversation_id}",
+            transaction=transaction,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +153,19 @@ class UserTuples:
     async def erase(self, user_id: str) -> None:
         tuples = await self.relations.read_subject(f"user:{user_id}")
         await delete_tuples(self.relations, tuples)
+
+
+@dataclass(frozen=True, slots=True)
+class UserDeadLetters:
+    """`UserData` in the dead letters of auth's subscriptions."""
+
+    inbox: Inbox
+
+    async def count(self, user_id: str) -> dict[str, int]:
+        return {"deadLetters": await self.inbox.count_dead_letters(user_id)}
+
+    async def erase(self, user_id: str) -> None:
+        await self.inbox.forget(user_id)
 
 
 def _required(deletion: AccountDeletion | None) -> AccountDeletion:

@@ -85,7 +85,7 @@ class LocalDenialAudit(DenialAudit):
             owner=await _owners_log(self._relations, target, caller.user_id),
             object=target[:MAX_OBJECT_LENGTH],
             key_id=caller.key_id,
-            details={"wanted": relation},
+            details={"wanted": relation, **caller.audit_details},
             reference=uuid.uuid4().hex,
         )
 

@@ -26,6 +26,7 @@ class AuditAction(StrEnum):
     ACCESS_DENIED = "ACCESS_DENIED"
     SHARING_CHANGED = "SHARING_CHANGED"
     ACCOUNT_DELETED = "ACCOUNT_DELETED"
+    CONVERSATION_DELETED = "CONVERSATION_DELETED"
 
 
 Details = Annotated[
@@ -41,6 +42,7 @@ class AuditEvent(Message):
     """One security event: the user `actor` did `action` to `object`, such as `api_key:key_…`. Holds no secrets.
 
     `owner` names the audit log: `user:<user id>` or `organization:<id>`. `keyId` is the API key used or exchanged.
+    `details.app` is the app that called for the user, if it was not the edge.
     """
 
     event_id: str

@@ -6,6 +6,8 @@ from services.contracts.auth.access import ACCESS_CALLS
 from services.contracts.auth.keys import CHARGE_API_KEY
 from services.contracts.erasure import eraser_of
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
+from services.contracts.llm.jobs import PURGE
+from services.contracts.llm.topics import TOPICS
 from services.contracts.llm.turns import GENERATION_WORKFLOW, RUN_TURN
 from services.contracts.workflows.service import PURGE_WORKFLOWS, START_WORKFLOW
 from services.kit.manifest import App, Server
@@ -21,8 +23,10 @@ APP: Final = App(
     actors=("ConversationManagerActor", "ConversationActor"),
     workflows=(GENERATION_WORKFLOW,),
     activities=(RUN_TURN, eraser_of("llm")),
+    publishes=TOPICS,
+    jobs=(PURGE,),
     calls=(*ACCESS_CALLS, CHARGE_API_KEY, START_WORKFLOW, PURGE_WORKFLOWS),
-    components=("statestore", "pubsub", "secrets"),
+    components=("statestore", "secrets"),
     owns=("schema `events` (kit's, shared)",),
     variables={
         "LLM_BASE_URL": Server("model", "{url}/v1"),

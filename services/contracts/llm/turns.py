@@ -117,6 +117,6 @@ class TurnOutcome(BaseModel):
 
 
 GENERATION_WORKFLOW: Final = WorkflowRef(
-    "GenerationWorkflow", app_id="workflows", input=GenerationInput
+    "GenerationWorkflow", app_id="workflows", input=GenerationInput, output=TurnOutcome
 )
 RUN_TURN: Final = ActivityRef("RunTurn", app_id="llm", input=RunTurnInput, output=TurnOutcome)

@@ -1,4 +1,4 @@
-"""gRPC client of this app's daprd, for state and actors."""
+"""gRPC client of this app's daprd, for state, actors, pub/sub, jobs and bindings."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,7 +22,9 @@ NO_ANSWER: Final = frozenset(
 
 
 class SidecarError(StateStoreError):
-    """The sidecar, or a component behind it, failed."""
+    """The sidecar, or a component behind it, failed; `status` is its gRPC status."""
+
+    status = StatusCode.UNKNOWN
 
 
 class TooLarge(SidecarError):
@@ -87,21 +89,44 @@ class Sidecar:
         )
         await self._call(self._stub.ExecuteStateTransaction, request)
 
+    async def publish(
+        self, pubsub: str, topic: str, event: bytes, content_type: str, seconds: float
+    ) -> None:
+        """Publish an event; durable in the broker on return."""
+        request = api_v1.PublishEventRequest(
+            pubsub_name=pubsub, topic=topic, data=event, data_content_type=content_type
+        )
+        await self._call(self._stub.PublishEvent, request, seconds=seconds)
+
+    async def request(self, method: str, request: Any, seconds: float) -> Any:
+        """Call another method of daprd's API, by its name."""
+        return await self._call(getattr(self._stub, method), request, seconds=seconds)
+
     async def hosted_actors(self) -> set[str]:
         """The actor types that daprd hosts here; none before it has a placement table."""
+        return await self.placed_actors() or set()
+
+    async def placed_actors(self) -> set[str] | None:
+        """Like `hosted_actors`; None before it has a placement table."""
         found = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())
         runtime = found.actor_runtime
-        return {each.type for each in runtime.active_actors} if runtime.host_ready else set()
+        return {each.type for each in runtime.active_actors} if runtime.host_ready else None
 
     async def _call(
-        self, method: Any, request: Any, metadata: tuple[tuple[str, str], ...] = ()
+        self,
+        method: Any,
+        request: Any,
+        metadata: tuple[tuple[str, str], ...] = (),
+        seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> Any:
         try:
-            return await method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
+            return await method(request, timeout=seconds, metadata=metadata)
         except AioRpcError as error:
             kind = TooLarge if error.code() is StatusCode.RESOURCE_EXHAUSTED else SidecarError
             answered = error.code() not in NO_ANSWER
-            raise kind(f"{error.code().name}: {error.details()}", answered=answered) from error
+            failure = kind(f"{error.code().name}: {error.details()}", answered=answered)
+            failure.status = error.code()
+            raise failure from error
 
 
 def _operation(write: StateWrite) -> Any:

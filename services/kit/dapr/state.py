@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
+from services.kit.dapr.pubsub.outbox import OutboxEvent
 from services.kit.dapr.state_rows import (
     StateStore,
     StateStoreError,
@@ -63,8 +64,11 @@ class DurableState(Generic[H]):
         put: Mapping[str, BaseModel] | None = None,
         remove: Iterable[str] = (),
         creates: Iterable[StateWrite] = (),
+        events: Sequence[OutboxEvent] = (),
     ) -> None:
         """Write all or nothing; `creates` are the first heads of other actors, by `first_head`.
+
+        `events`, made by `outbox_event`, are published after the commit.
 
         Raises:
             StateConflict: another owner wrote since `load`; nothing was written.
@@ -84,7 +88,7 @@ class DurableState(Generic[H]):
         # After a change of owners, no shared transaction: the former owner may have frozen while holding row locks,
         # and the other writes would wait for them too.
         try:
-            etag = await self._store.write(writes, exclusive=not self._wrote_last)
+            etag = await self._store.write(writes, events=events, exclusive=not self._wrote_last)
         except StateStoreError as error:
             await self._check_committed(commit, error)
             return

@@ -2,23 +2,40 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from services.kit.background import TaskSet
+from services.kit.dapr.pubsub.outbox import Outbox, OutboxEvent, require_outbox
 from services.kit.dapr.sidecar import Sidecar, TooLarge
 from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue
 from services.kit.group_commit import GroupCommit
+
+if TYPE_CHECKING:  # without events, no Postgres driver is loaded
+    from services.kit.storage.db import Database
 
 READS_AT_ONCE: Final = 16
 DEFER_SECONDS: Final = 0.005
 """How long deferred reads are collected before one request reads them all."""
 
+# per event: $1 apps, $2 topics, $3 keys, $4 ids, $5 state keys
+ANNOUNCE: Final = """
+    INSERT INTO events.outbox (app, topic, key, event_id, state_key)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+"""
+
 
 class ComponentStateStore:
     """`StateStore` over the component `statestore`; a transaction returns no ETag, so it has to be read."""
 
-    def __init__(self, sidecar: Sidecar) -> None:
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        database: "Database | None" = None,
+        outbox: Outbox | None = None,
+    ) -> None:
         self._sidecar = sidecar
+        self._database = database
+        self._outbox = outbox
         self._group = GroupCommit[StateWrite](
             sidecar.write,
             is_refusal=lambda error: isinstance(error, StateStoreError) and error.answered,
@@ -56,13 +73,41 @@ class ComponentStateStore:
         half = len(keys) // 2
         return [*await self._read_in_parts(keys[:half]), *await self._read_in_parts(keys[half:])]
 
-    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+    async def write(
+        self,
+        writes: Sequence[StateWrite],
+        *,
+        events: Sequence[OutboxEvent] = (),
+        exclusive: bool = False,
+    ) -> str:
         """Write all or nothing; returns "", as the API does not return the ETag."""
+        outbox = require_outbox(self._outbox, events)
+        members = [*writes, *await self._announce(events)]
         if exclusive:
-            await self._sidecar.write(writes)
+            await self._sidecar.write(members)
         else:
-            await self._group.write(writes)
+            await self._group.write(members)
+        if outbox is not None:
+            outbox.wake()
         return ""
+
+    async def _announce(self, events: Sequence[OutboxEvent]) -> list[StateWrite]:
+        """The rows that hold the events in the state transaction, announced to the relay before it.
+
+        The store cannot write the outbox in its transaction. The relay publishes an announced event if its row exists,
+        and drops it after a while if it does not: then the transaction was refused.
+        """
+        rows = [StateWrite(f"outbox/{each.id}", each.body.encode()) for each in events]
+        if rows and self._database is not None:
+            await self._database.fetch(
+                ANNOUNCE,
+                [each.topic.app_id for each in events],
+                [each.topic.name for each in events],
+                [each.key for each in events],
+                [each.id for each in events],
+                [row.key for row in rows],
+            )
+        return rows
 
     async def read_deferred(self, key: str) -> StoredValue:
         """Read one row with other deferred reads, after DEFER_SECONDS at the latest."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from services.kit.dapr.pubsub.outbox import Outbox, OutboxEvent, require_outbox
 from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
 from services.kit.errors import RpcError
 from services.kit.group_commit import GroupCommit
@@ -49,6 +50,16 @@ WRITE: Final = """
         = (SELECT count(*) FROM matched) + (SELECT count(*) FROM gone WHERE mode = 'MATCH'))::int
 """
 
+# as WRITE, and per event for the outbox: $6 apps, $7 topics, $8 keys, $9 ids, $10 bodies
+WRITE_AND_PUBLISH: Final = WRITE.replace(
+    "    )\n    SELECT 1 /",
+    """    ), published AS (
+        INSERT INTO events.outbox (app, topic, key, event_id, body)
+        SELECT * FROM unnest($6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+    )
+    SELECT 1 /""",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Write:
@@ -61,14 +72,17 @@ class _Write:
 class PostgresStateStore:
     """`StateStore` over the table `dapr.state`, with the keys of one app."""
 
-    def __init__(self, database: Database, app_id: str) -> None:
+    def __init__(self, database: Database, app_id: str, outbox: Outbox | None = None) -> None:
         self._database = database
         self._prefix = f"{app_id}||"
-        self._group = GroupCommit[_Write](
+        self._outbox = outbox
+        self._group = GroupCommit[_Write | OutboxEvent](
             self._transact,
             is_refusal=lambda error: isinstance(error, StateStoreError) and error.answered,
-            key_of=lambda write: write.asked.key,
-            size_of=lambda write: write.asked.size,
+            key_of=lambda write: write.asked.key if isinstance(write, _Write) else "",
+            size_of=lambda write: (
+                write.asked.size if isinstance(write, _Write) else len(write.body)
+            ),
         )
 
     async def read(self, key: str) -> StoredValue:
@@ -80,13 +94,22 @@ class PostgresStateStore:
         found = {row[0]: (row[1], row[2]) for row in rows}
         return [StoredValue(key, *found.get(self._prefix + key, (b"", ""))) for key in keys]
 
-    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+    async def write(
+        self,
+        writes: Sequence[StateWrite],
+        *,
+        events: Sequence[OutboxEvent] = (),
+        exclusive: bool = False,
+    ) -> str:
         """Write all or nothing; returns the first row's new ETag."""
         named = [_Write(each) for each in writes]
+        outbox = require_outbox(self._outbox, events)
         if exclusive:
-            await self._transact(named)
+            await self._transact([*named, *events])
         else:
-            await self._group.write(named)
+            await self._group.write([*named, *events])
+        if outbox is not None:
+            outbox.wake()
         return named[0].etag
 
     async def read_deferred(self, key: str) -> StoredValue:
@@ -96,16 +119,28 @@ class PostgresStateStore:
     def flush_reads(self) -> None:
         """No-op: no read is deferred here."""
 
-    async def _transact(self, writes: Sequence[_Write]) -> None:
+    async def _transact(self, members: Sequence[_Write | OutboxEvent]) -> None:
+        writes = [each for each in members if isinstance(each, _Write)]
+        events = [each for each in members if isinstance(each, OutboxEvent)]
         asked = [write.asked for write in writes]
-        await self._run(
-            WRITE,
+        columns: list[list[Any]] = [
             [self._prefix + write.key for write in asked],
             [write.data for write in asked],
             [write.etag for write in writes],
             [write.mode for write in asked],
             [write.etag if write.mode is WriteMode.MATCH else None for write in asked],
-        )
+        ]
+        if not events:
+            await self._run(WRITE, *columns)
+            return
+        columns += [
+            [each.topic.app_id for each in events],
+            [each.topic.name for each in events],
+            [each.key for each in events],
+            [each.id for each in events],
+            [each.body for each in events],
+        ]
+        await self._run(WRITE_AND_PUBLISH, *columns)
 
     async def _run(self, statement: str, *arguments: Any) -> list[Any]:
         try:

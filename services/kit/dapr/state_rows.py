@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from services.kit.dapr.pubsub.outbox import OutboxEvent
 
 
 class StateStoreError(Exception):
@@ -58,10 +61,17 @@ class StateStore(Protocol):
         """Read rows in the order of `keys`; a missing row has no data."""
         ...
 
-    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+    async def write(
+        self,
+        writes: Sequence[StateWrite],
+        *,
+        events: Sequence["OutboxEvent"] = (),
+        exclusive: bool = False,
+    ) -> str:
         """Write all or nothing; returns the first row's new ETag, or "" if the store does not return it.
 
-        Unless `exclusive`, concurrent writes may share a transaction; each keeps its own conditions and outcome.
+        `events` are published if the rows are written. Unless `exclusive`, concurrent writes may share a transaction;
+        each keeps its own conditions and outcome.
         """
         ...
 

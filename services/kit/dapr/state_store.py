@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from services.kit.dapr.pubsub.outbox import Outbox
 from services.kit.dapr.sidecar import Sidecar
 from services.kit.dapr.state_component import ComponentStateStore
 from services.kit.dapr.state_rows import StateStore
@@ -12,11 +13,15 @@ if TYPE_CHECKING:  # with the component, no Postgres driver is loaded
 
 
 def state_store(
-    settings: PlatformSettings, app_id: str, sidecar: Sidecar, database: "Database"
+    settings: PlatformSettings,
+    app_id: str,
+    sidecar: Sidecar,
+    database: "Database",
+    outbox: Outbox | None = None,
 ) -> StateStore:
-    """The state store of an app's actors."""
+    """The state store of an app's actors, and the outbox of their events."""
     if settings.actor_state is ActorStateAccess.COMPONENT:
-        return ComponentStateStore(sidecar)
+        return ComponentStateStore(sidecar, database, outbox)
     from services.kit.dapr.state_postgres import PostgresStateStore
 
-    return PostgresStateStore(database, app_id)
+    return PostgresStateStore(database, app_id, outbox)

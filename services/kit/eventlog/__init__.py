@@ -1,6 +1,7 @@
 """The event log: append-only streams of events with checkpoints, and durable work on them."""
 
 from pathlib import Path
+from typing import Final
 
 from services.kit.eventlog.durable import DurableWork, TerminalEvents
 from services.kit.eventlog.engine import Engine, WorkKind
@@ -19,7 +20,9 @@ from services.kit.eventlog.segment import RetryLater, Segment
 from services.kit.storage.db import Database
 
 __all__ = [
+    "MIGRATIONS",
     "ROWS_PER_BATCH",
+    "SCHEMA",
     "Attempt",
     "DurableWork",
     "Engine",
@@ -39,7 +42,10 @@ __all__ = [
     "migrate_event_log",
 ]
 
+SCHEMA: Final = "events"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
 
 async def migrate_event_log(database: Database) -> None:
     """Bring the schema `events` to its newest revision."""
-    await database.migrate("events", Path(__file__).parent / "migrations")
+    await database.migrate(SCHEMA, MIGRATIONS)

@@ -18,6 +18,7 @@ from services.kit.access.identity import TrustedApps
 from services.kit.dapr.placement_watch import placement_watch
 from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, RpcError, internal_error, unavailable
+from services.kit.http.access_log import AccessLog
 from services.kit.http.dependencies import get_dependency, provide
 from services.kit.http.draining import Draining
 from services.kit.http.overload import AdmissionControl, LoadShedder
@@ -64,6 +65,7 @@ def create_service(
     app.router.routes.insert(0, RpcRoutes(each for router in routers for each in router.endpoints))
     _handle_errors(app)
     sheddable = [path for router in routers for path in router.sheddable_paths]
+    app.add_middleware(AccessLog)
     app.add_middleware(LoadShedder, paths=sheddable, admission=AdmissionControl())
     open_paths = {HEALTH_PATH, "/docs", "/openapi.json", *public_paths}
     app.add_middleware(BodyLimit, limit=MAX_BODY_BYTES)

@@ -8,7 +8,15 @@ import functools
 import inspect
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+)
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, cast, get_type_hints
@@ -23,7 +31,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from services.kit.access.identity import caller_of
+from services.kit.access.identity import caller_of, calling_app
 from services.kit.contract import AnyMethod, Message, RpcService
 from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, FieldViolation, RpcError, internal_error, unavailable
@@ -115,7 +123,7 @@ class RpcRouter:
         method = self._service[name]
         if method.is_stream is not stream:
             raise RuntimeError(f"{self._service.name}/{name}: unary and stream do not match")
-        self._endpoints[name] = Endpoint(method, answer(method, handler), _dependencies(handler))
+        self._endpoints[name] = Endpoint(method, answer(method, handler), dependencies_of(handler))
         return handler
 
 
@@ -147,8 +155,10 @@ class RpcRoutes(BaseRoute):
         await response(scope, receive, send)
 
 
-def _dependencies(handler: Handler) -> dict[str, Callable[[Request], Awaitable[Any]]]:
-    """The resolver of each parameter except `request`.
+def dependencies_of(
+    handler: Handler, given: Collection[str] = ("request",)
+) -> dict[str, Callable[[Request], Awaitable[Any]]]:
+    """The resolver of each parameter except the `given` ones.
 
     Raises:
         TypeError: a parameter has no `Depends` on an async function of the HTTP request alone.
@@ -156,7 +166,7 @@ def _dependencies(handler: Handler) -> dict[str, Callable[[Request], Awaitable[A
     hints = get_type_hints(handler, include_extras=True)
     found: dict[str, Callable[[Request], Awaitable[Any]]] = {}
     for name in inspect.signature(handler).parameters:
-        if name == "request":
+        if name in given:
             continue
         marks = getattr(hints.get(name), "__metadata__", ())
         calls = [mark.dependency for mark in marks if isinstance(mark, Dependency)]
@@ -211,7 +221,7 @@ def invalid_argument(error: pydantic.ValidationError) -> RpcError:
 
 
 def idempotency_key(request: Request) -> IdempotencyKey | None:
-    """The call's `Idempotency-Key`, scoped to caller and method."""
+    """The call's `Idempotency-Key`, scoped to method and caller: the user, or of an internal method the app."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -219,7 +229,7 @@ def idempotency_key(request: Request) -> IdempotencyKey | None:
         raise RpcError.invalid(
             "Idempotency-Key", f"must be one value of 1 to {MAX_KEY_LENGTH} visible characters"
         )
-    return IdempotencyKey(caller_of(request).user_id, request.url.path, values[0])
+    return IdempotencyKey(_key_owner(request), request.url.path, values[0])
 
 
 async def _call_key(request: Request) -> IdempotencyKey:
@@ -227,8 +237,13 @@ async def _call_key(request: Request) -> IdempotencyKey:
     if key is not None:
         return key
     call_id = request.headers.get("x-call-id") or uuid.uuid4().hex
-    caller = caller_of(request).user_id
-    return IdempotencyKey(caller, request.url.path, f"\0{call_id}", explicit=False)
+    return IdempotencyKey(_key_owner(request), request.url.path, f"\0{call_id}", explicit=False)
+
+
+def _key_owner(request: Request) -> str:
+    if method_of(request).internal:
+        return f"app:{calling_app(request)}"
+    return caller_of(request).user_id
 
 
 CallKey = Annotated[IdempotencyKey, Depends(_call_key)]

@@ -1,7 +1,7 @@
 """Incremental decoder of server-sent events (WHATWG HTML, 9.2.6)."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
 
@@ -10,8 +10,16 @@ class OversizeEvent(ValueError):
     """An event is longer than MAX_EVENT_BYTES."""
 
 
+class SseEvent(NamedTuple):
+    """One event: its type, its data, and the last id that the stream has set, "" if none."""
+
+    type: str
+    data: str
+    id: str
+
+
 class SseDecoder:
-    """Returns the `data` of each event, for any split of the bytes into chunks; comments and other fields are dropped.
+    """Returns the events, or the `data` of each, for any split of the bytes into chunks; comments are dropped.
 
     Memory is bounded by MAX_EVENT_BYTES.
     """
@@ -20,22 +28,29 @@ class SseDecoder:
         self._buffer = bytearray()
         self._data: list[bytes] = []
         self._size = 0
+        self._type = self._id = b""
         self._started = False
         self._skip_newline = False
 
     def feed(self, chunk: bytes) -> Iterator[str]:
-        """The events that this chunk completes.
+        """The data of the events that this chunk completes.
 
         Raises:
             OversizeEvent: an event is too long; discard the stream.
         """
+        return (event.data for event in self.events(chunk))
+
+    def events(self, chunk: bytes) -> Iterator[SseEvent]:
+        """The events that this chunk completes; raises as `feed` does."""
         self._buffer += chunk
         while (line := self._next_line()) is not None:
             if line:
                 self._take(line)
-            elif self._data:
-                data, self._data, self._size = b"\n".join(self._data), [], 0
-                yield data.decode("utf-8", errors="replace")
+            else:
+                kind, self._type = self._type, b""
+                if self._data:
+                    data, self._data, self._size = b"\n".join(self._data), [], 0
+                    yield SseEvent(_text(kind or b"message"), _text(data), _text(self._id))
         if len(self._buffer) + self._size > MAX_EVENT_BYTES:
             raise OversizeEvent
 
@@ -60,8 +75,15 @@ class SseDecoder:
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
-        if name != b"data":
-            return
         value = value.removeprefix(b" ")
-        self._size += len(value)
-        self._data.append(value)
+        if name == b"data":
+            self._size += len(value)
+            self._data.append(value)
+        elif name == b"event":
+            self._type = value
+        elif name == b"id" and b"\0" not in value:
+            self._id = value
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", errors="replace")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,16 @@ class Transaction:
 
     def __init__(self, connection: "AsyncConnection") -> None:
         self._connection = connection
+        self._callbacks: list[Callable[[], None]] = []
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after the commit; never after a rollback."""
+        self._callbacks.append(callback)
+
+    def committed(self) -> None:
+        """Run the callbacks."""
+        for callback in self._callbacks:
+            callback()
 
     async def execute(
         self, statement: "Executable", parameters: Mapping[str, Any] | None = None
@@ -133,7 +143,9 @@ class Database:
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
         with _unavailable_if_unreachable():
             async with engine.begin() as connection:
-                yield Transaction(connection)
+                transaction = Transaction(connection)
+                yield transaction
+            transaction.committed()
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator["Transaction"]:

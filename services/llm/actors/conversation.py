@@ -1,5 +1,6 @@
 """`ConversationActor`: loads state, applies the rules of `domain`, commits."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -20,9 +21,11 @@ from services.contracts.paging import SortOrder
 from services.kit.clock import Clock
 from services.kit.dapr.actors import Actors
 from services.kit.dapr.domain_actor import ActorContext, DomainActor, Remindable
+from services.kit.dapr.pubsub.outbox import OutboxEvent
 from services.kit.errors import not_found
 from services.kit.failpoints import failpoint
 from services.kit.http.cursors import encode_cursor
+from services.llm.actors.events import conversation_deleted, turn_completed
 from services.llm.actors.interfaces import ConversationActorInterface
 from services.llm.actors.messages import Messages
 from services.llm.actors.pages import page_seqs
@@ -119,7 +122,7 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
             turn_row(turn_id) for turn_id in state.queue
         ]  # without messages, by which the purge finds turns
         turn_ids = state.delete(self._clock())
-        await self.state.commit(state, remove=queued)
+        await self.state.commit(state, remove=queued, events=[conversation_deleted(state)])
         self._messages.forget()
         return DeletedConversation(turn_ids=turn_ids)
 
@@ -222,7 +225,7 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
             )
             rows[message_row(message.seq)] = message
             changed[turn_row(first)] = begun
-        await self._save(state, rows, changed)
+        await self._save(state, rows, changed, [turn_completed(state, ended.turn)])
         return ended
 
     @override
@@ -247,7 +250,8 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
             rows[message_row(message.seq)] = message
         else:
             record = request_cancel(record, self._clock())
-        await self._save(state, rows, {turn_row(ref.turn_id): record})
+        ended = [turn_completed(state, record.turn)] if record.turn.status.is_terminal else []
+        await self._save(state, rows, {turn_row(ref.turn_id): record}, ended)
         return record.turn
 
     @override
@@ -349,8 +353,9 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
         state: ConversationState,
         rows: dict[str, BaseModel],
         changed: dict[str, BaseModel] | None = None,
+        events: Sequence[OutboxEvent] = (),
     ) -> None:
-        await self.state.commit(state, add=rows, put=changed)
+        await self.state.commit(state, add=rows, put=changed, events=events)
         self._messages.remember(rows.values())
 
 

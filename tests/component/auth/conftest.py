@@ -151,10 +151,11 @@ class Person:
     user_id: str
     scopes: tuple[str, ...] = USER_SCOPES
     key_id: str = ""
+    calling_app: str = "edge"
 
     async def call(self, service: str, method: str, **body: Any) -> tuple[int, Any]:
         headers = {
-            "dapr-caller-app-id": "edge",
+            "dapr-caller-app-id": self.calling_app,
             "x-user-id": self.user_id,
             "x-user-email": f"{self.user_id}@example.com",
             "x-scopes": " ".join(self.scopes),

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from services.cli.stack import Stack
 from services.contracts.auth.audit import AuditAction
 from services.kit.clock import utc_now
 from services.kit.storage.db import Database
-from tests.component.auth.conftest import AuthApp, Person, administer, by_app
+from tests.component.auth.conftest import AuthApp, AuthApps, Person, administer, by_app
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -55,6 +56,37 @@ async def test_what_happens_to_a_key_is_in_its_owners_log_and_in_no_other(
         assert (event["actor"], event["owner"]) == (ada.user_id, f"user:{ada.user_id}")
     assert secret[20:] not in str(log)
     assert await events(eve) == []
+
+
+@requirement("access:trusted-apps")
+async def test_what_a_trusted_back_end_does_for_a_user_names_it(auth_apps: AuthApps) -> None:
+    app = await auth_apps.start({"YOCASO_TRUSTED_APPS": "backend"}).until_ready()
+    ada = somebody(app)
+    by_back_end = replace(ada, calling_app="backend")
+    run, ada_s = f"run:run_{secrets.token_hex(8)}", f"user:{ada.user_id}"
+    owned = {"subject": ada_s, "relation": "owner", "object": run}
+    await by_app(app, "llm", "AuthorizationService", "WriteTuples", writes=[owned])
+    foreign = (await somebody(app).key())["apiKey"]["keyId"]
+    for person in (ada, by_back_end):
+        await person.key()
+        shared = {"object": run, "subject": f"user:{somebody(app).user_id}"}
+        assert (await person.call("AuthorizationService", "Share", **shared))[0] == 200
+        assert (await person.call("ApiKeyService", "GetApiKey", keyId=foreign))[0] == 404
+    assert (await by_back_end.call("AccountService", "DeleteAccount"))[0] in (200, 503)
+    for action, wanted in (
+        ("KEY_CREATED", ["backend", None]),
+        ("SHARING_CHANGED", ["backend", None]),
+        ("ACCOUNT_DELETED", ["backend"]),
+    ):
+        log = await events(ada, action=action)
+        assert [event["details"].get("app") for event in log] == wanted
+    for unnamed in ("stranger", "", "llm"):
+        status, refused = await replace(ada, calling_app=unnamed).call(
+            "ApiKeyService", "ListApiKeys"
+        )
+        assert (status, refused["error"]["code"]) == (401, "UNAUTHENTICATED")
+    status, refused = await by_app(app, "backend", "AuditService", "RecordAuditEvent")
+    assert (status, refused["error"]["code"]) == (403, "PERMISSION_DENIED")
 
 
 @requirement("access:audit:own")

@@ -2,10 +2,12 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import insert, select
 
+from services.auth.adapters.hashing import ERASED_USERS, KeyedHash
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.deletions import PostgresDeletionReceipts
 from services.auth.adapters.postgres.users import PostgresUserRecords
@@ -26,11 +28,30 @@ async def database(empty_database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+def open_receipts(database: Database) -> PostgresDeletionReceipts:
+    return PostgresDeletionReceipts(database, KeyedHash("secret", ERASED_USERS))
+
+
+@requirement("access:erasure")
+async def test_a_receipt_covers_what_happened_before_its_end(database: Database) -> None:
+    receipts = open_receipts(database)
+    async with database.transaction() as transaction:
+        assert not await receipts.covers(transaction, "ada", utc_now())
+        await receipts.begin("ada", "deletion_1")
+    async with database.transaction() as transaction:
+        assert await receipts.covers(transaction, "ada", utc_now())
+        assert not await receipts.covers(transaction, "bob", utc_now())
+    await receipts.complete("deletion_1")
+    async with database.transaction() as transaction:
+        assert await receipts.covers(transaction, "ada", utc_now() - timedelta(minutes=1))
+        assert not await receipts.covers(transaction, "ada", utc_now() + timedelta(minutes=1))
+
+
 @requirement("access:erasure")
 async def test_a_receipt_has_each_part_once_and_no_user_when_it_is_complete(
     database: Database,
 ) -> None:
-    receipts = PostgresDeletionReceipts(database)
+    receipts = open_receipts(database)
     begun = await receipts.begin("ada", "deletion_1")
     assert (begun.deletion_id, begun.status, begun.parts) == (
         "deletion_1",

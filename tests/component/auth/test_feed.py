@@ -1,6 +1,7 @@
 """The change feed: in order whoever writes at the same time, kept for a while, and told of every way to lose access."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -16,7 +17,10 @@ from services.auth.app import MIGRATIONS
 from services.auth.service.accounts import UserTuples
 from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
+from services.contracts.auth.topics import ACCESS_CHANGED
 from services.kit.access.cache import ANY_ACCESS_CHANGE, AccessChange, AccessChanges
+from services.kit.dapr.pubsub.outbox import Outbox
+from services.kit.eventlog import migrate_event_log
 from services.kit.storage.db import Database
 from tests.component.auth.conftest import AuthApps
 from tests.component.auth.stores import MovedClock, open_stores
@@ -89,6 +93,27 @@ async def test_a_removal_is_in_the_feed_when_it_is_acknowledged_and_only_then(fe
     assert await reader.since(0) == AccessChanges(1, [of(1), of(2)])
     assert feeds.woken == 1
     assert await reader.since(1) == AccessChanges(1, [])
+
+
+@requirement("access:feed")
+async def test_each_change_is_published_as_an_event_with_its_position(feeds: Feeds) -> None:
+    database = feeds.database()
+    await migrate_event_log(database)
+    feed = PostgresAccessFeed(database, lambda: None, Outbox([ACCESS_CHANGED]))
+    await take(feed, of(1), of(2))
+    await take(feed, of(3))
+    rows = await database.fetch("SELECT topic, body FROM events.outbox ORDER BY number")
+    assert {row["topic"] for row in rows} == {"auth.access.changed.v1"}
+    assert [json.loads(row["body"])["data"] for row in rows] == [
+        {
+            "position": "1",
+            "changes": [
+                {"userId": "user-1", "object": "run:r1"},
+                {"userId": "user-2", "object": "run:r2"},
+            ],
+        },
+        {"position": "2", "changes": [{"userId": "user-3", "object": "run:r3"}]},
+    ]
 
 
 @requirement("access:feed")

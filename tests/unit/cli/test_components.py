@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from services.cli.stack.apps import read_template
+from services.cli.stack.template import read_template
+from services.kit.dapr.pubsub.inbox import HANDLER_SECONDS
 from tests.requirements import requirement
 
 ROOT = Path(__file__).parents[3]
@@ -47,6 +49,22 @@ def test_resiliency_sets_no_timeout_because_it_would_cut_streams() -> None:
     resiliency = components("common")["resiliency"]["spec"]
     assert "timeouts" not in resiliency["policies"]
     assert "apps" not in resiliency["targets"]
+
+
+@requirement("kit:pubsub:retries")
+@pytest.mark.parametrize("folder", ["local", "production"])
+def test_deliveries_are_retried_for_longer_than_the_broker_waits(folder: str) -> None:
+    """Daprd 1.18 acknowledges a Redis message, and so loses it, if the retries end before the processing timeout."""
+    resiliency = components("common")["resiliency"]["spec"]
+    retry = resiliency["policies"]["retries"][
+        resiliency["targets"]["components"]["pubsub"]["inbound"]["retry"]
+    ]
+    assert retry["policy"] == "constant"
+    retried = int(retry["duration"].removesuffix("ms")) / 1000 * retry["maxRetries"]
+    metadata = {
+        each["name"]: each.get("value") for each in components(folder)["pubsub"]["spec"]["metadata"]
+    }
+    assert retried > float(metadata["processingTimeout"].removesuffix("s")) > HANDLER_SECONDS
 
 
 def test_apps_cannot_read_the_secret_store() -> None:

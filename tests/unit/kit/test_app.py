@@ -14,19 +14,69 @@ from tests.requirements import requirement
 
 Header = tuple[bytes, bytes]
 EDGE = (b"dapr-caller-app-id", b"edge")
+BACKEND = (b"dapr-caller-app-id", b"backend")
 ALICE = (b"x-user-id", b"alice")
+SCOPES = (b"x-scopes", b"read write")
 
 
-def caller(*headers: Header) -> CallerIdentity:
+def caller(*headers: Header, path: str = "/open") -> CallerIdentity:
     app = FastAPI()
-    provide(app, TrustedApps(edge="edge", callers={}))
-    return caller_of(Request({"type": "http", "headers": list(headers), "app": app}))
+    provide(app, TrustedApps(edge="edge", callers={"/open": ("backend", "edge"), "/closed": ()}))
+    scope = {"type": "http", "path": path, "headers": list(headers), "app": app}
+    return caller_of(Request(scope))
 
 
 def test_identity_headers_from_the_edge_are_accepted() -> None:
     found = caller(EDGE, ALICE, (b"x-user-email", b"a@b.c"), (b"x-scopes", b"read write"))
     assert found == CallerIdentity("alice", "a@b.c", frozenset({"read", "write"}))
     assert caller(EDGE, ALICE) == CallerIdentity("alice", "", frozenset())
+    assert caller(EDGE, ALICE, (b"x-user-email", "ä@b.c".encode())).email == "ä@b.c"
+
+
+@requirement("kit:identity")
+def test_an_app_that_may_call_the_method_acts_for_a_user_and_is_named() -> None:
+    found = caller(BACKEND, ALICE, SCOPES, (b"x-user-email", b"a@b.c"), (b"x-key-id", b"key_1"))
+    assert found == CallerIdentity(
+        "alice", "a@b.c", frozenset({"read", "write"}), "key_1", "backend"
+    )
+    assert caller(BACKEND, ALICE, SCOPES).audit_details == {"app": "backend"}
+    assert caller(EDGE, ALICE, SCOPES).audit_details == {}
+
+
+@requirement("kit:identity")
+def test_an_app_acts_for_a_user_only_where_it_may_call() -> None:
+    for path in ("/closed", "/unknown", "/open/", "/Open"):
+        with pytest.raises(RpcError) as refused:
+            caller(BACKEND, ALICE, SCOPES, path=path)
+        assert refused.value.code is ErrorCode.UNAUTHENTICATED
+    assert caller(EDGE, ALICE, path="/closed").user_id == "alice"
+
+
+@requirement("kit:identity")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (BACKEND, SCOPES),
+        (BACKEND, ALICE),
+        (BACKEND, ALICE, SCOPES, SCOPES),
+        (BACKEND, ALICE, (b"x-scopes", b"read, write")),
+        (BACKEND, ALICE, ALICE, SCOPES),
+        (BACKEND, ALICE, SCOPES, (b"x-user-email", b"a@b.c, d@b.c")),
+        (BACKEND, ALICE, SCOPES, (b"x-key-id", b"key_1"), (b"x-key-id", b"key_2")),
+        (BACKEND, BACKEND, ALICE, SCOPES),
+        (BACKEND, EDGE, ALICE, SCOPES),
+        ((b"dapr-caller-app-id", b"backend,edge"), ALICE, SCOPES),
+        ((b"dapr-caller-app-id", b"Backend"), ALICE, SCOPES),
+        ((b"dapr-caller-app-id", b""), ALICE, SCOPES),
+        (ALICE, SCOPES),
+    ],
+)
+def test_an_incomplete_or_repeated_identity_from_an_app_is_refused(
+    headers: tuple[Header, ...],
+) -> None:
+    with pytest.raises(RpcError) as refused:
+        caller(*headers)
+    assert refused.value.code is ErrorCode.UNAUTHENTICATED
 
 
 @requirement("kit:identity")

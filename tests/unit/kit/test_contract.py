@@ -26,6 +26,15 @@ class Sample(Message):
     color: Color | None = None
 
 
+@requirement("kit:rpc-client")
+def test_the_default_time_limit_of_an_internal_method_is_shorter() -> None:
+    service = RpcService("yocaso.x.v1.XService", "X")
+    user = service.unary("A", Sample, Sample, "a", scope="x")
+    own = service.unary("B", Sample, Sample, "b", internal=True)
+    slow = service.unary("C", Sample, Sample, "c", internal=True, timeout_seconds=60)
+    assert [each.timeout_seconds for each in (user, own, slow)] == [30, 10, 60]
+
+
 @requirement("kit:json-mapping")
 @pytest.mark.parametrize(
     ("sent", "back"),

@@ -84,6 +84,8 @@ def test_debug_and_access_lines_are_off_by_default(
         {"text": f"jwt {JWT} end"},
         {"text": f"key sk-or-v1-{CANARY}"},
         {"text": f"key yk_live_{CANARY}"},
+        {"text": f"signed by whsec_{CANARY}"},
+        {"text": f"GET https://s3.example/b/k?X-Amz-Expires=60&X-Amz-Signature={CANARY}&x=1"},
         {"text": f"password={CANARY} host=x"},
         {"text": f"{{'dapr-api-token': '{CANARY}'}}"},
         {"text": f'{{"api_key": "{CANARY}"}}'},

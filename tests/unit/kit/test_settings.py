@@ -4,7 +4,12 @@ import pytest
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.kit.settings import Environment, PlatformSettings, load_settings
+from services.kit.settings import (
+    TRUSTED_APPS,
+    Environment,
+    PlatformSettings,
+    load_settings,
+)
 from tests.requirements import requirement
 
 
@@ -29,6 +34,40 @@ def test_an_invalid_value_is_refused_by_variable_name(
         load_settings(Sample)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith(f"{variable}: ")
+
+
+@requirement("access:trusted-apps", "kit:settings")
+@pytest.mark.parametrize(
+    ("value", "app_ids"),
+    [
+        ("", ()),
+        (" , ", ()),
+        ("backend", ("backend",)),
+        ("web-2, backend,backend", ("backend", "web-2")),
+        ("a" * 58, ("a" * 58,)),
+    ],
+)
+def test_trusted_apps_are_a_list_of_app_ids(
+    value: str, app_ids: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRUSTED_APPS, value)
+    assert load_settings(Sample).trusted_apps == app_ids
+
+
+@requirement("access:trusted-apps", "kit:settings")
+@pytest.mark.parametrize(
+    "value", ["*", "Backend", "back end", "-x", "x-", "a.b", "a" * 59, "backend;other", "ä", "a\nb"]
+)
+def test_a_name_that_is_no_app_id_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TRUSTED_APPS, f"fine,{value}")
+    with pytest.raises(SystemExit) as stopped:
+        load_settings(Sample)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{TRUSTED_APPS}: ")
+    assert f"{value[:64]!r} is not an app-id" in printed
 
 
 @requirement("kit:settings")

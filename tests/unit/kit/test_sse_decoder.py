@@ -30,6 +30,25 @@ def test_any_split_gives_the_same_events(stream: bytes, bom: bool, data: st.Data
     assert decoded(*pieces) == decoded(whole)
 
 
+@given(streams, st.data())
+def test_type_and_id_do_not_depend_on_the_split_either(stream: bytes, data: st.DataObject) -> None:
+    whole = stream + b"\n\n"
+    at = data.draw(st.integers(0, len(whole)))
+    split, at_once = SseDecoder(), SseDecoder()
+    found = [*split.events(whole[:at]), *split.events(whole[at:])]
+    assert found == list(at_once.events(whole))
+
+
+def test_an_event_has_its_type_its_data_and_the_last_id() -> None:
+    stream = b"event: lost\n\n: c\nid: 7\nevent: text\ndata: a\n\ndata: b\n\nid: 8\0\ndata: c\n\nid\ndata: d\n\n"
+    assert list(SseDecoder().events(stream)) == [
+        ("text", "a", "7"),
+        ("message", "b", "7"),
+        ("message", "c", "7"),
+        ("message", "d", ""),
+    ]
+
+
 def test_single_bytes_give_the_same_events() -> None:
     stream = b": PROCESSING\r\n\r\ndata: a\r\ndata: b\r\n\r\ndata: [DONE]\n\n"
     assert decoded(*(stream[at : at + 1] for at in range(len(stream)))) == ["a\nb", "[DONE]"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import BaseModel
 
+from services.kit.dapr.pubsub.outbox import OutboxEvent
 from services.kit.dapr.state import DurableState, StateConflict, read_heads
 from services.kit.dapr.state_rows import StateStoreError, StateWrite, StoredValue, WriteMode
 from tests.requirements import requirement
@@ -40,7 +41,14 @@ class Store:
     async def read_many(self, keys: Sequence[str]) -> list[StoredValue]:
         return [await self.read(key) for key in keys]
 
-    async def write(self, writes: Sequence[StateWrite], *, exclusive: bool = False) -> str:
+    async def write(
+        self,
+        writes: Sequence[StateWrite],
+        *,
+        events: Sequence[OutboxEvent] = (),
+        exclusive: bool = False,
+    ) -> str:
+        assert not events
         self.merged += not exclusive
         if self.lose_call:
             raise StateStoreError("not delivered")

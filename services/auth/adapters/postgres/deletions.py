@@ -1,9 +1,10 @@
 """Receipts of account deletions in Postgres."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import case, func, literal, select, update
+from sqlalchemy import case, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from services.auth.tables import deletions
@@ -13,7 +14,7 @@ from services.contracts.auth.accounts import (
     DeletionStatus,
     ErasedPart,
 )
-from services.kit.storage.db import Database
+from services.kit.storage.db import Database, Transaction
 
 PAGE: Final = 100
 
@@ -21,11 +22,13 @@ PAGE: Final = 100
 class PostgresDeletionReceipts:
     """`DeletionReceipts` in the table `deletions`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, digest: Callable[[str], bytes]) -> None:
         self._database = database
+        self._digest = digest
 
     async def begin(self, user_id: str, deletion_id: str) -> AccountDeletion:
-        new = insert(deletions).values(id=deletion_id, user_id=user_id)
+        digest = self._digest(user_id)
+        new = insert(deletions).values(id=deletion_id, user_id=user_id, user_digest=digest)
         same_user = {"user_id": new.excluded.user_id}  # an update, so that RETURNING has the row
         begun = new.on_conflict_do_update(index_elements=["user_id"], set_=same_user)
         rows = await self._database.execute(begun.returning(deletions))
@@ -51,6 +54,12 @@ class PostgresDeletionReceipts:
             user_id=None,
             completed_at=func.coalesce(deletions.c.completed_at, func.now()),
         )
+
+    async def covers(self, transaction: Transaction, user_id: str, at: datetime) -> bool:
+        later = or_(deletions.c.completed_at.is_(None), deletions.c.completed_at >= at)
+        same_user = deletions.c.user_digest == self._digest(user_id)
+        found = await transaction.execute(select(deletions.c.id).where(same_user, later).limit(1))
+        return found.first() is not None
 
     async def unfinished(self) -> Sequence[DeleteAccountInput]:
         rows = await self._page(deletions.c.user_id.is_not(None))

@@ -15,7 +15,9 @@ from sqlalchemy import delete, func, literal, select, true, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from services.auth.tables import access_changes, access_feed
+from services.contracts.auth.topics import ACCESS_CHANGED, AccessChanged, RemovedAccess
 from services.kit.access.cache import ANY_ACCESS_CHANGE, AccessChange, AccessChanges
+from services.kit.dapr.pubsub.outbox import Outbox
 from services.kit.storage.db import Database
 
 MAX_READ: Final = 1000
@@ -29,11 +31,17 @@ PURGE_BATCH: Final = 1000
 
 
 class PostgresAccessFeed:
-    """`AccessFeed` in the tables `access_changes` and `access_feed`; calls `wake` after every change."""
+    """`AccessFeed` in the tables `access_changes` and `access_feed`; calls `wake` after every change.
 
-    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
+    With an `outbox`, every change is also published as an event.
+    """
+
+    def __init__(
+        self, database: Database, wake: Callable[[], None], outbox: Outbox | None = None
+    ) -> None:
         self._database = database
         self._wake = wake
+        self._outbox = outbox
 
     @asynccontextmanager
     async def publishing(self, changes: Sequence[AccessChange]) -> AsyncIterator[None]:
@@ -44,8 +52,7 @@ class PostgresAccessFeed:
         begun = insert(access_changes).values(id=change_id, changes=stored)
         await self._database.execute(begun)
         yield
-        await self._database.execute(publish_statement(change_id, stored))
-        self._wake()
+        await self._publish(publish_statement(change_id, stored))
 
     async def since(self, position: int | None) -> AccessChanges:
         after = -1 if position is None else position
@@ -69,8 +76,17 @@ class PostgresAccessFeed:
         position = _next_position(select(late).exists())
         published = update(access_changes).where(access_changes.c.id.in_(select(late.c.id)))
         values = {"position": select(position.c.position).scalar_subquery(), "at": func.now()}
-        rows = await self._database.execute(published.values(values).returning(access_changes.c.id))
-        if rows.first():
+        await self._publish(published.values(values))
+
+    async def _publish(self, published: Any) -> None:
+        async with self._database.transaction() as transaction:
+            rows = (await transaction.execute(published.returning(access_changes))).all()
+            if self._outbox is not None:
+                for row in rows:
+                    removed = [RemovedAccess(**change) for change in row.changes]
+                    event = AccessChanged(position=row.position, changes=removed)
+                    await self._outbox.publish(transaction, ACCESS_CHANGED, event)
+        if rows:
             self._wake()
 
     async def purge(self) -> None:

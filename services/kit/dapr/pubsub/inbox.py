@@ -1,0 +1,319 @@
+"""The inbox: handles each event once, in the transaction that records it; gives up poison as dead letters."""
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import Any, Final, cast
+
+import structlog
+from sqlalchemy import text
+
+from services.kit.clock import Clock
+from services.kit.dapr.pubsub.cloudevents import Envelope, Event, decode
+from services.kit.dapr.state_rows import StateStoreError
+from services.kit.errors import ErrorCode, RpcError, internal_error
+from services.kit.failpoints import failpoint
+from services.kit.storage.db import Database, Transaction
+from services.kit.telemetry.tracing import span_from
+from services.kit.topics import AnyTopic
+
+HANDLER_SECONDS: Final = 5.0
+"""Time limit of a handler; longer work is begun by it and done elsewhere."""
+MAX_ATTEMPTS: Final = 5
+"""How often a handler may fail by a bug or a timeout before the event becomes a dead letter."""
+MAX_WAIT_HOURS: Final = 24
+"""How long an event is retried while its handler reports retryable errors."""
+START_SECONDS: Final = 60
+"""Age at which a new subscription takes an ordered event whose predecessor was published before it existed."""
+EARLY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Waits of an early event for its predecessor, before the broker has to deliver it again."""
+INBOX_DAYS: Final = 8
+"""How long a handled event is remembered; longer than the broker keeps a message."""
+KEY_DAYS: Final = 60
+"""How long an unused key's position is kept: longer than the publisher keeps its own."""
+DEAD_LETTER_DAYS: Final = 30
+UNDELIVERED_SECONDS: Final = 30.0
+"""Age at which an event that the broker did not deliver is taken from the publisher's outbox."""
+UNDELIVERED_BATCH: Final = 100
+
+ADMIT: Final = text(
+    "INSERT INTO events.inbox (app, topic, event_id) VALUES (:app, :topic, :event)"
+    " ON CONFLICT DO NOTHING RETURNING 1"
+)
+ADD_KEY: Final = text(
+    "INSERT INTO events.inbox_keys (app, topic, key, number) VALUES (:app, :topic, :key, 0)"
+    " ON CONFLICT DO NOTHING"
+)
+LOCK_KEY: Final = text(
+    "SELECT number, now() - CAST(:time AS timestamptz) > make_interval(secs => :start) AS old"
+    " FROM events.inbox_keys WHERE app = :app AND topic = :topic AND key = :key FOR UPDATE"
+)
+MOVE_KEY: Final = text(
+    "UPDATE events.inbox_keys SET number = :number, at = now()"
+    " WHERE app = :app AND topic = :topic AND key = :key"
+)
+BURY: Final = text(
+    "INSERT INTO events.dead_letters (id, app, topic, event_id, event, user_id, error, attempts)"
+    " VALUES (:id, :app, :topic, :event, :body, :user, :error, :attempts)"
+    " ON CONFLICT (app, topic, event_id) DO NOTHING"
+)
+# $1 app, $2 topics
+SUBSCRIBE: Final = """
+    WITH added AS (
+        INSERT INTO events.subscriptions (app, topic) SELECT $1, unnest($2::text[])
+        ON CONFLICT DO NOTHING
+    )
+    DELETE FROM events.subscriptions WHERE app = $1 AND topic != ALL($2::text[])
+"""
+# $1 app, $2 topic, $3 event id
+COUNT_FAILURE: Final = """
+    INSERT INTO events.inbox_failures AS f (app, topic, event_id, attempts) VALUES ($1, $2, $3, 1)
+    ON CONFLICT (app, topic, event_id) DO UPDATE SET attempts = f.attempts + 1
+    RETURNING attempts
+"""
+# $1 app, $2 unordered topics, $3 ordered topics, $4 seconds, $5 limit
+UNDELIVERED: Final = """
+    SELECT o.topic, o.body FROM events.outbox o
+    WHERE o.topic = ANY($2::text[] || $3::text[])
+        AND o.published_at < now() - make_interval(secs => $4::double precision)
+        AND CASE WHEN o.topic = ANY($2::text[]) THEN NOT EXISTS (
+            SELECT FROM events.inbox i
+            WHERE i.app = $1 AND i.topic = o.topic AND i.event_id = o.event_id
+        ) ELSE NOT EXISTS (
+            SELECT FROM events.inbox_keys k
+            WHERE k.app = $1 AND k.topic = o.topic AND k.key = o.key AND k.number >= o.number
+        ) END
+    ORDER BY o.number LIMIT $5
+"""
+COUNT: Final = "SELECT count(*) FROM events.dead_letters WHERE app = $1 AND user_id = $2"
+FORGET: Final = "DELETE FROM events.dead_letters WHERE app = $1 AND user_id = $2"
+_EXPIRED: Final = """
+    DELETE FROM events.{table} WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM events.{table} WHERE at < now() - make_interval(days => $1) LIMIT $2
+    )) RETURNING 1
+"""
+PURGES: Final = (
+    (_EXPIRED.format(table="inbox"), INBOX_DAYS),
+    (_EXPIRED.format(table="inbox_failures"), INBOX_DAYS),
+    (_EXPIRED.format(table="inbox_keys"), KEY_DAYS),
+    (_EXPIRED.format(table="dead_letters"), DEAD_LETTER_DAYS),
+)
+
+log = structlog.get_logger()
+
+Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
+
+
+class _NotYet(Exception):
+    """The key's previous event was not handled yet."""
+
+
+class HandlerTimeout(Exception):
+    """A handler exceeded HANDLER_SECONDS."""
+
+
+async def run_handler(handler: Handler, event: Event[Any], transaction: Transaction) -> None:
+    """Run a handler within its time limit.
+
+    Raises:
+        HandlerTimeout: no TimeoutError, which `Database` takes for an unreachable server.
+    """
+    timeout = asyncio.timeout(HANDLER_SECONDS)
+    try:
+        async with timeout:
+            await handler(event, transaction)
+    except TimeoutError as error:
+        if timeout.expired():
+            raise HandlerTimeout from error
+        raise
+
+
+def error_of(error: Exception) -> RpcError:
+    """The error that a dead letter shows."""
+    if isinstance(error, RpcError):
+        return error
+    if isinstance(error, HandlerTimeout):
+        return RpcError(ErrorCode.DEADLINE_EXCEEDED, "The handler exceeded its time limit.")
+    return internal_error()
+
+
+class Inbox:
+    """The events that an app received.
+
+    The handler's changes in the transaction happen exactly once. What it does outside must be idempotent by the
+    event's id, as it is repeated if the process dies before the commit.
+    """
+
+    def __init__(self, app_id: str, database: Database, clock: Clock) -> None:
+        self._app_id = app_id
+        self._database = database
+        self._clock = clock
+
+    async def subscribe(self, topics: Iterable[AnyTopic]) -> None:
+        """Let publishers keep the events of these topics, and of no others, until this app has recorded them."""
+        await self._database.fetch(SUBSCRIBE, self._app_id, [topic.name for topic in topics])
+
+    async def receive(self, topic: AnyTopic, message: bytes, handler: Handler) -> bool:
+        """Handle a delivery in the trace of the event; whether it is done, else it has to be delivered again."""
+        try:
+            envelope = decode(message)
+        except RpcError as error:
+            return await self._reject(topic, message, error)
+        with span_from(envelope.traceparent, f"handle {topic.name}"):
+            return await self._receive(topic, envelope, handler)
+
+    async def _receive(self, topic: AnyTopic, envelope: Envelope, handler: Handler) -> bool:
+        try:
+            await self._handle_in_order(topic, envelope, handler)
+        except _NotYet:
+            return False
+        except (RpcError, StateStoreError) as error:
+            return await self._refused(topic, envelope, error)
+        except Exception as error:  # a bug or a timeout
+            log.warning("inbox.failed", topic=topic.name, event_id=envelope.id, exc_info=True)
+            return await self._failed(topic, envelope, error)
+        return True
+
+    async def _reject(self, topic: AnyTopic, message: bytes, error: RpcError) -> bool:
+        """Keep a message that is not a CloudEvent as a dead letter, under the hash of its content."""
+        event_id = hashlib.sha256(message).hexdigest()[:32]
+        content = {"raw": message.decode("utf-8", "replace")}
+        async with self._database.transaction() as transaction:
+            await self._bury(transaction, topic.name, event_id, content, error, 1)
+        return True
+
+    async def undelivered(self, topics: Iterable[AnyTopic]) -> list[tuple[str, bytes]]:
+        """The oldest events that the broker has not delivered for a while: topics and messages."""
+        known = list(topics)
+        rows = await self._database.fetch(
+            UNDELIVERED,
+            self._app_id,
+            [topic.name for topic in known if not topic.ordered],
+            [topic.name for topic in known if topic.ordered],
+            UNDELIVERED_SECONDS,
+            UNDELIVERED_BATCH,
+        )
+        return [(row["topic"], row["body"].encode()) for row in rows]
+
+    async def count_dead_letters(self, user_id: str) -> int:
+        """The number of dead letters whose data has this `userId`."""
+        return (await self._database.fetch_one(COUNT, self._app_id, user_id))[0]
+
+    async def forget(self, user_id: str) -> None:
+        """Delete the dead letters whose data has this `userId`."""
+        await self._database.fetch(FORGET, self._app_id, user_id)
+
+    async def purge(self, limit: int) -> int:
+        """Delete up to `limit` expired rows of each kind; their number."""
+        return sum([len(await self._database.fetch(purge, days, limit)) for purge, days in PURGES])
+
+    async def _handle_in_order(self, topic: AnyTopic, envelope: Envelope, handler: Handler) -> None:
+        """Handle an event; an early one waits a little for its predecessor, which is usually in flight."""
+        for seconds in EARLY_SECONDS:
+            try:
+                return await self._handle(topic, envelope, handler)
+            except _NotYet:
+                await asyncio.sleep(seconds)
+        return await self._handle(topic, envelope, handler)
+
+    async def _handle(self, topic: AnyTopic, envelope: Envelope, handler: Handler) -> None:
+        async with self._database.transaction() as transaction:
+            if not await self._admit(transaction, topic, envelope):
+                return
+            await failpoint("inbox.before_effect")
+            await run_handler(handler, envelope.open(topic), transaction)
+            await failpoint("inbox.before_commit")
+        await failpoint("inbox.after_commit")
+
+    async def _admit(self, transaction: Transaction, topic: AnyTopic, envelope: Envelope) -> bool:
+        """Record an event; False if it was recorded before. A concurrent delivery waits for this transaction."""
+        if topic.ordered:
+            return await self._admit_in_order(transaction, topic, envelope)
+        values = {"app": self._app_id, "topic": topic.name, "event": envelope.id}
+        return (await transaction.execute(ADMIT, values)).first() is not None
+
+    async def _admit_in_order(
+        self, transaction: Transaction, topic: AnyTopic, envelope: Envelope
+    ) -> bool:
+        if not envelope.has_place:
+            raise RpcError(ErrorCode.INVALID_ARGUMENT, f"An event of {topic.name} needs a key.")
+        place = {"app": self._app_id, "topic": topic.name, "key": envelope.key}
+        await transaction.execute(ADD_KEY, place)
+        row = await transaction.execute(
+            LOCK_KEY, {**place, "time": envelope.time, "start": START_SECONDS}
+        )
+        last, is_old = tuple[int, bool](row.one())
+        if envelope.sequence <= last:
+            return False
+        if envelope.previous > last and not (last == 0 and is_old):
+            raise _NotYet
+        await transaction.execute(MOVE_KEY, {**place, "number": envelope.sequence})
+        return True
+
+    async def _refused(
+        self, topic: AnyTopic, envelope: Envelope, error: RpcError | StateStoreError
+    ) -> bool:
+        """Retry while the error may pass; a terminal error makes a dead letter at once."""
+        if isinstance(error, StateStoreError) or (
+            error.retryable and not self._is_too_old(envelope)
+        ):
+            log.info("inbox.retried", topic=topic.name, event_id=envelope.id, error=str(error))
+            return False
+        return await self._give_up(topic, envelope, error, 1)
+
+    async def _failed(self, topic: AnyTopic, envelope: Envelope, error: Exception) -> bool:
+        """Count a failure by a bug; after MAX_ATTEMPTS the event becomes a dead letter."""
+        row = await self._database.fetch_one(COUNT_FAILURE, self._app_id, topic.name, envelope.id)
+        if row[0] < MAX_ATTEMPTS:
+            return False
+        return await self._give_up(topic, envelope, error_of(error), row[0])
+
+    async def _give_up(
+        self, topic: AnyTopic, envelope: Envelope, error: RpcError, attempts: int
+    ) -> bool:
+        """Keep the event as a dead letter and record it, so that later events of its key go on."""
+        try:
+            async with self._database.transaction() as transaction:
+                is_placed = not topic.ordered or envelope.has_place
+                if is_placed and not await self._admit(transaction, topic, envelope):
+                    return True
+                await self._bury(
+                    transaction, topic.name, envelope.id, envelope.body, error, attempts
+                )
+        except _NotYet:
+            return False
+        return True
+
+    async def _bury(
+        self,
+        transaction: Transaction,
+        topic: str,
+        event_id: str,
+        body: dict[str, Any],
+        error: RpcError,
+        attempts: int,
+    ) -> None:
+        log.error("inbox.dead_letter", topic=topic, event_id=event_id, code=error.code)
+        values = {
+            "id": f"dlt_{uuid.uuid4().hex}",
+            "app": self._app_id,
+            "topic": topic,
+            "event": event_id,
+            "body": json.dumps(body, ensure_ascii=False),
+            "user": _user_of(body),
+            "error": error.to_status().model_dump_json(by_alias=True, exclude_none=True),
+            "attempts": attempts,
+        }
+        await transaction.execute(BURY, values)
+
+    def _is_too_old(self, envelope: Envelope) -> bool:
+        return self._clock() - envelope.time > timedelta(hours=MAX_WAIT_HOURS)
+
+
+def _user_of(body: dict[str, Any]) -> str | None:
+    data = body.get("data")
+    user: Any = cast("dict[str, Any]", data).get("userId") if isinstance(data, dict) else None
+    return user if isinstance(user, str) else None

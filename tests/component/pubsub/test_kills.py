@@ -1,0 +1,100 @@
+"""Deaths of the publisher and the subscriber at each step, and random kills of everything."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.component.pubsub.conftest import Apps
+from tests.component.pubsub.test_pubsub import waiting
+from tests.requirements import requirement
+from tests.support.failpoint_control import FailpointControl
+from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.timeout(400)
+
+EVENTS: Final = 10_000
+PER_CALL: Final = 100
+VICTIMS: Final[tuple[str, ...]] = ("llm", "auth", "llm-daprd", "auth-daprd", "valkey", "postgres")
+ROUNDS: Final = 3
+"""Each process is killed so often, in a random order, after random numbers of handled events."""
+
+
+@requirement("chaos:H4")
+@pytest.mark.parametrize(
+    ("app", "step"),
+    [
+        ("llm", "outbox.before_publish"),
+        ("llm", "outbox.before_remove"),
+        ("auth", "inbox.before_effect"),
+        ("auth", "inbox.before_commit"),
+        ("auth", "inbox.after_commit"),
+    ],
+)
+async def test_a_death_at_any_step_loses_and_repeats_nothing(
+    apps: Apps, tmp_path: Path, app: str, step: str
+) -> None:
+    numbers = list(range(100, 105))
+    async with FailpointControl(tmp_path / "failpoints") as control:
+        apps.stack.restart(app, env=control.environment(f"{step}:1:kill"))
+        try:
+            await apps.place(*numbers)
+            await wait_until(lambda: control.hits, 30, f"a kill at {step}")
+            await apps.wait_entered(*numbers, seconds=90)
+        finally:
+            apps.stack.restart(app, env=control.environment(""))
+    await wait_until(lambda: _is_empty(apps), 30, "the outbox to be empty")
+    assert await apps.entries(*numbers) == numbers
+
+
+@requirement("chaos:H3")
+async def test_ten_thousand_events_under_random_kills_have_one_effect_each(apps: Apps) -> None:
+    """Prints the seed, and how often each process was killed."""
+    seed = time.time_ns() % 100_000
+    chance = random.Random(seed)
+    killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
+    numbers = list(range(10_000, 10_000 + EVENTS))
+    placing = asyncio.create_task(_place_all(apps, numbers))
+    try:
+        victims = [each for _ in range(ROUNDS) for each in chance.sample(VICTIMS, len(VICTIMS))]
+        steps = sorted(chance.sample(range(1, EVENTS - PER_CALL), len(victims)))
+        for victim, step in zip(victims, steps, strict=True):
+            await wait_until(lambda step=step: _has_entered(apps, step), 200, f"{step} entries")
+            if apps.stack.pid(victim) is not None:
+                apps.stack.kill(victim)
+                killed[victim] += 1
+        await placing
+        await wait_until(lambda: _has_entered(apps, EVENTS), 200, "every event to have its entry")
+    finally:
+        placing.cancel()
+        print(f"seed {seed}, killed {killed}")
+    assert await apps.entries(*numbers) == numbers
+    assert await apps.dead_letters() == []
+    assert await waiting(apps) == 0
+    assert min(killed.values()) >= 1
+
+
+async def _place_all(apps: Apps, numbers: list[int]) -> None:
+    """Place the orders, four calls at a time."""
+    parts = [numbers[first : first + PER_CALL] for first in range(0, len(numbers), PER_CALL)]
+
+    async def place_some(lane: int) -> None:
+        for part in parts[lane::4]:
+            await apps.place(*part)
+
+    await asyncio.gather(*map(place_some, range(4)))
+
+
+async def _has_entered(apps: Apps, count: int) -> bool:
+    try:
+        row = await apps.database.fetch_one("SELECT count(*) FROM ledger.entries")
+    except Exception:
+        return False  # Postgres restarts
+    return row[0] >= count
+
+
+async def _is_empty(apps: Apps) -> bool:
+    return await waiting(apps) == 0
