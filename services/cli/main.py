@@ -23,6 +23,9 @@ FileOption = Annotated[
 OffsetOption = Annotated[
     int, typer.Option("--port-offset", envvar="YOCASO_PORT_OFFSET", help="Added to every port.")
 ]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object a line, with the logs as in files.")
+]
 
 
 @app.command()
@@ -49,12 +52,29 @@ def up(
             help="Enable mTLS between sidecars and the access policies, as on Kubernetes.",
         ),
     ] = False,
+    as_json: JsonOption = False,
+    model_seconds: Annotated[
+        float,
+        typer.Option(
+            "--model-seconds",
+            min=0,
+            help="Seconds to wait for the model's first answer; then the platform runs without it.",
+        ),
+    ] = 20.0,
 ) -> None:
     """Start the platform and run it until Ctrl-C. It is ready once a turn is answered."""
     from services.cli.up import Options, run_stack
 
     options = Options(
-        state, file, port_offset, apps=True, edge_port=port, quiet=quiet, secure=secure
+        state,
+        file,
+        port_offset,
+        apps=True,
+        edge_port=port,
+        quiet=quiet,
+        secure=secure,
+        as_json=as_json,
+        model_seconds=model_seconds,
     )
     raise typer.Exit(run_stack(options))
 
@@ -64,11 +84,13 @@ def infra(
     state: StateOption = Path(".yocaso"),
     file: FileOption = Path("dapr.yaml"),
     port_offset: OffsetOption = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Start only the servers, for `dapr run`. Ctrl-C stops them."""
     from services.cli.up import Options, run_stack
 
-    raise typer.Exit(run_stack(Options(state, file, port_offset, apps=False)))
+    options = Options(state, file, port_offset, apps=False, as_json=as_json)
+    raise typer.Exit(run_stack(options))
 
 
 @app.command()
@@ -80,6 +102,30 @@ def dev(
     from services.cli.dev import run_dev
 
     raise typer.Exit(run_dev(name, state))
+
+
+@app.command()
+def sidecar(
+    name: Annotated[str, typer.Argument(metavar="APP", help="App-id of your app.")],
+    http_port: Annotated[
+        int,
+        typer.Option(
+            "--http-port",
+            envvar="DAPR_HTTP_PORT",
+            min=1024,
+            max=32767 - 6000,
+            help="Port of the sidecar; gRPC + 1000, internal gRPC + 2000, metrics + 6000.",
+        ),
+    ] = 3600,
+    app_port: Annotated[
+        int | None, typer.Option("--app-port", help="Port of your app, if it is to be called.")
+    ] = None,
+    state: StateOption = Path(".yocaso"),
+) -> None:
+    """Run the Dapr sidecar of an app of yours, which then can call the running platform."""
+    from services.cli.sidecar import run_sidecar
+
+    run_sidecar(state, name, http_port, app_port)
 
 
 @app.command()
@@ -147,6 +193,49 @@ def chat(
     from services.cli.chat.main import ChatOptions, run_chat
 
     raise typer.Exit(run_chat(ChatOptions(state, conversation, url, bearer, user, model)))
+
+
+letters = typer.Typer(help="Events that a subscription gave up.", no_args_is_help=True)
+app.add_typer(letters, name="dead-letters")
+
+LetterArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a dead letter.")]
+SubscriberOption = Annotated[
+    str | None, typer.Option("--app", help="Only those of this app-id; default: of every app.")
+]
+
+
+@letters.command("list")
+def list_dead_letters(
+    app_id: SubscriberOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    state: StateOption = Path(".yocaso"),
+) -> None:
+    """List dead letters with their errors."""
+    from services.cli.dead_letters import list_letters
+
+    raise typer.Exit(list_letters(state, app_id, as_json=as_json))
+
+
+@letters.command("show")
+def show_dead_letter(letter: LetterArgument, state: StateOption = Path(".yocaso")) -> None:
+    """Print a dead letter with its event."""
+    from services.cli.dead_letters import show_letter
+
+    raise typer.Exit(show_letter(state, letter))
+
+
+@letters.command("redrive")
+def redrive_dead_letters(
+    letter: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of a dead letter; default: all.")
+    ] = None,
+    app_id: SubscriberOption = None,
+    state: StateOption = Path(".yocaso"),
+) -> None:
+    """Handle dead letters again; those that fail are kept."""
+    from services.cli.dead_letters import redrive_letters
+
+    raise typer.Exit(redrive_letters(state, letter, app_id))
 
 
 if __name__ == "__main__":

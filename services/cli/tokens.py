@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from services.cli.edge import CallError, StackEndpoints, post
+from services.cli.edge import CallError, StackEndpoints
 from services.cli.stack.errors import StackError
-from services.cli.stack.state import StateFolder
 from services.contracts.auth.tokens import ISSUE_LOCAL_TOKEN
 
 ISSUER: Final = ISSUE_LOCAL_TOKEN.service.app_id
@@ -29,17 +28,13 @@ def issue_token(
         StackError: no stack was started in this folder.
     """
     endpoints = endpoints or StackEndpoints.load(state_dir)
-    secret = StateFolder(state_dir).load_secrets().get(endpoints.api_token_name, "")
     body: dict[str, Any] = {
         "userId": user,
         "email": email,
         "scopes": list(scopes),
         "ttlSeconds": ttl_seconds,
     }
-    # A sidecar adds no caller id to a call to its own app.
-    headers = {"dapr-api-token": secret, "dapr-caller-app-id": ISSUER}
-    url = f"{endpoints.auth_sidecar_url}/v1.0/invoke/{ISSUER}/method{ISSUE_LOCAL_TOKEN.path}"
-    return str(post(url, body, headers)["accessToken"])
+    return str(endpoints.call_own(state_dir, ISSUE_LOCAL_TOKEN, body)["accessToken"])
 
 
 def print_token(

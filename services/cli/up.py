@@ -1,31 +1,37 @@
 """`yocaso up` and `yocaso infra`: start the stack, probe it, run until a signal, stop it."""
 
 import os
-import signal
 import sys
-import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
-from services.cli.console import Console, LogFollower
+from services.cli.console import Console, open_console
 from services.cli.edge import CallError, StackEndpoints
-from services.cli.probe import EMAIL, USER, probe_turn
-from services.cli.stack.apps import read_template
-from services.cli.stack.environment import COMMON, MODEL, api_token_name
+from services.cli.log_follower import LogFollower
+from services.cli.probe import EMAIL, USER, ModelProbe, advice
+from services.cli.signals import Interrupted, StopSignals
+from services.cli.stack.dapr_run import next_step
+from services.cli.stack.environment import COMMON, MODEL
 from services.cli.stack.errors import StackError
+from services.cli.stack.listener import State
+from services.cli.stack.policies import trusted_apps
 from services.cli.stack.ports import LOOPBACK
 from services.cli.stack.stack import Stack
+from services.cli.stack.template import read_template
+from services.cli.summary import addresses, first_calls
 from services.cli.tokens import ISSUER, issue_token
 from services.contracts.apps import EDGE
-from services.contracts.llm.conversations import CREATE_CONVERSATION, STREAM_MESSAGE
 
-_PROBE_SECONDS: Final = 90.0
-_WATCH_SECONDS: Final = 1.0
-_LISTED_SERVERS: Final = ("postgres", "valkey", MODEL)
-"""Servers in the summary: those that developers open."""
+FIRST_TURN: Final = "first turn"
+"""The probe's line among the processes."""
+_WATCH_SECONDS: Final = 0.25
+_REPORT_SECONDS: Final = 1.0
+"""Least time between two lines about the processes that still run."""
+KILLED: Final = 130
+"""Exit status after a second signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,84 +45,145 @@ class Options:
     edge_port: int | None = None
     quiet: bool = False
     secure: bool = False
-
-
-class _Interrupted(BaseException):
-    """A signal arrived during the start."""
+    as_json: bool = False
+    model_seconds: float = 0.0
 
 
 def run_stack(options: Options) -> int:
     """Run the stack until a signal; the exit status."""
-    console = Console()
-    stopping = threading.Event()
-    _handle_signals(stopping, starting=True)
-    stack = Stack(
-        options.state,
-        port_offset=options.port_offset,
-        dapr_yaml=options.file,
-        with_model=_needs_local_model(),
-        edge_port=options.edge_port,
-        secure=options.secure,
-        progress=console.report,
-    )
+    console = open_console(as_json=options.as_json)
+    signals = StopSignals()
     try:
         _check_settings()
-        return _run(stack, options, console, stopping)
-    except _Interrupted:
-        return 0
+        stack = Stack(
+            options.state,
+            port_offset=options.port_offset,
+            dapr_yaml=options.file,
+            with_model=_needs_local_model(),
+            edge_port=options.edge_port,
+            secure=options.secure,
+            trusted_apps=trusted_apps(os.environ),
+            listener=console,
+        )
+        return _Run(stack, options, console, signals).run()
+    except Interrupted:
+        return KILLED if signals.at_once.is_set() else 0
     except StackError as error:
+        console.settle()
         sys.stderr.write(f"{error}\n")
         return 1
 
 
-def _run(stack: Stack, options: Options, console: Console, stopping: threading.Event) -> int:
-    began = time.monotonic()
-    follower = LogFollower(console, {}, stack.supervisor.log)
-    try:
-        stack.prepare(apps=options.apps)
+class _Run:
+    """One run of the stack: start, probe, watch, stop."""
+
+    def __init__(
+        self, stack: Stack, options: Options, console: Console, signals: StopSignals
+    ) -> None:
+        self._stack = stack
+        self._options = options
+        self._console = console
+        self._signals = signals
+        self._follower = LogFollower(console, {}, stack.supervisor.log)
+        self._probe: ModelProbe | None = None
+        self._next_report = 0.0
+
+    def run(self) -> int:
+        try:
+            self._start()
+            self._signals.started()
+            status = self._watch()
+        finally:
+            self._signals.started()
+            self._stop()
+            self._signals.ignore()
+        return KILLED if self._signals.at_once.is_set() else status
+
+    def _start(self) -> None:
+        began, stack = time.monotonic(), self._stack
+        stack.prepare(apps=self._options.apps, link=not self._options.apps)
         on_console = [name for name in stack.names if stack.spec(name).on_console]
-        logs = {} if options.quiet else {name: stack.log(name) for name in on_console}
-        follower = LogFollower(console, logs, stack.supervisor.log)
-        follower.begin()
-        console.report(f"starting {', '.join(stack.names)}")
+        logs = {} if self._options.quiet else {name: stack.log(name) for name in on_console}
+        self._follower = LogFollower(self._console, logs, stack.supervisor.log)
+        self._follower.begin()
+        self._console.report(f"starting {', '.join(stack.names)}")
         stack.launch()
-        if not options.apps:
-            stack.link_programs()
-        started = time.monotonic()
-        endpoints = _endpoints(stack, options)
+        processes = time.monotonic() - began
+        endpoints = _endpoints(stack, self._options)
         endpoints.save(stack.state)
-        if options.apps:
-            probe_turn(endpoints.edge_url, lambda: _probe_token(stack, endpoints), _PROBE_SECONDS)
-        took = f"{time.monotonic() - began:.1f} s (processes {started - began:.1f} s)"
-        _print_summary(stack, options, endpoints, took)
-        _handle_signals(stopping, starting=False)
-        return _watch(stack, stopping, console)
-    finally:
-        _handle_signals(stopping, starting=False)
-        stop_began = time.monotonic()
-        stack.stop()
-        follower.close()
-        console.report(f"stopped all processes in {time.monotonic() - stop_began:.1f} s")
+        if self._options.apps:
+            self._start_probe(endpoints, began, processes)
+        else:
+            stack.link_programs()
+            self._console.settle()
+            steps = next_step(stack.state, stack.ports, self._options.file.absolute())
+            title = f"The servers are ready in {processes:.1f} s"
+            self._console.summary(title, addresses(stack, None), f"\n{steps}\n")
 
+    def _start_probe(self, endpoints: StackEndpoints, began: float, processes: float) -> None:
+        stack, console = self._stack, self._console
+        probe = ModelProbe(endpoints.edge_url, lambda: _probe_token(stack, endpoints))
+        self._probe = probe
+        console.process(FIRST_TURN, State.STARTING)
+        probe.await_platform()
+        sent = time.monotonic()
+        is_answered = probe.await_model(self._options.model_seconds)
+        state = State.READY if is_answered else State.FAILED
+        console.process(FIRST_TURN, state, time.monotonic() - sent, probe.failure)
+        console.settle()
+        took = f"{time.monotonic() - began:.1f} s (processes {processes:.1f} s)"
+        title = f"Yocaso is {'ready' if is_answered else 'up without a model'} in {took}"
+        steps = first_calls(stack, endpoints, self._options.state)
+        console.summary(title, addresses(stack, endpoints), steps)
+        if not is_answered:
+            self._explain(probe)
 
-def _watch(stack: Stack, stopping: threading.Event, console: Console) -> int:
-    while not stopping.wait(_WATCH_SECONDS):
-        if not stack.supervisor.is_alive():
-            console.report(f"supervisord ended; see {stack.supervisor.log}")
-            return 1
-    console.report("stopping")
-    return 0
+    def _explain(self, probe: ModelProbe) -> None:
+        console = self._console
+        console.report(f"the model does not answer: {probe.failure}")
+        console.report(advice(os.environ, self._stack.log(MODEL)))
+        console.report(f"If the model works, look for errors in {self._stack.state.logs}.")
+        console.report("the platform stays up, and turns work once the model answers")
+        probe.follow(lambda seconds: console.report(f"the model answers, after {seconds:.0f} s"))
 
+    def _watch(self) -> int:
+        starting: dict[str, float] = {}
+        while not self._signals.stopping.wait(_WATCH_SECONDS):
+            if not self._stack.supervisor.is_alive():
+                self._console.report(f"supervisord ended; see {self._stack.supervisor.log}")
+                return 1
+            now = time.monotonic()
+            starting |= dict.fromkeys(self._follower.take_restarted(), now)
+            for name in [name for name in starting if self._is_ready(name)]:
+                self._console.process(name, State.READY, now - starting.pop(name))
+        return 0
 
-def _handle_signals(stopping: threading.Event, *, starting: bool) -> None:
-    def handle(number: int, frame: FrameType | None) -> None:
-        first = not stopping.is_set()
-        stopping.set()
-        if starting and first:
-            raise _Interrupted
+    def _is_ready(self, name: str) -> bool:
+        try:
+            return self._stack.is_ready(name)
+        except StackError:  # supervisord is busy or ending
+            return False
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handle)
+    def _stop(self) -> None:
+        began = time.monotonic()
+        self._console.settle()
+        if self._probe is not None:
+            self._probe.close()
+        self._follower.ignore_exits()
+        has_begun = self._stack.state.is_locked
+        self._stack.stop(self._report_waiting, self._signals.at_once.is_set)
+        self._follower.close()
+        if not has_begun:
+            return
+        how = "killed" if self._signals.at_once.is_set() else "stopped"
+        self._console.report(f"{how} all processes in {time.monotonic() - began:.1f} s")
+
+    def _report_waiting(self, names: Sequence[str]) -> None:
+        if time.monotonic() < self._next_report:
+            return
+        self._next_report = time.monotonic() + _REPORT_SECONDS
+        again = "; Ctrl-C again kills them" if not self._signals.at_once.is_set() else ""
+        self._console.report(f"stopping; waiting for {', '.join(names)}{again}")
 
 
 def _needs_local_model() -> bool:
@@ -137,57 +204,13 @@ def _probe_token(stack: Stack, endpoints: StackEndpoints) -> str:
 
 
 def _endpoints(stack: Stack, options: Options) -> StackEndpoints:
+    apps = read_template(options.file.absolute()).apps
     if options.apps:
-        return StackEndpoints(
-            stack.url(EDGE.id), stack.url(f"{ISSUER}-daprd"), api_token_name(ISSUER)
-        )
-    apps = {app.app_id: app for app in read_template(options.file.absolute()).apps}
-    edge, auth = apps.get(EDGE.id), apps.get(ISSUER)
-    return StackEndpoints(
-        f"http://{LOOPBACK}:{stack.ports.shifted(edge.app_port) if edge else 0}",
-        f"http://{LOOPBACK}:{stack.ports.shifted(auth.dapr_http_port) if auth else 0}",
-        api_token_name(COMMON),
-    )
-
-
-def _print_summary(stack: Stack, options: Options, endpoints: StackEndpoints, took: str) -> None:
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-
-    table = Table(
-        title=f"Yocaso is ready in {took}" if options.apps else f"The servers are ready in {took}"
-    )
-    table.add_column("process")
-    table.add_column("address", overflow="fold")
-    if options.apps:
-        table.add_row(EDGE.id, endpoints.edge_url)
-        table.add_row("API documentation", f"{endpoints.edge_url}/docs")
-    for name in stack.names:
-        if name in _LISTED_SERVERS:
-            table.add_row(name, stack.url(name).split("@")[-1])
-        elif name in stack.apps and name != EDGE.id:
-            table.add_row(
-                f"app {name}", f"{stack.url(name)} (sidecar {stack.url(name + '-daprd')})"
-            )
-    table.add_row("logs", str(stack.state.logs))
-    RichConsole(soft_wrap=True).print(table)
-    sys.stdout.write(_next_steps(stack, options, endpoints))
-    sys.stdout.flush()
-
-
-def _next_steps(stack: Stack, options: Options, endpoints: StackEndpoints) -> str:
-    state = "" if options.state == Path(".yocaso") else f" --state {options.state}"
-    if not options.apps:
-        return f"\nNext, in another shell:\n  . {stack.state.env_file}\n  dapr run -f {options.file}\n\n"
-    token = issue_token(stack.state.path, "me", "me@example.com", endpoints=endpoints)
-    create, stream = (
-        endpoints.edge_url + each.edge_path for each in (CREATE_CONVERSATION, STREAM_MESSAGE)
-    )
-    headers = """-H "authorization: Bearer $TOKEN" -H 'content-type: application/json'"""
-    return (
-        f"\nStart a conversation (the token is valid for one day):\n\n  TOKEN={token}\n"
-        f"  ID=$(curl -s {create} {headers} -d '{{}}' | grep -o 'conv_[0-9a-z]*')\n"
-        f"  curl -sN {stream} {headers} -H 'accept: text/event-stream' "
-        """-d '{"conversationId":"'$ID'","text":"Hello!"}'\n\n"""
-        f"Or chat in the terminal: yocaso chat{state}\nStop with Ctrl-C.\n\n"
-    )
+        sidecars = {app.app_id: stack.url(f"{app.app_id}-daprd") for app in apps}
+        return StackEndpoints(stack.url(EDGE.id), sidecars)
+    ports = stack.ports
+    sidecars = {
+        app.app_id: f"http://{LOOPBACK}:{ports.shifted(app.dapr_http_port)}" for app in apps
+    }
+    edge = next((ports.shifted(app.app_port) for app in apps if app.app_id == EDGE.id), 0)
+    return StackEndpoints(f"http://{LOOPBACK}:{edge}", sidecars, COMMON)

@@ -23,7 +23,7 @@ class Helm:
     """The pinned helm, with a home folder of its own."""
 
     def __init__(self, home: Path) -> None:
-        self._binary = PROGRAMS.helm()
+        self._binary = PROGRAMS.program("helm")
         self._env = {"HOME": str(home), "PATH": os.environ["PATH"]}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,15 +1,19 @@
-"""Parses the examples of a guide: named fenced blocks, each with a block of its expected output."""
+"""Parses guides: named fenced blocks, those with a block of their expected output, and regions of programs that they show."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
 PRINTS: Final = "text"
 LANGUAGES: Final = ("js", "sh")
 _FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_REGION: Final = re.compile(
+    r"^[ \t]*// region (\S+)\n(.*?)^[ \t]*// endregion$", re.MULTILINE | re.DOTALL
+)
 _MARK: Final = "=== example "
 
 
@@ -49,6 +53,25 @@ def examples_of(guide: Path) -> list[Example]:
     if Counter([*runs, *prints]) != Counter(dict.fromkeys(runs, 2)) or len(fences) != 2 * len(runs):
         raise ValueError(f"each example needs an output block: {sorted({*runs} ^ {*prints})}")
     return [Example(name, *run, prints[name]) for name, run in runs.items()]
+
+
+def fences_of(guide: Path) -> list[tuple[str, str, str]]:
+    """The blocks of a guide: language, name and content."""
+    fences = _FENCE.findall(guide.read_text())
+    return [(*info.partition(" ")[::2], body) for info, body in fences]
+
+
+def regions_of(source: Path) -> dict[str, str]:
+    """The named regions of a program, without their indentation: from `// region NAME` to `// endregion`.
+
+    Raises:
+        ValueError: a region does not end.
+    """
+    text = source.read_text()
+    found = {name: dedent(body).strip("\n") + "\n" for name, body in _REGION.findall(text)}
+    if open_ := set(re.findall(r"// region (\S+)", text)) - set(found):
+        raise ValueError(f"{source.name}: regions without an end: {sorted(open_)}")
+    return found
 
 
 def script_of(examples: Sequence[Example], prelude: str) -> str:

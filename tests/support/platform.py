@@ -164,6 +164,7 @@ class Platform:
         env: Mapping[str, Mapping[str, str]] | None = None,
         unsupervised: tuple[str, ...] = (),
         secure: bool = False,
+        trusted_apps: tuple[str, ...] = (),
         journal: Path | None = None,
     ) -> None:
         self._journal = journal
@@ -185,6 +186,7 @@ class Platform:
             env=merged,
             unsupervised=unsupervised,
             secure=secure,
+            trusted_apps=trusted_apps,
         )
         self._state = state
         self._model: subprocess.Popen[bytes] | None = None
@@ -254,7 +256,7 @@ class Platform:
 
     def token(self, user: str, scopes: Sequence[str] = ()) -> str:
         """An access token of a user, with every user scope unless `scopes` are given."""
-        endpoints = StackEndpoints(self.edge_url, self.stack.url("auth-daprd"), "authApiToken")
+        endpoints = StackEndpoints(self.edge_url, {"auth": self.stack.url("auth-daprd")})
         return issue_token(self._state, user, f"{user}@example.com", scopes, endpoints=endpoints)
 
     async def write_tuples(self, *tuples: tuple[str, str, str]) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Final
 
 from services.cli.stack.binaries import Binaries, default_cache
+from tests.support.browser import chromium
+from tests.support.foreign import PROGRAMS as FOREIGN
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -17,17 +19,13 @@ PROGRAMS: Final = Binaries(default_cache(), ROOT / "services" / "edge", say)
 
 
 def main() -> None:
-    """Build the missing programs one after another."""
-    for program in (
-        PROGRAMS.daprd,
-        PROGRAMS.placement,
-        PROGRAMS.scheduler,
-        PROGRAMS.sentry,
-        PROGRAMS.openfga,
-        PROGRAMS.edge,
-        PROGRAMS.helm,
-    ):
-        say(f"{program.__name__}: {program()}")
+    """Build the missing programs."""
+    PROGRAMS.builds(PROGRAMS.paths()).wait()
+    for name, path in PROGRAMS.paths().items():
+        say(f"{name}: {path}")
+    for program in FOREIGN:
+        say(f"foreign app in {program.language}: {program.built()}")
+    say(f"chromium: {chromium()}")
 
 
 if __name__ == "__main__":

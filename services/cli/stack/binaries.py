@@ -1,21 +1,18 @@
 """Programs of the stack: found on this machine, or built once from pinned sources and cached by version."""
 
-import contextlib
-import fcntl
+import functools
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.cli.stack.errors import StackError
+from services.cli.stack.builds import Builds, Program, Progress
+from services.cli.stack.toolchain import GoProgram, Toolchain
 
 _CONTROL_PLANE: Final = "1.18.3"
 VERSIONS: Final = {
@@ -25,108 +22,104 @@ VERSIONS: Final = {
     "sentry": _CONTROL_PLANE,
     "openfga": "1.22.1",
     "helm": "3.20.2",
+    "versitygw": "1.8.0",
 }
 REQUIRED: Final = ("placement", "scheduler", "openfga", "edge")
 """Programs of every stack, beside daprd; sentry is for `--secure` and helm for the chart's tests."""
 MIN_DAPRD: Final = (1, 18)
-GO_HELP: Final = (
-    "Go is not on PATH: install Go 1.24 or later from https://go.dev/dl/, needed to build {}"
-)
 _DAPR: Final = "github.com/dapr/dapr"
-_OPENFGA: Final = "github.com/openfga/openfga"
-_HELM: Final = "helm.sh/helm/v3"
-_PROGRESS_SECONDS: Final = 10
+_DAPR_STAMP: Final = f"{_DAPR}/pkg/buildinfo.version="
+_MODULES: Final = {
+    "daprd": (_DAPR, _DAPR_STAMP),
+    "placement": (_DAPR, _DAPR_STAMP),
+    "scheduler": (_DAPR, _DAPR_STAMP),
+    "sentry": (_DAPR, _DAPR_STAMP),
+    "openfga": ("github.com/openfga/openfga", "github.com/openfga/openfga/internal/build.Version="),
+    "helm": ("helm.sh/helm/v3", "helm.sh/helm/v3/internal/version.version=v"),
+    "versitygw": ("github.com/versity/versitygw", "main.Version=v"),
+}
+"""The module of each program, whose main package is `cmd/<program>`, and the variable that holds its version."""
+_EDGE: Final = "edge"
+_COMPONENTS: Final = Path("cmd", "daprd", "components")
+_ADDED: Final = ("nameresolution_sqlite.go", "bindings_smtp.go")
+"""Components that our daprd has beside the stable ones.
 
-Progress = Callable[[str], None]
+The only stable name resolver, mDNS, mixes up two stacks on one machine and uses the network.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """Finds each program and builds a missing one; a file lock makes concurrent commands build it once."""
+    """Finds each program and builds missing ones; concurrent commands build each once."""
 
     cache: Path
     edge_source: Path
     progress: Progress
 
-    def dapr_crds(self) -> Path:
-        """The folder with Dapr's Kubernetes CRDs."""
-        source = _module("dapr", f"{_DAPR}@v{_CONTROL_PLANE}", self.progress)
-        return source / "charts" / "dapr" / "crds"
+    def path(self, name: str) -> Path:
+        """Where a program is, or will be once built: an installed daprd of 1.18 or later, else a file in the cache."""
+        found = installed_daprd() if name == "daprd" else None
+        return found or self._target(name)
 
-    def daprd(self) -> Path:
-        """An installed daprd of 1.18 or later, else one built at the pinned version."""
-        return installed_daprd() or self._dapr("daprd", "-tags", "stablecomponents")
+    def paths(self) -> dict[str, Path]:
+        """The path of every program, by name."""
+        return {name: self.path(name) for name in (*_MODULES, _EDGE)}
 
-    def placement(self) -> Path:
-        """Dapr's placement service."""
-        return self._dapr("placement")
+    def program(self, name: str) -> Path:
+        """The path of a program, built if missing."""
+        self.builds([name]).wait()
+        return self.path(name)
 
-    def scheduler(self) -> Path:
-        """Dapr's scheduler service."""
-        return self._dapr("scheduler")
-
-    def sentry(self) -> Path:
-        """Dapr's certificate authority."""
-        return self._dapr("sentry")
-
-    def openfga(self) -> Path:
-        return self._stamped("openfga", _OPENFGA, f"{_OPENFGA}/internal/build.Version=")
-
-    def helm(self) -> Path:
-        return self._stamped("helm", _HELM, f"{_HELM}/internal/version.version=v")
-
-    def edge(self) -> Path:
-        """The edge, built again when its sources change."""
-
-        def build(output: Path) -> None:
-            flags = ["-trimpath", "-ldflags", "-s -w"]
-            _go_build("edge", self.edge_source, output, flags, ".", self.progress)
-
-        return self._cached("edge", build)
+    def builds(self, names: Iterable[str]) -> Builds:
+        """Builds of those of the programs that are missing."""
+        missing = [name for name in names if not self.path(name).exists()]
+        programs = [Program(each, self._target(each), self._source(each)) for each in missing]
+        return Builds(programs, self.progress)
 
     def missing(self) -> list[str]:
         """The required programs that `yocaso up` would build."""
-        wanted = REQUIRED if installed_daprd() else (*REQUIRED, "daprd")
-        return [name for name in wanted if not self._path(name).exists()]
+        return [name for name in (*REQUIRED, "daprd") if not self.path(name).exists()]
 
-    def _path(self, name: str) -> Path:
+    def dapr_crds(self) -> Path:
+        """The folder with Dapr's Kubernetes CRDs."""
+        source = Toolchain().download("dapr", f"{_DAPR}@v{_CONTROL_PLANE}")
+        return source / "charts" / "dapr" / "crds"
+
+    def _target(self, name: str) -> Path:
         version = VERSIONS.get(name) or source_hash(self.edge_source)
+        if name == "daprd":
+            version += "-" + hashlib.sha256(" ".join(_ADDED).encode()).hexdigest()[:6]
         return self.cache / f"{name}-{version}"
 
-    def _dapr(self, name: str, *flags: str) -> Path:
-        version = VERSIONS[name]
+    def _source(self, name: str) -> Callable[[Toolchain, Path], GoProgram]:
+        if name == _EDGE:
+            return self._edge
+        return functools.partial(_released, name)
 
-        def build(output: Path) -> None:
-            stamp = ["-ldflags", f"-s -w -X {_DAPR}/pkg/buildinfo.version={version}"]
-            with _dapr_source(name, version, self.progress) as source:
-                _go_build(name, source, output, [*flags, *stamp], f"./cmd/{name}", self.progress)
+    def _edge(self, _: Toolchain, __: Path) -> GoProgram:
+        return GoProgram(_EDGE, self.edge_source, ".", ("-ldflags", "-s -w"))
 
-        return self._cached(name, build)
 
-    def _stamped(self, name: str, module: str, variable: str) -> Path:
-        version = VERSIONS[name]
+def _released(name: str, toolchain: Toolchain, scratch: Path) -> GoProgram:
+    """The sources of a pinned version."""
+    module, stamp = _MODULES[name]
+    folder = toolchain.download(name, f"{module}@v{VERSIONS[name]}")
+    flags = ("-ldflags", f"-s -w -X {stamp}{VERSIONS[name]}")
+    if name == "daprd":
+        folder, flags = _with_components(folder, scratch), (*flags, "-tags", "stablecomponents")
+    return GoProgram(name, folder, f"./cmd/{name}", flags)
 
-        def build(output: Path) -> None:
-            source = _module(name, f"{module}@v{version}", self.progress)
-            stamp = ["-ldflags", f"-s -w -X {variable}{version}"]
-            _go_build(name, source, output, stamp, f"./cmd/{name}", self.progress)
 
-        return self._cached(name, build)
-
-    def _cached(self, name: str, build: Callable[[Path], None]) -> Path:
-        target = self._path(name)
-        if target.exists():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _build_lock(target, self.progress):
-            if not target.exists():
-                began = time.monotonic()
-                self.progress(f"building {target.name}; a first build takes minutes")
-                staged = target.with_name(f".{target.name}.{os.getpid()}")
-                build(staged)
-                staged.replace(target)
-                self.progress(f"built {target.name} in {time.monotonic() - began:.0f} s")
-        return target
+def _with_components(dapr: Path, scratch: Path) -> Path:
+    """A copy of Dapr's module that adds components to the stable ones; Go refuses overlays of its module cache."""
+    copy, tag = scratch / "dapr", "//go:build allcomponents"
+    shutil.copytree(dapr, copy, copy_function=shutil.copyfile)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    for name in _ADDED:
+        source = copy / _COMPONENTS / name
+        source.write_text(source.read_text().replace(tag, f"{tag} || stablecomponents", 1))
+    return copy
 
 
 def default_cache() -> Path:
@@ -165,69 +158,3 @@ def source_hash(folder: Path) -> str:
                 str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0"
             )
     return digest.hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"waiting for another command to build {target.name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _dapr_source(name: str, version: str, progress: Progress) -> Iterator[Path]:
-    """Dapr's module; for daprd a copy that adds the SQLite name resolver to the stable components.
-
-    The stable build otherwise has only mDNS, which mixes up two stacks on one machine and uses the network.
-    """
-    source = _module(name, f"{_DAPR}@v{version}", progress)
-    if name != "daprd":
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="yocaso-build-") as folder:
-        copy = Path(folder) / "dapr"
-        shutil.copytree(source, copy, copy_function=shutil.copyfile)
-        for path in (copy, *copy.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        resolver = copy / "cmd" / "daprd" / "components" / "nameresolution_sqlite.go"
-        tag = "//go:build allcomponents"
-        resolver.write_text(resolver.read_text().replace(tag, f"{tag} || stablecomponents", 1))
-        yield copy
-
-
-def _module(name: str, module: str, progress: Progress) -> Path:
-    """Downloads a Go module; Go verifies its checksum."""
-    return Path(json.loads(_go(name, ["mod", "download", "-json", module], progress))["Dir"])
-
-
-def _go_build(
-    name: str, source: Path, output: Path, flags: list[str], package: str, progress: Progress
-) -> None:
-    _go(name, ["build", "-C", str(source), *flags, "-o", str(output), package], progress)
-
-
-def _go(name: str, arguments: list[str], progress: Progress) -> str:
-    if shutil.which("go") is None:
-        raise StackError(GO_HELP.format(name))
-    began = time.monotonic()
-    with subprocess.Popen(
-        ["go", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while True:
-            try:
-                output, errors = process.communicate(timeout=_PROGRESS_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                progress(f"still building {name} ({time.monotonic() - began:.0f} s)")
-            except BaseException:
-                process.terminate()
-                raise
-    if process.returncode != 0:
-        raise StackError(
-            f"building {name} failed in `go {arguments[0]}`:\n{errors[-2000:].strip()}"
-        )
-    return output

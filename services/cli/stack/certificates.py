@@ -4,12 +4,13 @@ Sentry's `jwks` validator requires a token for an app-id before it signs a certi
 process could obtain the certificate of any app.
 """
 
+import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import yaml
 from cryptography import x509
@@ -50,7 +51,8 @@ class CertificateAuthority:
         authority = cls(folder, tokens, f"{LOOPBACK}:{ports.of('sentry')}")
         if not authority._is_valid():
             authority._create()
-        subjects = {app: f"spiffe://{APP_DOMAIN}/ns/{NAMESPACE}/{app}" for app in app_ids}
+        enrolled = [token.name for token in tokens.iterdir()]
+        subjects = {app: _app_subject(app) for app in (*enrolled, *app_ids)}
         for name in ("placement", "scheduler"):
             subjects[name] = f"spiffe://{CONTROL_PLANE_DOMAIN}/ns/{NAMESPACE}/dapr-{name}"
         authority._issue_tokens(subjects)
@@ -132,20 +134,47 @@ class CertificateAuthority:
         write_private(self.folder / "issuer.key", private.decode())
 
     def _issue_tokens(self, subjects: dict[str, str]) -> None:
-        """The signing key is not stored, so no token can be issued later."""
-        key = ECKey.generate_key("P-256", {"kid": "identities", "alg": "ES256", "use": "sig"})
-        public = {"keys": [key.as_dict(private=False)]}
-        write_private(self.folder / "jwks.json", json.dumps(public))
-        now = datetime.now(UTC)
+        """The signing key is not stored, so it can issue no token later."""
+        key = _new_key("identities")
+        write_private(self.folder / "jwks.json", json.dumps({"keys": [_public(key)]}))
         for name, subject in subjects.items():
-            claims = {
-                "sub": subject,
-                "aud": f"spiffe://{CONTROL_PLANE_DOMAIN}/ns/{NAMESPACE}/dapr-sentry",
-                "iat": int(now.timestamp()),
-                "exp": int((now + LIFETIME).timestamp()),
-            }
-            token = jwt.encode({"alg": "ES256", "kid": "identities"}, claims, key)
-            write_private(self.tokens / name, token)
+            write_private(self.tokens / name, _token(key, subject))
+
+
+def enrol(state: StateFolder, app_id: str) -> None:
+    """Issue an identity token for an app beside the platform, while sentry runs.
+
+    A key of its own signs it, which is not stored; sentry reads the public half when the file changes.
+    """
+    keys, key = state.data / "sentry" / "jwks.json", _new_key(f"identity-{app_id}")
+    with (state.run / "identities.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other apps may enrol at the same time
+        others = [each for each in json.loads(keys.read_text())["keys"] if each["kid"] != key.kid]
+        write_private(keys, json.dumps({"keys": [*others, _public(key)]}))
+    write_private(state.run / "identities" / app_id, _token(key, _app_subject(app_id)))
+
+
+def _app_subject(app_id: str) -> str:
+    return f"spiffe://{APP_DOMAIN}/ns/{NAMESPACE}/{app_id}"
+
+
+def _new_key(kid: str) -> ECKey:
+    return ECKey.generate_key("P-256", {"kid": kid, "alg": "ES256", "use": "sig"})
+
+
+def _public(key: ECKey) -> Any:
+    return key.as_dict(private=False)
+
+
+def _token(key: ECKey, subject: str) -> str:
+    now = datetime.now(UTC)
+    claims = {
+        "sub": subject,
+        "aud": f"spiffe://{CONTROL_PLANE_DOMAIN}/ns/{NAMESPACE}/dapr-sentry",
+        "iat": int(now.timestamp()),
+        "exp": int((now + LIFETIME).timestamp()),
+    }
+    return jwt.encode({"alg": "ES256", "kid": key.kid}, claims, key)
 
 
 def _certificate(

@@ -1,5 +1,6 @@
-"""Servers of the local stack: Postgres, Valkey, OpenFGA, Dapr's control plane and the local model."""
+"""Servers of the local stack: Postgres, Valkey, OpenFGA, Dapr's control plane, the local model, the object store."""
 
+import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from typing import Final
 from services.cli.stack import postgres
 from services.cli.stack.binaries import Binaries
 from services.cli.stack.certificates import CertificateAuthority
-from services.cli.stack.environment import MODEL
+from services.cli.stack.environment import BUCKET, MODEL
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import SMALL_HEAP, ProcessSpec, Readiness, Stage
@@ -35,18 +36,18 @@ def server_specs(
 ) -> list[ProcessSpec]:
     """The servers of every stack; with an `authority`, Dapr's control plane uses mTLS."""
     control_plane = [
-        _placement(state, ports, binaries.placement()),
-        _scheduler(state, ports, binaries.scheduler()),
+        _placement(state, ports, binaries.path("placement")),
+        _scheduler(state, ports, binaries.path("scheduler")),
     ]
     if authority is not None:
         control_plane = [
-            authority.sentry(state, ports, binaries.sentry()),
+            authority.sentry(state, ports, binaries.path("sentry")),
             *(_with_mtls(spec, authority) for spec in control_plane),
         ]
     return [
         postgres.spec(state, ports.of("postgres"), secrets["postgresPassword"]),
         _valkey(state, ports.of("valkey"), secrets["valkeyPassword"]),
-        _openfga(state, ports, secrets, binaries.openfga()),
+        _openfga(state, ports, secrets, binaries.path("openfga")),
         *control_plane,
     ]
 
@@ -67,6 +68,45 @@ def model_spec(state: StateFolder, port: int) -> ProcessSpec:
         cwd=state.path,
         env={"PYTHONPATH": str(_REPOSITORY)},
     )
+
+
+def objects_spec(
+    state: StateFolder, port: int, secrets: dict[str, str], binary: Path
+) -> ProcessSpec:
+    """The S3 server of a stack with an app that uses the object store; each folder of its data is a bucket."""
+    data = state.data / "objects"
+    (data / BUCKET).mkdir(parents=True, exist_ok=True)
+    metadata = state.data / "objects-metadata"
+    metadata.mkdir(exist_ok=True)
+    beside_files = () if _has_attributes(data) else ("--sidecar", str(metadata))
+    return ProcessSpec(
+        name="versitygw",
+        stage=Stage.INFRA,
+        argv=(str(binary), "posix", *beside_files, str(data)),
+        ready=Readiness(port, "/healthz"),
+        ports={"versitygw": port},
+        cwd=data,
+        env={
+            **SMALL_HEAP,
+            "ROOT_ACCESS_KEY_ID": secrets["objectsKeyId"],
+            "ROOT_SECRET_ACCESS_KEY": secrets["objectsSecret"],
+            "VGW_PORT": f"{LOOPBACK}:{port}",
+            "VGW_HEALTH": "/healthz",
+            "VGW_KEEP_ALIVE": "true",
+            "VGW_QUIET": "true",
+        },
+    )
+
+
+def _has_attributes(folder: Path) -> bool:
+    """Whether the file system stores extended attributes, in which the server keeps what is known of an object."""
+    if not hasattr(os, "setxattr"):
+        return True  # macOS
+    try:
+        os.setxattr(folder, "user.yocaso", b"")
+    except OSError:
+        return False
+    return True
 
 
 def _valkey(state: StateFolder, port: int, password: str) -> ProcessSpec:

@@ -23,6 +23,13 @@ def render_configuration(source: Path, registry: Path, target: Path, *, traced: 
     return target
 
 
+def registry_of(configuration: Path, folder: Path) -> Path | None:
+    """The registry that a Dapr Configuration names; a relative path is relative to the sidecar's working directory."""
+    content = yaml.safe_load(configuration.read_text())
+    settings = content["spec"].get("nameResolution", {}).get("configuration")
+    return folder / settings["connectionString"] if settings else None
+
+
 def has_hosts(registry: Path) -> bool:
     """Whether a sidecar has registered."""
     try:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from services.cli.stack.errors import StackError
@@ -10,6 +10,8 @@ from services.cli.stack.errors import StackError
 LOOPBACK: Final = "127.0.0.1"
 MAX_PORT: Final = 32767
 """Above is the ephemeral range: the kernel could give a server's port to a client connection first."""
+REPLICA_STEP: Final = 100
+"""Distance between the ports of two hosts of one app."""
 INFRA_PORTS: Final = {
     "postgres": 6432,
     "valkey": 6380,
@@ -28,6 +30,7 @@ INFRA_PORTS: Final = {
     "openfga": 6070,
     "openfga grpc": 6071,
     "openfga metrics": 6072,
+    "versitygw": 6075,
     "model": 6090,
 }
 
@@ -59,6 +62,23 @@ class PortPlan:
     def of_server(self, server: str) -> dict[str, int]:
         """All ports of a server, the main port first."""
         return {name: self.of(name) for name in INFRA_PORTS if name.split()[0] == server}
+
+
+@dataclass(frozen=True, slots=True)
+class HostPorts:
+    """The ports of one host: the app's, then the sidecar's."""
+
+    app: int
+    http: int
+    grpc: int
+    internal: int
+    metrics: int
+
+    def of_replica(self, number: int, plan: PortPlan, app_port: int | None = None) -> "HostPorts":
+        """The ports of the n-th host, counted from 1; `app_port` replaces the app's."""
+        step = (number - 1) * REPLICA_STEP
+        shifted = {name: plan.shifted(port + step) for name, port in asdict(self).items()}
+        return HostPorts(**{**shifted, "app": app_port or shifted["app"]})
 
 
 def is_listening(port: int) -> bool:

@@ -9,6 +9,7 @@ from services.cli.stack.state import SUPERVISOR, StateFolder, send
 from services.cli.stack.waiting import wait_until
 
 _TIMEOUT_SECONDS: Final = 12.0
+_QUIT_SECONDS: Final = 3.0
 
 
 def reclaim(state: StateFolder) -> list[str]:
@@ -23,6 +24,10 @@ def reclaim(state: StateFolder) -> list[str]:
     for name, pid in state.leftovers().items():
         send(pid, signal.SIGCONT)
         send(pid, signal.SIGQUIT if name == "postgres" else signal.SIGKILL)
+    with contextlib.suppress(StackError):  # immediate shutdown of Postgres ends its children first
+        wait_until(lambda: not state.leftovers(), _QUIT_SECONDS, "Postgres to end")
+    for pid in state.leftovers().values():
+        send(pid, signal.SIGKILL)
     wait_until(lambda: not state.leftovers(), _TIMEOUT_SECONDS, "leftover processes to end")
     state.clear_pid_files()
     return list(found)

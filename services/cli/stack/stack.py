@@ -1,44 +1,47 @@
 """`Stack` starts, controls and stops the processes of the local platform, for `yocaso up` and the tests."""
 
+import functools
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
-from services.cli.stack import infra, postgres
-from services.cli.stack.apps import AppEntry, AppHost, Template, read_template
-from services.cli.stack.binaries import Binaries, Progress, default_cache
+from services.cli.stack import dapr_run, infra, postgres
+from services.cli.stack.apps import AppHost
+from services.cli.stack.binaries import Binaries, default_cache
+from services.cli.stack.builds import Builds
 from services.cli.stack.certificates import CertificateAuthority
 from services.cli.stack.environment import MODEL, Environment, api_token_name, app_token_name
 from services.cli.stack.errors import StackError
-from services.cli.stack.name_resolution import has_hosts, render_configuration
+from services.cli.stack.listener import Listener, Silent
+from services.cli.stack.migrations import REPOSITORY, Migrations
+from services.cli.stack.name_resolution import render_configuration
+from services.cli.stack.policies import render_policy
 from services.cli.stack.ports import LOOPBACK, PortPlan, require_free
-from services.cli.stack.process import ProcessSpec, Stage
+from services.cli.stack.process import ProcessSpec
 from services.cli.stack.reclaim import reclaim
+from services.cli.stack.startup import Startup
 from services.cli.stack.state import StateFolder, send
 from services.cli.stack.supervisor import Supervisor
+from services.cli.stack.template import AppEntry, Template, read_template
 from services.cli.stack.waiting import wait_until
 from services.contracts.apps import EDGE
 
-_LOG_TAIL_LINES: Final = 5
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 12.0
 EDGE_COMMAND: Final = EDGE.command[0]
 """The edge's program in `dapr.yaml`; replaced by the path of the built one."""
 
 
-def _no_progress(_: str) -> None:
-    pass
-
-
 class Stack:
     """Servers, apps and sidecars under supervisord.
 
     `env` adds variables by process name (`llm`, `llm-daprd`, `model`), `*` to every app. `with_model` starts the local
-    model server. Processes in `unsupervised` are not restarted. The kernel stops the stack when the thread that
-    started it ends.
+    model server. Processes in `unsupervised` are not restarted. `trusted_apps` are back ends that may call for any user;
+    with `secure`, policies and certificates are theirs too. `listener` gets the states of processes. The kernel stops
+    the stack when the thread that started it ends.
     """
 
     def __init__(
@@ -52,23 +55,28 @@ class Stack:
         with_model: bool = False,
         edge_port: int | None = None,
         secure: bool = False,
-        progress: Progress = _no_progress,
+        trusted_apps: Collection[str] = (),
+        listener: Listener | None = None,
     ) -> None:
         self.state = StateFolder(Path(state_dir))
         self.ports = PortPlan(port_offset)
         self.supervisor = Supervisor(self.state)
         self._environment: Environment | None = None
-        self._registry = self.state.data / "names.db"
+        self._registry = self.state.names
         self._dapr_yaml = Path(dapr_yaml).absolute()
         self._env = {name: dict(values) for name, values in (env or {}).items()}
         self._unsupervised = frozenset(unsupervised)
         self._with_model = with_model
         self._edge_port = edge_port
         self._secure = secure
+        self._trusted_apps = tuple(trusted_apps)
         self._authority: CertificateAuthority | None = None
-        self._progress = progress
+        self._listener = listener or Silent()
         edge_source = self._dapr_yaml.parent / EDGE.folder
-        self._binaries = Binaries(default_cache(), edge_source, progress)
+        self._binaries = Binaries(default_cache(), edge_source, self._listener.report)
+        self._programs: dict[str, Path] = {}
+        self._migrations = Migrations(self.state)
+        self._builds = Builds([], self._listener.report)
         self._template: Template | None = None
         self._specs: dict[str, ProcessSpec] = {}
         self._hosts: dict[str, AppHost] = {}
@@ -84,46 +92,80 @@ class Stack:
             self.stop()
             raise
 
-    def prepare(self, *, apps: bool = True) -> None:
-        """Lock the state folder, end leftover processes, find or build programs, check ports."""
+    def prepare(self, *, apps: bool = True, link: bool = False) -> None:
+        """Lock the state folder, end leftover processes, check ports, find the programs that `launch` has to build.
+
+        With `link` it also builds those of `link_programs`.
+        """
         self._template = read_template(self._dapr_yaml)
         self.state.create()
         self.state.lock()
         try:
             if leftovers := reclaim(self.state):
-                self._progress(f"ended processes of an earlier command: {', '.join(leftovers)}")
+                self._listener.report(
+                    f"ended processes of an earlier command: {', '.join(leftovers)}"
+                )
             app_ids = [app.app_id for app in self._template.apps]
             self._environment = Environment.prepare(
-                self.state, self.ports, app_ids, with_model=self._with_model
+                self.state,
+                self.ports,
+                app_ids,
+                with_model=self._with_model,
+                trusted_apps=self._trusted_apps,
             )
             if self._secure:
-                self._authority = CertificateAuthority.prepare(self.state, self.ports, app_ids)
+                certified = [*app_ids, *self._trusted_apps]
+                self._authority = CertificateAuthority.prepare(self.state, self.ports, certified)
             self._specs = {spec.name: spec for spec in self._all_specs(self._template, apps)}
             require_free(item for spec in self._specs.values() for item in spec.ports.items())
             self.environment.write_file()
+            self._find_programs(self._linked().values() if link else ())
         except BaseException:
             self.state.unlock()
             raise
 
     def launch(self, seconds: float = START_SECONDS) -> None:
-        """Start the prepared processes; on failure call `stop`."""
+        """Build missing programs and start the prepared processes; on failure call `stop`.
+
+        A process starts as soon as its program is there; `seconds` is its limit from then on.
+        """
         self.supervisor.begin(self._specs.values(), self._unsupervised)
-        self._start_stage([Stage.INFRA], seconds)
-        self._start_stage([Stage.SIDECARS, Stage.APPS], seconds)
+        self._builds.begin()
+        startup = self._startup(seconds, self._passes_probe, self._builds)
+        if not self._builds.are_done and self._dapr_yaml.parent == REPOSITORY:
+            migrate = functools.partial(self._migrations.begin, self.database_url())
+            startup.after = {"postgres": migrate}  # otherwise apps do it while they start
+        startup.run(self._registry)
 
     def link_programs(self) -> None:
-        """Link the edge's program into `bin`, which is on the PATH of the `env` file."""
-        if self._template and any(app.command[0] == EDGE_COMMAND for app in self._template.apps):
-            link = self.state.bin / EDGE_COMMAND
-            link.unlink(missing_ok=True)
-            link.symlink_to(self._binaries.edge())
+        """Place daprd and the edge where `dapr run` finds them after the `env` file was sourced."""
+        linked = self._linked().items()
+        programs = {link: self._binaries.program(program) for link, program in linked}
+        dapr_run.link_programs(self.state, programs)
 
-    def stop(self) -> None:
-        """Stop apps, then sidecars, then servers; after 12 s kill what still runs."""
-        if self.state.is_locked:
-            self.supervisor.shut_down(STOP_SECONDS)
-            reclaim(self.state)
-            self.state.unlock()
+    def _linked(self) -> dict[str, str]:
+        """The programs that `dapr run` needs, by the name of their link."""
+        apps = self._template.apps if self._template else ()
+        uses_edge = any(app.command[0] == EDGE_COMMAND for app in apps)
+        return {dapr_run.DAPRD: "daprd"} | ({EDGE_COMMAND: EDGE.id} if uses_edge else {})
+
+    def stop(
+        self,
+        waiting: Callable[[Sequence[str]], None] | None = None,
+        at_once: Callable[[], bool] | None = None,
+    ) -> None:
+        """Stop apps, then sidecars, then servers; kill what runs after 12 s, or when `at_once` becomes true.
+
+        `waiting` is called with the names of processes that still run, when fewer do.
+        """
+        if not self.state.is_locked:
+            return
+        self._builds.cancel()
+        self._migrations.close()
+        self.supervisor.shut_down(STOP_SECONDS, waiting, at_once)
+        reclaim(self.state)
+        self._builds.close()
+        self.state.unlock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -192,7 +234,7 @@ class Stack:
 
     def wait_ready(self, name: str, seconds: float = START_SECONDS) -> None:
         """Wait until `is_ready`."""
-        self._await_ready({name}, seconds, self.is_ready)
+        self._startup(seconds, self.is_ready).await_ready([name])
 
     def add_replica(
         self, app: str, number: int = 2, *, env: Mapping[str, str] | None = None
@@ -256,6 +298,10 @@ class Stack:
         )
         if self._with_model:
             specs.append(infra.model_spec(self.state, self.ports.of(MODEL)))
+        if self.environment.with_objects:
+            port, secrets = self.ports.of("versitygw"), self.environment.secrets
+            program = self._binaries.path("versitygw")
+            specs.append(infra.objects_spec(self.state, port, secrets, program))
         specs = [replace(spec, env={**spec.env, **self._env.get(spec.name, {})}) for spec in specs]
         self._hosts = {}
         for entry in template.apps if apps else ():
@@ -270,7 +316,6 @@ class Stack:
             name=name,
             app_token=self.environment.secrets[app_token_name(entry.app_id)],
             api_token=self.environment.secrets[api_token_name(entry.app_id)],
-            root=self._dapr_yaml.parent,
         )
         self._hosts[name] = host
         return host
@@ -279,10 +324,10 @@ class Stack:
         app = host.app(self.environment.for_app(host.entry.app_id))
         if app.argv[0] == EDGE_COMMAND:
             env = {**app.env, "EDGE_PORT": app.env["APP_PORT"]}  # overrides the shell's
-            app = replace(app, argv=(str(self._binaries.edge()), *app.argv[1:]), env=env)
+            app = replace(app, argv=(str(self._binaries.path("edge")), *app.argv[1:]), env=env)
         configs = self._configs(host.entry)
         sidecar = host.sidecar(
-            self._binaries.daprd(), self.ports, configs, self.environment.for_sidecar()
+            self._binaries.path("daprd"), self.ports, configs, self.environment.for_sidecar()
         )
         if self._authority is not None:
             sidecar = replace(
@@ -305,57 +350,44 @@ class Stack:
     def _configs(self, entry: AppEntry) -> list[Path]:
         if entry.config_file_path is None:
             return []
-        policy = [self._policies / f"{entry.app_id}.yaml"] if self._authority is not None else []
-        path = self._dapr_yaml.parent / entry.config_file_path
+        policy = [self._policy(entry.app_id)] if self._authority is not None else []
+        path = Path(entry.config_file_path)
         rendered = self.state.run / f"config-{entry.app_id}.yaml"
         traced = bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"))
         return [render_configuration(path, self._registry, rendered, traced=traced), *policy]
 
+    def _policy(self, app_id: str) -> Path:
+        committed = self._policies / f"{app_id}.yaml"
+        if not self._trusted_apps:
+            return committed
+        rendered = self.state.run / f"access-{app_id}.yaml"
+        return render_policy(committed, app_id, self._trusted_apps, rendered)
+
     # --- starting ---
 
-    def _start_stage(self, stages: Collection[Stage], seconds: float) -> None:
-        names = [name for name, spec in self._specs.items() if spec.stage in stages]
-        if Stage.SIDECARS in stages and not self._registry.exists():
-            self._start_first_sidecar(names, seconds)
-        for name in names:
-            self.supervisor.start(name)
-        self._await_ready(set(names), seconds, self._passes_probe)
+    def _find_programs(self, more: Iterable[str]) -> None:
+        self._programs = self._binaries.paths()
+        arguments = {word for spec in self._specs.values() for word in spec.argv}
+        needed = [name for name, path in self._programs.items() if str(path) in arguments]
+        self._builds = self._binaries.builds(dict.fromkeys([*needed, *more]))
+        self._builds.require_go()
 
-    def _start_first_sidecar(self, names: Sequence[str], seconds: float) -> None:
-        """Start one sidecar first: sidecars that create the name registry concurrently can stay unregistered."""
-        first = next((name for name in names if self._specs[name].stage is Stage.SIDECARS), None)
-        if first is not None:
-            self.supervisor.start(first)
-            what = f"{first} to create the name registry {self._registry}"
-            wait_until(lambda: has_hosts(self._registry), seconds, what, self._require_supervisor)
-
-    def _await_ready(
-        self, waiting: set[str], seconds: float, is_ready: Callable[[str], bool]
-    ) -> None:
-        def all_ready() -> bool:
-            waiting.difference_update([name for name in waiting if is_ready(name)])
-            return not waiting
-
-        try:
-            wait_until(all_ready, seconds, "all processes to be ready", self._require_supervisor)
-        except StackError as error:
-            raise StackError(
-                "\n".join([str(error), *map(self._log_tail, sorted(waiting))])
-            ) from None
+    def _startup(
+        self, seconds: float, is_ready: Callable[[str], bool], builds: Builds | None = None
+    ) -> Startup:
+        return Startup(
+            self._specs,
+            self.supervisor,
+            builds or Builds([], self._listener.report),
+            self._programs,
+            self._listener,
+            is_ready,
+            self.log,
+            seconds,
+        )
 
     def _passes_probe(self, name: str) -> bool:
         spec = self._specs[name]
         if name == "postgres":
             return postgres.is_accepting(spec.ports["postgres"])
         return spec.ready.is_ready()
-
-    def _require_supervisor(self) -> None:
-        if not self.supervisor.is_alive():
-            raise StackError(f"supervisord ended; see {self.supervisor.log}")
-
-    def _log_tail(self, name: str) -> str:
-        try:
-            tail = self.log(name).read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-        except OSError:
-            tail = []
-        return "\n    ".join([f"  {name} is not ready; end of {self.log(name)}:", *tail])

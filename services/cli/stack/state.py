@@ -23,6 +23,7 @@ class StateFolder:
         self.path = path.absolute()
         self.bin = self.path / "bin"
         self.data = self.path / "data"
+        self.names = self.data / "names.db"
         self.logs = self.path / "logs"
         self.run = self.path / "run"
         self.secrets_file = self.path / "secrets.json"

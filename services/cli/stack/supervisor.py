@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -31,6 +32,7 @@ _PYTHON_FLAGS: Final = ("-I", "-S") if sys.platform == "linux" else ("-I",)
 _MAX_SOCKET_PATH: Final = 100
 """Bytes; the kernel allows 104 to 108."""
 _LOG_BYTES: Final = 10 * 1024 * 1024
+_STOP_POLL_SECONDS: Final = 0.05
 _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 60, 70, 90
 
 
@@ -94,9 +96,9 @@ class Supervisor:
         self._write(list(specs), unsupervised)
         launch = self._state.run / f"{SUPERVISOR}.json"
         argv = (sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._config))
-        write_private(launch, _launch_spec(argv, Path("/")))
+        write_private(launch, launch_spec(argv, Path("/")))
         self._daemon = subprocess.Popen(
-            _launch_command(launch, self._state.pid_file(SUPERVISOR)),
+            launch_command(launch, self._state.pid_file(SUPERVISOR)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -106,7 +108,7 @@ class Supervisor:
 
     def write_spec(self, spec: ProcessSpec) -> None:
         """Set the specification for the next start of a program."""
-        launch = _launch_spec(spec.argv, spec.cwd, spec.env, spec.user, spec.death_signal)
+        launch = launch_spec(spec.argv, spec.cwd, spec.env, spec.user, spec.death_signal)
         write_private(self._state.run / f"{spec.name}.json", launch)
 
     def add(self, spec: ProcessSpec, *, supervised: bool) -> None:
@@ -140,17 +142,29 @@ class Supervisor:
         """Whether supervisord runs."""
         return self._daemon is not None and self._daemon.poll() is None
 
-    def shut_down(self, seconds: float) -> None:
-        """Stop all programs stage by stage, then supervisord; kill it after the timeout."""
+    def shut_down(
+        self,
+        seconds: float,
+        waiting: Callable[[Sequence[str]], None] | None = None,
+        at_once: Callable[[], bool] | None = None,
+    ) -> None:
+        """Stop all programs stage by stage, then supervisord; kill it after the timeout, or when `at_once` is true."""
         if self._daemon is None:
             return
+        deadline = time.monotonic() + seconds
+        shown: set[str] = set()
         if self._daemon.poll() is None:
             self._daemon.terminate()
-            try:
-                self._daemon.wait(seconds)
-            except subprocess.TimeoutExpired:
+        while self._daemon.poll() is None:
+            if (at_once and at_once()) or time.monotonic() > deadline:
                 self._daemon.kill()
                 self._daemon.wait()
+                break
+            running = set(self._state.leftovers()) - {SUPERVISOR}
+            if waiting and running and running != shown:
+                shown = running
+                waiting(sorted(running))
+            time.sleep(_STOP_POLL_SECONDS)
         self.socket.unlink(missing_ok=True)
         self._daemon = None
 
@@ -210,18 +224,20 @@ def _socket_path(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"yocaso-{os.getuid()}-{digest}.sock"
 
 
-def _launch_spec(
+def launch_spec(
     argv: tuple[str, ...],
     cwd: Path,
     env: Mapping[str, str] | None = None,
     user: tuple[int, int] | None = None,
     death_signal: str = "TERM",
 ) -> str:
+    """The specification of a process for the launcher."""
     values = {"argv": argv, "cwd": str(cwd), "env": dict(env or {}), "user": user}
     return json.dumps({**values, "death_signal": death_signal})
 
 
-def _launch_command(launch: Path, pid_file: Path) -> list[str]:
+def launch_command(launch: Path, pid_file: Path) -> list[str]:
+    """The command that starts a process through the launcher."""
     return [sys.executable, *_PYTHON_FLAGS, str(_LAUNCHER), str(launch), str(pid_file)]
 
 
@@ -249,7 +265,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _program(state: StateFolder, spec: ProcessSpec, supervised: bool) -> str:
-    arguments = _launch_command(state.run / f"{spec.name}.json", state.pid_file(spec.name))
+    arguments = launch_command(state.run / f"{spec.name}.json", state.pid_file(spec.name))
     command = " ".join('"' + _escaped(argument) + '"' for argument in arguments)
     return f"""[program:{spec.name}]
 command={command}

@@ -1,4 +1,4 @@
-"""Structured logs on stdout, as JSON lines or coloured on a terminal, with trace ids and without secrets."""
+"""Structured logs on stdout without secrets: JSON lines with trace ids, readable lines on a developer's terminal."""
 
 import json
 import logging
@@ -10,6 +10,8 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from services.kit.settings import Environment
+from services.kit.telemetry.console_format import ConsoleFormat, is_terminal, wants_colours
 from services.kit.telemetry.redaction import Redactor, known_secrets
 from services.kit.telemetry.tracing import is_tracing
 
@@ -58,8 +60,9 @@ def _level(name: str) -> int:
 
 
 def _renderer() -> Processor:
-    if sys.stdout.isatty():
-        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    in_production = os.environ.get("YOCASO_ENV") == Environment.PRODUCTION
+    if is_terminal(sys.stdout) and not in_production:
+        return ConsoleFormat(colours=wants_colours(sys.stdout))
     return structlog.processors.JSONRenderer(serializer=_dumps)
 
 

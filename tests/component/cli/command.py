@@ -10,6 +10,7 @@ from typing import Final
 import psutil
 
 from services.cli.stack.state import StateFolder
+from tests.support.wait import wait_until
 
 ROOT: Final = Path(__file__).parents[3]
 OFFSET: Final = 7000
@@ -73,6 +74,18 @@ class Command:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    async def press_until_ended(self, number: int, seconds: float) -> int:
+        """Send a signal again and again, as an impatient person does; the exit status."""
+        ending = asyncio.create_task(self.ended())
+
+        def has_ended() -> bool:
+            if not ending.done() and self.is_running:
+                self.signal(number)
+            return ending.done()
+
+        await wait_until(has_ended, seconds, "the end of the command", every=0.1)
+        return ending.result()
 
     def kill(self, name: str) -> int:
         """Send SIGKILL to a process of the stack."""

@@ -32,6 +32,25 @@ async def test_a_signal_stops_all_processes_in_time(command: Command, number: in
     assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
 
+@requirement("stack:stop-at-once")
+async def test_a_second_signal_kills_what_still_runs(command: Command) -> None:
+    await command.ready()
+    pids = command.processes
+    os.kill(pids["placement"], signal.SIGSTOP)  # would take 3 s to be killed
+    command.signal(signal.SIGINT)
+    await command.read_until("stopping; waiting for")
+    assert await command.press_until_ended(signal.SIGINT, 2) == 130
+    assert [name for name, pid in pids.items() if is_alive(pid)] == []
+
+
+@requirement("stack:stop-at-once")
+async def test_a_signal_that_a_wrapper_passes_on_counts_once(command: Command) -> None:
+    await command.ready()
+    command.signal(signal.SIGINT)
+    command.signal(signal.SIGINT)
+    assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
+
+
 @requirement("stack:stop-clean")
 async def test_a_signal_during_the_start_leaves_no_process(command: Command) -> None:
     await command.begin()
@@ -114,10 +133,18 @@ async def test_postgres_rejects_a_wrong_password(command: Command) -> None:
         await asyncpg.connect(f"postgresql://yocaso:wrong@127.0.0.1:{6432 + OFFSET}/yocaso")
 
 
-async def test_an_invalid_setting_is_named(command: Command) -> None:
-    await command.begin(LLM_BASE_URL="localhost:6090")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LLM_BASE_URL", "localhost:6090"),
+        ("YOCASO_TRUSTED_APPS", "backend,Web"),
+        ("YOCASO_TRUSTED_APPS", "backend,llm"),
+    ],
+)
+async def test_an_invalid_setting_is_named(command: Command, variable: str, value: str) -> None:
+    await command.begin(**{variable: value})
     assert await command.ended() == 1
-    assert "LLM_BASE_URL" in command.output
+    assert variable in command.output
 
 
 @requirement("stack:doctor")
@@ -128,6 +155,7 @@ async def test_doctor_reports_what_is_missing_and_how_to_get_it(
         await command.begin("doctor", PATH="/nonexistent", YOCASO_CACHE=str(tmp_path / "empty"))
         assert await command.ended() == 1
     assert "MISSING  go" in command.output
+    assert "ok       dapr: not on PATH, and needed only for `dapr run`" in command.output
     assert "https://go.dev/dl/" in command.output
     assert f"MISSING  port {6432 + OFFSET}: needed by postgres" in command.output
 

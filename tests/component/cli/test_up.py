@@ -1,6 +1,8 @@
 """`yocaso up` with the committed `dapr.yaml` and a scripted model."""
 
 import asyncio
+import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,7 +48,7 @@ async def test_up_is_ready_once_a_turn_is_answered_and_serves_until_a_signal(
         "LLM_MODELS": MODEL,
     }
     async with a_silent_model() as connected:
-        await command.begin("up", *where, **model)
+        await command.begin("up", *where, "--model-seconds", "90", **model)
         ready = asyncio.create_task(command.read_until("is ready in"))
         probing = asyncio.create_task(connected.wait())
         await asyncio.wait({ready, probing}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
@@ -60,6 +62,65 @@ async def test_up_is_ready_once_a_turn_is_answered_and_serves_until_a_signal(
         command.signal(signal.SIGINT)
         assert await asyncio.wait_for(command.ended(), 10) == 0
     assert command.processes == {}
+    _check_console(command)
+
+
+def _check_console(command: Command) -> None:
+    """One line per process with its time; messages of libraries are only in files."""
+    for name in ("postgres", "openfga", "auth", "auth-daprd", "llm", "edge", "first turn"):
+        assert f"{name:<16} | ready in" in command.output
+    chatter = ("Registering workflow", "setup plugin alembic", "gRPC worker")
+    written = "".join(file.read_text() for file in (command.state / "logs").glob("*.log"))
+    for text in chatter:
+        assert text in written
+        assert text not in command.output
+    assert '{"event"' not in command.output
+    assert "\x1b" not in command.output
+
+
+@pytest.mark.timeout(150)
+@requirement("stack:model-silent", "stack:stop-at-once")
+async def test_the_platform_stays_up_until_the_model_answers(command: Command) -> None:
+    where = ("--file", str(ROOT / "dapr.yaml"), "--port-offset", str(OFFSET))
+    model = {"LLM_BASE_URL": f"http://127.0.0.1:{MODEL_PORT}/v1", "LLM_DEFAULT_MODEL": MODEL}
+    async with a_silent_model():
+        await command.begin("up", *where, "--model-seconds", "3", **model)
+        await command.read_until("Yocaso is up without a model in")
+        await command.read_until("the model does not answer: no answer within 3 s")
+        await command.read_until(f"at {model['LLM_BASE_URL']} (LLM_BASE_URL)")
+        await _use_token(command)
+    async with ModelServer(MODEL_PORT):
+        await command.read_until("the model answers, after")
+        await _chat(command)
+        await _end_at_once(command)
+
+
+async def _end_at_once(command: Command) -> None:
+    """Two signals; a frozen app would hold up the first for 4 s."""
+    os.kill(command.processes["llm"], signal.SIGSTOP)
+    command.signal(signal.SIGINT)
+    await command.read_until("stopping; waiting for")
+    assert "llm" in command.output.rpartition("waiting for")[2]
+    assert await command.press_until_ended(signal.SIGINT, 3) == 130
+    assert "killed all processes in" in command.output
+    assert command.processes == {}
+
+
+@pytest.mark.timeout(90)
+@requirement("stack:model-silent", "stack:console")
+async def test_a_model_that_cannot_be_reached_is_reported_as_json(command: Command) -> None:
+    where = ("--file", str(ROOT / "dapr.yaml"), "--port-offset", str(OFFSET))
+    model = {"LLM_BASE_URL": "http://127.0.0.1:1/v1", "LLM_DEFAULT_MODEL": MODEL}
+    await command.begin("up", *where, "--json", "--model-seconds", "2", **model)
+    await command.read_until("the platform stays up")
+    lines = [json.loads(line) for line in command.output.splitlines()]
+    ready = {line["process"] for line in lines if line.get("event") == "process.ready"}
+    assert {"postgres", "auth", "llm-daprd", "edge"} <= ready
+    own = [line["event"] for line in lines if line.get("app") == "yocaso"]
+    assert any(event.startswith("the model does not answer: ") for event in own)
+    assert any(event.startswith("Yocaso is up without a model") for event in own)
+    command.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(command.ended(), 10) == 0
 
 
 async def _use_token(command: Command) -> None:
@@ -81,6 +142,7 @@ async def _chat(command: Command) -> None:
 
 async def _kill_auth(command: Command) -> None:
     pid = command.kill("auth")
-    await command.read_until("auth ended (terminated by SIGKILL)")
-    await command.read_until("auth was restarted")
+    await command.read_until("auth             | ended (terminated by SIGKILL)")
+    await command.read_until("auth             | restarting")
+    await command.read_until("auth             | ready again in")
     await wait_until(lambda: command.processes.get("auth") not in (None, pid), what="another auth")

@@ -11,10 +11,11 @@ from services.cli.stack.errors import StackError
 
 
 def a_fake_go(folder: Path) -> Path:
-    """A `go` that counts its builds and writes a file as the program."""
+    """A `go` that lists one package, counts its builds and writes a file as the program."""
     go = folder / "go"
     go.write_text(
         "#!/bin/sh\n"
+        "if [ \"$1\" = list ]; then printf 'yocaso/edge\\t/\\ttrue\\tfalse\\tmain.go\\n'; exit; fi\n"
         f'echo build >> "{folder}/builds"\n'
         'while [ "$1" != -o ]; do shift; done\n'
         'printf program > "$2"\n'
@@ -40,12 +41,12 @@ def binaries(tmp_path: Path, edge_source: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_program_is_built_once(binaries: Binaries, tmp_path: Path) -> None:
-    assert binaries.edge() == binaries.edge()
+    assert binaries.program("edge") == binaries.program("edge")
     assert (tmp_path / "builds").read_text().count("build") == 1
 
 
 def test_concurrent_commands_build_a_program_once(binaries: Binaries, tmp_path: Path) -> None:
-    threads = [threading.Thread(target=binaries.edge) for _ in range(2)]
+    threads = [threading.Thread(target=binaries.program, args=("edge",)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -54,9 +55,9 @@ def test_concurrent_commands_build_a_program_once(binaries: Binaries, tmp_path: 
 
 
 def test_changed_sources_build_another_program(binaries: Binaries, edge_source: Path) -> None:
-    before = binaries.edge()
+    before = binaries.program("edge")
     (edge_source / "main.go").write_text("package main // changed\n")
-    assert binaries.edge() != before
+    assert binaries.program("edge") != before
 
 
 def test_a_changed_go_test_does_not_change_the_hash(edge_source: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_changed_go_test_does_not_change_the_hash(edge_source: Path) -> None:
 def test_a_failed_build_leaves_no_program(binaries: Binaries, tmp_path: Path) -> None:
     (tmp_path / "go").write_text("#!/bin/sh\necho 'no such package' >&2\nexit 1\n")
     with pytest.raises(StackError, match="no such package"):
-        binaries.edge()
+        binaries.program("edge")
     assert "edge" in binaries.missing()
 
 
@@ -77,7 +78,7 @@ def test_without_go_the_error_names_the_download_page(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(StackError, match=r"go\.dev"):
-        binaries.edge()
+        binaries.program("edge")
 
 
 @pytest.mark.parametrize(
