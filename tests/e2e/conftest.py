@@ -13,9 +13,22 @@ from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.kit.eventlog import EventLog, HostLease
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
+from tests.support.dapr_command import find_dapr
 from tests.support.platform import SHORT_RETENTION, Client, Platform
 
 KEY_SECRET = "encrypts the signing keys of these tests"
+TRUSTED_APP = "shop"
+"""A back end of somebody else that may call for any user."""
+DAPR = find_dapr()
+collect_ignore = [] if DAPR else ["test_dapr_run.py"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not run; `tests/contract/test_run_template.py` runs everywhere."""
+    if DAPR is None:
+        terminalreporter.write_line(
+            "`dapr` was not found by DAPR_CLI or on PATH: tests/e2e/test_dapr_run.py did not run"
+        )
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +44,9 @@ def platform(tmp_path_factory: pytest.TempPathFactory, trace_file: Path) -> Iter
         "auth": {"AUTH_KEY_SECRET": KEY_SECRET},
         **SHORT_RETENTION,
     }
-    running = Platform(tmp_path_factory.mktemp("platform"), offset=16_200, env=env)
+    running = Platform(
+        tmp_path_factory.mktemp("platform"), offset=16_200, env=env, trusted_apps=(TRUSTED_APP,)
+    )
     running.start()
     yield running
     running.stop()

@@ -18,6 +18,13 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "events:bad-cursor": "A cursor that is no event of the turn, or a future one, is refused.",
         "events:long-poll": "ListEvents waits for the first event and says when no event follows.",
     },
+    "services/contracts/llm/topics.py": {
+        "events:turn-completed": "Every ended turn is published, without its texts.",
+        "events:conversation-deleted": "A deleted conversation is published once, and recorded in its owner's audit log.",
+    },
+    "services/contracts/auth/topics.py": {
+        "events:access-changed": "Removed access is published with its position in the feed.",
+    },
     "services/contracts/paging.py": {
         "conversations:list": "Pages have limits, opaque cursors and a stable order.",
         "conversations:cursor-of-another": "A cursor of another user or list is INVALID_ARGUMENT.",
@@ -95,6 +102,8 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "edge:stream-flush": "Streams are flushed at once and outlast the time limit of calls.",
         "edge:client-gone": "A client that disconnects closes the upstream.",
         "edge:config": "The edge's configuration is emitted from the contracts.",
+        "edge:docs": "/docs groups the methods by service, finds one by search, calls it with a token, and asks no other host.",
+        "edge:spans": "The edge exports a server and a client span per call, which hold nothing that the caller sent.",
     },
     "services/contracts/auth/tokens.py": {
         "auth:issue-token": "A local token carries sub, email and scope; issuing is refused in production.",
@@ -114,6 +123,12 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
     },
     "services/cli/README.md#guarantees": {
         "stack:up-ready": "`up` is ready only when a probe turn was answered.",
+        "stack:model-silent": "Without an answer of the model the platform stays up and says what to do.",
+        "stack:cold-start": "Servers that need no Go are ready while missing programs are built.",
+        "stack:builds": "Missing programs are built at once, with one measure of progress.",
+        "stack:sidecar-restart": "A sidecar that hangs at its start is restarted, a bounded number of times.",
+        "stack:console": "The console shows what matters to a person; files and `--json` hold everything.",
+        "stack:stop-at-once": "A second Ctrl-C ends every process at once.",
         "stack:stop-clean": "Ctrl-C or SIGTERM ends every process within 10 s.",
         "stack:reclaim": "After a kill -9 of `yocaso`, the next `up` ends the processes left over.",
         "stack:second-up": "A second `up` on the same state folder is refused.",
@@ -123,6 +138,10 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "stack:doctor": "`doctor` names what is missing and how to install it.",
         "stack:token": "`token` prints a working bearer token.",
         "stack:chat": "`chat` streams, cancels, and resumes after a reconnect.",
+    },
+    "services/cli/README.md#dapr-run": {
+        "stack:dapr-run": "`dapr run -f dapr.yaml` beside `infra` starts every app; Ctrl-C ends all.",
+        "stack:run-template": "Templates are read by the rules of `dapr run`; the invalid field is named.",
     },
     "services/cli/README.md": {
         "stack:dapr-yaml": "dapr.yaml is a valid multi-app run template; components are scoped.",
