@@ -12,8 +12,8 @@ FILE: Final = ROOT / "services" / "README.md"
 BEGIN: Final = "<!-- apps: written by `poe emit` -->\n"
 END: Final = "<!-- end of apps -->\n"
 HEAD: Final = (
-    "| app | purpose | RPC services | actors | workflows | port | data it owns |\n"
-    "| --- | --- | --- | --- | --- | --- | --- |\n"
+    "| app | purpose | RPC services | actors | workflows | publishes | subscribes | jobs | port | data it owns |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
 )
 
 
@@ -33,6 +33,9 @@ def _row(app: App) -> str:
         _names(service.short_name for service in app.services),
         _names(app.actors),
         _names(workflow.name for workflow in app.workflows),
+        _names(topic.name for topic in app.publishes),
+        _names(topic.name for topic in app.subscribes),
+        _names(job.name for job in app.jobs),
         str(app.port),
         "; ".join([*app.owns, *state]) or "none",
     )
