@@ -91,14 +91,18 @@ class App:
 
     def __post_init__(self) -> None:
         """Add what follows: components; an app that subscribes serves its dead letters, and its operators call them."""
-        names = tuple(binding.name for binding in self.bindings)
-        object.__setattr__(self, "components", (*self.components, *names))
-        if self.publishes or self.subscribes:
-            object.__setattr__(self, "components", (*self.components, "pubsub"))
+        broker = ("pubsub",) if self.publishes or self.subscribes else ()
+        self._add("components", *(binding.name for binding in self.bindings), *broker)
         if self.subscribes:
             letters = dead_letters_of(self.id)
-            object.__setattr__(self, "services", (*self.services, letters))
-            object.__setattr__(self, "calls", (*self.calls, *letters.methods))
+            self._add("services", letters)
+            self._add("calls", *letters.methods)
+
+    def _add(self, name: str, *values: object) -> None:
+        """Add values to a field, each once: `dataclasses.replace` adds them again."""
+        known: tuple[object, ...] = getattr(self, name)
+        added = tuple(value for value in values if all(value != each for each in known))
+        object.__setattr__(self, name, known + added)
 
     @property
     def port(self) -> int:

@@ -1,6 +1,7 @@
 """Topics, the envelope of events, and routers of subscriptions; the README's example."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,4 +109,10 @@ def test_an_app_that_subscribes_serves_its_dead_letters_and_uses_the_broker() ->
     assert [service.name for service in app.services] == ["yocaso.stats.v1.DeadLetterService"]
     assert app.components == ("pubsub",)
     assert set(app.methods) <= set(app.calls)
+    again = replace(app, number=97)
+    assert (again.services, again.components, again.calls) == (
+        app.services,
+        app.components,
+        app.calls,
+    )
     assert App(id="idle", purpose="rests", number=98).components == ()
