@@ -1,5 +1,6 @@
 """Servers that the tests of one app or of kit share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from services.cli.stack import Stack
 
 ROOT = Path(__file__).parents[2]
-OFFSET = 9_000
+OFFSET = int(os.environ.get("YOCASO_TEST_OFFSET", "9000"))
+"""Of the ports; lanes that run side by side have their own."""
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,7 @@ class Stage:
     minutes: float = 5
     tests: bool = False
     measured: bool = False
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(slots=True)
@@ -46,9 +48,28 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
 
-def _pytest(name: str, minutes: float, *, measured: bool = False) -> Stage:
+Lanes = tuple[Stage, ...]
+"""Stages that run at the same time."""
+
+
+def _pytest(
+    name: str,
+    minutes: float,
+    *folders: str,
+    measured: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Stage:
     run = ("-m", "coverage", "run", "-m", "pytest") if measured else ("-m", "pytest")
-    return Stage(name, (PYTHON, *run, f"tests/{name}"), minutes, tests=True, measured=measured)
+    paths = folders or (f"tests/{name}",)
+    return Stage(
+        name, (PYTHON, *run, *paths), minutes, tests=True, measured=measured, env=env or {}
+    )
+
+
+def _folders(is_chosen: Callable[[str], bool]) -> tuple[str, ...]:
+    """The folders of component tests whose name is chosen."""
+    packages = sorted(path.parent for path in (ROOT / "tests" / "component").glob("*/__init__.py"))
+    return tuple(str(path.relative_to(ROOT)) for path in packages if is_chosen(path.name))
 
 
 CHECKS: Final = (
@@ -62,8 +83,19 @@ CHECKS: Final = (
 MEASURED: Final = (
     _pytest("unit", 5, measured=True),
     _pytest("contract", 5, measured=True),
-    _pytest("component", 15, measured=True),
 )
+FIRST_LANE: Final = ("auth", "cli", "new_app")
+COMPONENT: Final[Lanes] = (
+    _pytest("component apps", 22, *_folders(lambda name: name in FIRST_LANE), measured=True),
+    _pytest(
+        "component blocks",
+        22,
+        *_folders(lambda name: name not in FIRST_LANE),
+        measured=True,
+        env={"YOCASO_TEST_OFFSET": "20000"},
+    ),
+)
+"""In two lanes, as they mostly wait for processes; the shared servers of each have their own ports."""
 COVERAGE: Final = (
     Stage("combine coverage", (PYTHON, "-m", "coverage", "combine", "--quiet")),
     Stage("coverage", (PYTHON, "-m", "coverage", "report", f"--fail-under={WHOLE_PERCENT}")),
@@ -79,13 +111,14 @@ COVERAGE: Final = (
         ),
     ),
 )
-STAGES: Final = (
+STAGES: Final[tuple[Stage | Lanes, ...]] = (
     *CHECKS,
     Stage("edge vet", ("go", "vet", "-C", EDGE, "./..."), 10),
     Stage("model vet", ("go", "vet", "-C", MODEL, "./..."), 10),
     Stage("edge tests", ("go", "test", "-C", EDGE, "./..."), 10),
     Stage("programs", (PYTHON, "-m", "tests.support.programs"), 30),
     *MEASURED,
+    COMPONENT,
     *COVERAGE,
     _pytest("e2e", 15),
     _pytest("chaos", 20),
@@ -98,10 +131,11 @@ def main(arguments: Sequence[str]) -> int:
     stages = _chosen(arguments)
     outcome = Outcome()
     began = time.monotonic()
-    if any(stage.measured for stage in stages):
+    lanes = [stage if isinstance(stage, tuple) else (stage,) for stage in stages]
+    if any(stage.measured for each in lanes for stage in each):
         subprocess.run((PYTHON, "-m", "coverage", "erase"), check=True)
-    for stage in stages:
-        _run(stage, outcome)
+    for each in lanes:
+        _run_lanes(each, outcome)
     if outcome.failed:
         _say(f"stages that failed: {', '.join(outcome.failed)}")
     counts = ", ".join(f"{number} {name}" for name, number in outcome.counts.items())
@@ -109,28 +143,51 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if outcome.failed else 0
 
 
-def _chosen(arguments: Sequence[str]) -> Sequence[Stage]:
+def _chosen(arguments: Sequence[str]) -> Sequence[Stage | Lanes]:
     match [each for each in arguments if each != "--"]:
         case []:
             return STAGES
         case ["check"]:
             return CHECKS
-        case ["--only", name] if found := [stage for stage in STAGES if stage.name == name]:
+        case ["--only", "component"]:
+            return [COMPONENT]
+        case ["--only", name] if found := [stage for stage in _single() if stage.name == name]:
             return found
         case [path, *_] as selected if (ROOT / path.partition("::")[0]).exists():
             return (Stage("selected", (PYTHON, "-m", "pytest", *selected), 60, tests=True),)
         case _:
-            names = ", ".join(stage.name for stage in STAGES)
+            names = ", ".join(["component", *(stage.name for stage in _single())])
             raise SystemExit(f"usage: stages [check | --only STAGE | PATH…]\nstages: {names}")
 
 
-def _run(stage: Stage, outcome: Outcome) -> None:
+def _single() -> list[Stage]:
+    """Every stage, also those of lanes."""
+    lanes = [stage if isinstance(stage, tuple) else (stage,) for stage in STAGES]
+    return [stage for each in lanes for stage in each]
+
+
+def _run_lanes(lanes: Lanes, outcome: Outcome) -> None:
+    """Run stages at the same time; the output of all but the first follows when they have ended."""
+    first, *others = lanes
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        outputs = [Path(folder) / f"{place}.txt" for place in range(len(others))]
+        running = [
+            pool.submit(_run, stage, outcome, output)
+            for stage, output in zip(others, outputs, strict=True)
+        ]
+        _run(first, outcome, None)
+        for lane, output in zip(running, outputs, strict=True):
+            lane.result()
+            _say(output.read_text())
+
+
+def _run(stage: Stage, outcome: Outcome, output: Path | None) -> None:
     _say(f"== {stage.name}: {' '.join(stage.command).replace(PYTHON, 'python')}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = (*stage.command, f"--junitxml={report}") if stage.tests else stage.command
-        code = _bounded(command, stage.minutes * 60)
+        code = _bounded(command, stage, output)
         if stage.tests:
             _count(report, outcome)
     verdict = "passed" if code == 0 else f"FAILED ({code})"
@@ -139,20 +196,28 @@ def _run(stage: Stage, outcome: Outcome) -> None:
         outcome.failed.append(stage.name)
 
 
-def _bounded(command: Sequence[str], seconds: float) -> int | str:
+def _bounded(command: Sequence[str], stage: Stage, output: Path | None) -> int | str:
     """The exit code of a command; on timeout it is interrupted, to let it clean up, then killed."""
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        return process.wait(seconds)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
-        os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if isinstance(reason, KeyboardInterrupt):
-            raise
-        return f"over {seconds:.0f}s"
+    seconds = stage.minutes * 60
+    with output.open("w") if output else nullcontext() as file:
+        process = subprocess.Popen(
+            command,
+            start_new_session=True,
+            env={**os.environ, **stage.env},
+            stdout=file,
+            stderr=subprocess.STDOUT if file else None,
+        )
+        try:
+            return process.wait(seconds)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
+            os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_SECONDS)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(reason, KeyboardInterrupt):
+                raise
+            return f"over {seconds:.0f}s"
 
 
 def _count(report: Path, outcome: Outcome) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.eventlog import migrate_event_log
+from services.kit.eventlog import MIGRATIONS, migrate_event_log
 from services.kit.http.idempotency import IdempotencyKey, IdempotencyRecords, StoredReply
 from services.kit.storage.db import Database
 from tests.requirements import requirement
@@ -20,9 +20,10 @@ async def test_replicas_that_start_together_migrate_once(database_url: str) -> N
     replicas = [first, *(Database(database_url) for _ in range(3))]
     await asyncio.gather(*(migrate_event_log(replica) for replica in replicas))
     rows = await first.execute(text("SELECT version_num FROM events.alembic_version"))
-    assert rows.scalars().all() == ["0003"]
+    found = rows.scalars().all()
     for replica in replicas:
         await replica.close()
+    assert found == [max(path.stem[:4] for path in MIGRATIONS.glob("[0-9]*.py"))]
 
 
 def a_key() -> IdempotencyKey:
