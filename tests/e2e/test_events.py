@@ -38,7 +38,7 @@ async def event_of(platform: Platform, topic: AnyTopic, text: str) -> dict[str, 
 async def test_a_completed_turn_is_published_without_its_texts(
     platform: Platform, alice: Client, conversation: str
 ) -> None:
-    await ask(alice, conversation, "a private question")
+    await ask(alice, conversation, "an unlogged question")
     event = await event_of(platform, TURN_COMPLETED, conversation)
     assert (event["type"], event["source"]) == (TURN_COMPLETED.name, "/yocaso/llm")
     data = event["data"]
@@ -49,7 +49,7 @@ async def test_a_completed_turn_is_published_without_its_texts(
         "2",
     )
     assert data["usage"]["totalTokens"] > 0
-    assert "private" not in json.dumps(event)
+    assert "unlogged" not in json.dumps(event)
 
 
 @requirement("events:conversation-deleted")
