@@ -84,6 +84,7 @@ MEASURED: Final = (
     _pytest("unit", 5, measured=True),
     _pytest("contract", 5, measured=True),
 )
+SECOND_ROOT: Final = Path(tempfile.gettempdir()) / "yocaso-second-lane"
 FIRST_LANE: Final = ("auth", "cli", "new_app")
 COMPONENT: Final[Lanes] = (
     _pytest("component apps", 22, *_folders(lambda name: name in FIRST_LANE), measured=True),
@@ -92,10 +93,11 @@ COMPONENT: Final[Lanes] = (
         22,
         *_folders(lambda name: name not in FIRST_LANE),
         measured=True,
-        env={"YOCASO_TEST_OFFSET": "20000"},
+        env={"YOCASO_TEST_OFFSET": "20000", "PYTEST_DEBUG_TEMPROOT": str(SECOND_ROOT)},
     ),
 )
-"""In two lanes, as they mostly wait for processes; the shared servers of each have their own ports."""
+"""In two lanes, as they mostly wait for processes. The shared servers of each have their own ports, and each its own
+root of temporary folders: pytest closes the root, for a moment, when it starts."""
 COVERAGE: Final = (
     Stage("combine coverage", (PYTHON, "-m", "coverage", "combine", "--quiet")),
     Stage("coverage", (PYTHON, "-m", "coverage", "report", f"--fail-under={WHOLE_PERCENT}")),
@@ -128,6 +130,7 @@ STAGES: Final[tuple[Stage | Lanes, ...]] = (
 def main(arguments: Sequence[str]) -> int:
     """Run the chosen stages, also after a failure; exit code 0 if all passed."""
     os.chdir(ROOT)
+    SECOND_ROOT.mkdir(exist_ok=True)
     stages = _chosen(arguments)
     outcome = Outcome()
     began = time.monotonic()

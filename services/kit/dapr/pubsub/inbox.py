@@ -26,8 +26,6 @@ MAX_ATTEMPTS: Final = 5
 """How often a handler may fail by a bug or a timeout before the event becomes a dead letter."""
 MAX_WAIT_HOURS: Final = 24
 """How long an event is retried while its handler reports retryable errors."""
-START_SECONDS: Final = 60
-"""Age at which a new subscription takes an ordered event whose predecessor was published before it existed."""
 EARLY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Waits of an early event for its predecessor, before the broker has to deliver it again."""
 INBOX_DAYS: Final = 8
@@ -47,8 +45,9 @@ ADD_KEY: Final = text(
     "INSERT INTO events.inbox_keys (app, topic, key, number) VALUES (:app, :topic, :key, 0)"
     " ON CONFLICT DO NOTHING"
 )
+# The publisher keeps an event in its outbox until every subscriber has recorded it.
 LOCK_KEY: Final = text(
-    "SELECT number, now() - CAST(:time AS timestamptz) > make_interval(secs => :start) AS old"
+    "SELECT number, EXISTS (SELECT FROM events.outbox WHERE number = :previous AND topic = :topic)"
     " FROM events.inbox_keys WHERE app = :app AND topic = :topic AND key = :key FOR UPDATE"
 )
 MOVE_KEY: Final = text(
@@ -242,13 +241,12 @@ class Inbox:
             raise RpcError(ErrorCode.INVALID_ARGUMENT, f"An event of {topic.name} needs a key.")
         place = {"app": self._app_id, "topic": topic.name, "key": envelope.key}
         await transaction.execute(ADD_KEY, place)
-        row = await transaction.execute(
-            LOCK_KEY, {**place, "time": envelope.time, "start": START_SECONDS}
-        )
-        last, is_old = tuple[int, bool](row.one())
+        row = await transaction.execute(LOCK_KEY, {**place, "previous": envelope.previous})
+        last, is_previous_kept = tuple[int, bool](row.one())
         if envelope.sequence <= last:
             return False
-        if envelope.previous > last and not (last == 0 and is_old):
+        # A predecessor that is not kept was published before this app subscribed, or has expired.
+        if envelope.previous > last and is_previous_kept:
             raise _NotYet
         await transaction.execute(MOVE_KEY, {**place, "number": envelope.sequence})
         return True
