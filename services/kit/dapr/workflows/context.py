@@ -58,9 +58,22 @@ class Carried(BaseModel):
         return cls.model_validate(value.pop(CARRIED_KEY, {}) if isinstance(value, dict) else {})
 
 
+STEPS_PER_RUN: Final = 10_000
+"""More than the steps of a run: its history stays under 500 events."""
+
+
 def cancel_activity(app_id: str) -> ActivityRef[CancelWorkflowsInput, Empty]:
     """The activity by which a cancelled workflow cancels its children; every host of workflows has it."""
     return ActivityRef("CancelWorkflows", app_id, CancelWorkflowsInput, Empty)
+
+
+def _number_steps_from(context: Any, first: int) -> None:
+    """Give the steps of each run of a continued instance their own numbers.
+
+    daprd before 1.18.1 keeps a completion of the run before, and takes it for the step with its number.
+    """
+    inner = getattr(context, "_DaprWorkflowContext__obj", context)
+    inner._sequence_number = first
 
 
 class WorkflowContext:
@@ -74,6 +87,7 @@ class WorkflowContext:
         self._context: Any = context
         self._ref = ref
         self._run = carried.run
+        _number_steps_from(context, carried.run * STEPS_PER_RUN)
         self._queue = EventQueue(context, carried.seen)
         self._events: dict[str, EventHandle[Any]] = {}
         self._calls: list[TaskHandle[Any]] = []
