@@ -332,27 +332,3 @@ async def test_every_wait_survives_a_kill(plays: Plays, victims: tuple[str, ...]
     for instance_id in (cancelled, children[2]):
         assert (await plays.ended(instance_id))["status"] == "FAILED"
         assert await plays.workflows.status(PLAY, instance_id) is WorkflowStatus.CANCELLED
-
-
-@requirement("chaos:W3", "kit:workflows:continue")
-async def test_events_under_kills_are_taken_once_across_continue_as_new(plays: Plays) -> None:
-    ids = [await plays.start("collect", wanted=10) for _ in range(4)]
-    texts = [f"e{number}" for number in range(10)]
-
-    async def raise_all(instance_id: str) -> None:
-        for text in texts:
-            await plays.answer(instance_id, text)
-
-    raising = [asyncio.ensure_future(raise_all(each)) for each in ids]
-    for victims in ((HOST,), (SIDECAR,), (HOST, SIDECAR)):
-        seen = [await plays.marks(each) for each in ids]
-
-        async def moved(before: list[dict[str, int]] = seen) -> bool:
-            return [await plays.marks(each) for each in ids] != before
-
-        await wait_until(moved, 60, "an event to be taken", every=0.05)
-        await plays.kill(*victims)
-    await asyncio.gather(*raising)
-    for instance_id in ids:
-        assert await plays.texts(instance_id) == texts
-        assert set(await plays.marks(instance_id)) == set(texts)
