@@ -56,6 +56,7 @@ class Platform:
         self._stack = stack
         self._grace = timedelta(seconds=settings.drain_seconds)
         self._engine: Engine | None = None
+        self._has_migrated = False
         self._sidecar: Sidecar | None = None
         self._jobs: Jobs | None = None
         self._bindings: Bindings | None = None
@@ -196,10 +197,12 @@ class Platform:
         return control
 
     async def migrate_events(self) -> None:
-        """Bring kit's schema to its newest revision: event log, outbox, inbox."""
+        """Bring kit's schema to its newest revision, once: event log, outbox, inbox, jobs."""
         from services.kit.eventlog import migrate_event_log
 
-        await migrate_event_log(self.database)
+        if not self._has_migrated:
+            await migrate_event_log(self.database)
+            self._has_migrated = True
 
     @functools.cached_property
     def outbox(self) -> "Outbox":

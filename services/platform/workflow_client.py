@@ -16,8 +16,7 @@ from services.contracts.workflows.service import (
     StartWorkflowRequest,
 )
 from services.kit.dapr.client import RpcClient
-from services.kit.dapr.workflows.payload import bounded, require_any_id, require_id, require_type
-from services.kit.errors import RpcError
+from services.kit.dapr.workflows.payload import event_value, require_any_id, start_payload
 from services.kit.references import AnyWorkflow, E, EventRef, I, WorkflowRef, WorkflowStatus
 
 
@@ -31,12 +30,10 @@ class WorkflowClient:
         self._client = client
 
     async def start(self, workflow: WorkflowRef[I, Any], instance_id: str, value: I) -> None:
-        require_id(instance_id)
-        require_type(value, workflow.input, "input")
         request = StartWorkflowRequest(
             workflow=workflow.name,
             instance_id=instance_id,
-            input=bounded(value, f"the input of {workflow.name}"),
+            input=start_payload(workflow, instance_id, value),
         )
         await self._client.call(START_WORKFLOW, request)
 
@@ -49,17 +46,12 @@ class WorkflowClient:
         *,
         event_id: str,
     ) -> None:
-        require_any_id(instance_id)
-        require_id(event_id, "event_id")
-        if event not in workflow.events:
-            raise RpcError.invalid("event", f"is not an event of {workflow.name}")
-        require_type(value, event.message, "value")
         request = RaiseEventRequest(
             workflow=workflow.name,
             instance_id=instance_id,
             event=event.name,
             event_id=event_id,
-            value=bounded(value, f"the event {event.name}"),
+            value=event_value(workflow, instance_id, event, value, event_id),
         )
         await self._client.call(RAISE_EVENT, request)
 

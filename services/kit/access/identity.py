@@ -104,6 +104,12 @@ def calling_app(request: Request) -> str:
     return values[0] if len(values) == 1 else ""
 
 
+def refuse_invocation(request: Request, message: str) -> None:
+    """PERMISSION_DENIED for a service invocation on a path of Dapr's deliveries, which come without a calling app."""
+    if calling_app(request):
+        raise RpcError(ErrorCode.PERMISSION_DENIED, message)
+
+
 def _single_header(request: Request, name: str) -> str:
     values = request.headers.getlist(name)
     if len(values) != 1 or "," in values[0]:

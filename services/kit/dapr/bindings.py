@@ -11,8 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from grpc import StatusCode
 
-from services.kit.access.identity import calling_app
+from services.kit.access.identity import refuse_invocation
 from services.kit.bindings import AnyBinding, InputBinding, OutputBinding
+from services.kit.dapr.pubsub.admission import admit
 from services.kit.dapr.sidecar import MAX_MESSAGE_BYTES, Sidecar, SidecarError
 from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
 from services.kit.failpoints import failpoint
@@ -24,10 +25,6 @@ if TYPE_CHECKING:  # SQLAlchemy takes 20 MB
 HANDLER_SECONDS: Final = 5.0
 """Time limit of a handler; longer work is begun by it and done elsewhere."""
 
-ADMIT: Final = """
-    INSERT INTO events.inbox (app, topic, event_id) VALUES (:app, :topic, :event)
-    ON CONFLICT DO NOTHING RETURNING 1
-"""
 CREDENTIAL: Final = "dapr-api-token"
 """The header that no handler gets to see."""
 _CODES: Final[Mapping[StatusCode, AnyErrorCode]] = {
@@ -122,8 +119,8 @@ class Bindings:
         """Handle a message. An exception lets the component deliver it again."""
         handler = self._handlers[binding.name]
         async with self._database.transaction() as transaction:
-            if message.id is not None and not await self._admit(
-                transaction, binding.name, message.id
+            if message.id is not None and not await admit(
+                transaction, self._app_id, f"binding/{binding.name}", message.id
             ):
                 return
             async with asyncio.timeout(HANDLER_SECONDS):
@@ -135,13 +132,6 @@ class Bindings:
             return await self._sidecar.request("InvokeBinding", request, binding.seconds)
         async with self._locks[binding.name]:
             return await self._sidecar.request("InvokeBinding", request, binding.seconds)
-
-    async def _admit(self, transaction: "Transaction", name: str, message_id: str) -> bool:
-        """Record a message; False if it was recorded before. A concurrent delivery waits for this transaction."""
-        from sqlalchemy import text
-
-        values = {"app": self._app_id, "topic": f"binding/{name}", "event": message_id}
-        return (await transaction.execute(text(ADMIT), values)).first() is not None
 
     def _require(self, binding: OutputBinding, given: Mapping[str, str], operation: str) -> None:
         if binding is not self._bindings.get(binding.name):
@@ -162,24 +152,14 @@ def route_bindings(app: FastAPI, bindings: Iterable[AnyBinding]) -> None:
             receive = functools.partial(_receive, binding)
             app.add_api_route(
                 f"/{binding.name}",
-                _route(receive),
+                receive,
                 methods=["POST", "OPTIONS"],
                 include_in_schema=False,
             )
 
 
-def _route(
-    receive: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    async def route(request: Request) -> Response:
-        return await receive(request)
-
-    return route
-
-
 async def _receive(binding: InputBinding, request: Request) -> Response:
-    if calling_app(request):
-        raise RpcError(ErrorCode.PERMISSION_DENIED, "Bindings are delivered by the sidecar only.")
+    refuse_invocation(request, "Bindings are delivered by the sidecar only.")
     if request.method == "POST":
         message_id = request.headers.get(binding.id_key) if binding.id_key else None
         metadata = {key: value for key, value in request.headers.items() if key != CREDENTIAL}

@@ -14,7 +14,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from services.kit.access.identity import calling_app
+from services.kit.access.identity import refuse_invocation
 from services.kit.contract import Empty, Message, rfc3339
 from services.kit.dapr.jobs.runs import MAX_WAIT, DueRun, Handler, JobRun, JobRuns
 from services.kit.dapr.jobs.scheduler import Scheduler
@@ -188,8 +188,7 @@ def route_jobs(app: FastAPI) -> None:
 
 async def _receive(request: Request) -> Response:
     """Answer 200 when the run is done or given up, else 503: daprd takes 404 as done."""
-    if calling_app(request):
-        raise RpcError(ErrorCode.PERMISSION_DENIED, "Jobs are delivered by the scheduler only.")
+    refuse_invocation(request, "Jobs are delivered by the scheduler only.")
     jobs, body = get_dependency(request.app, Jobs), await request.body()
     try:
         is_done = await jobs.deliver(request.path_params["name"], body)

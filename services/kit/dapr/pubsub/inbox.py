@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import text
 
 from services.kit.clock import Clock
+from services.kit.dapr.pubsub.admission import admit
 from services.kit.dapr.pubsub.cloudevents import Envelope, Event, decode
 from services.kit.dapr.state_rows import StateStoreError
 from services.kit.errors import ErrorCode, RpcError, internal_error
@@ -32,15 +33,13 @@ INBOX_DAYS: Final = 8
 """How long a handled event is remembered; longer than the broker keeps a message."""
 KEY_DAYS: Final = 60
 """How long an unused key's position is kept: longer than the publisher keeps its own."""
+OUTBOX_KEY_DAYS: Final = 30
+"""How long the publisher keeps an unused key's last sequence; longer than the broker keeps a message."""
 DEAD_LETTER_DAYS: Final = 30
 UNDELIVERED_SECONDS: Final = 30.0
 """Age at which an event that the broker did not deliver is taken from the publisher's outbox."""
 UNDELIVERED_BATCH: Final = 100
 
-ADMIT: Final = text(
-    "INSERT INTO events.inbox (app, topic, event_id) VALUES (:app, :topic, :event)"
-    " ON CONFLICT DO NOTHING RETURNING 1"
-)
 ADD_KEY: Final = text(
     "INSERT INTO events.inbox_keys (app, topic, key, number) VALUES (:app, :topic, :key, 0)"
     " ON CONFLICT DO NOTHING"
@@ -98,6 +97,7 @@ PURGES: Final = (
     (_EXPIRED.format(table="inbox"), INBOX_DAYS),
     (_EXPIRED.format(table="inbox_failures"), INBOX_DAYS),
     (_EXPIRED.format(table="inbox_keys"), KEY_DAYS),
+    (_EXPIRED.format(table="outbox_keys"), OUTBOX_KEY_DAYS),
     (_EXPIRED.format(table="dead_letters"), DEAD_LETTER_DAYS),
 )
 
@@ -231,8 +231,7 @@ class Inbox:
         """Record an event; False if it was recorded before. A concurrent delivery waits for this transaction."""
         if topic.ordered:
             return await self._admit_in_order(transaction, topic, envelope)
-        values = {"app": self._app_id, "topic": topic.name, "event": envelope.id}
-        return (await transaction.execute(ADMIT, values)).first() is not None
+        return await admit(transaction, self._app_id, topic.name, envelope.id)
 
     async def _admit_in_order(
         self, transaction: Transaction, topic: AnyTopic, envelope: Envelope

@@ -31,9 +31,6 @@ COLLECT_SECONDS: Final = 0.01
 """How long the relay waits after a wake-up, so that one batch takes the events of a burst."""
 ABANDONED_SECONDS: Final = 60.0
 """Age at which an announced event whose actor state was never committed is dropped; see `state_component`."""
-KEY_DAYS: Final = 30
-"""How long an unused key's last sequence is kept; longer than the broker keeps a message."""
-
 CONFIRM_SECONDS: Final = 3.0
 """How often published events that every subscriber has recorded are removed."""
 KEPT_HOURS: Final = 24
@@ -93,13 +90,6 @@ CONFIRM: Final = """
     )) RETURNING 1
 """
 RELEASE: Final = "DELETE FROM events.outbox_relays WHERE app = $1 AND owner = $2"
-
-# $1 days, $2 limit
-PURGE_KEYS: Final = """
-    DELETE FROM events.outbox_keys WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM events.outbox_keys WHERE at < now() - make_interval(days => $1) LIMIT $2
-    )) RETURNING 1
-"""
 
 log = structlog.get_logger()
 
@@ -176,12 +166,10 @@ class Relay:
                 return True
 
     async def confirm(self) -> None:
-        """Remove published events that every subscriber has recorded, and keys without a recent event."""
+        """Remove published events that every subscriber has recorded."""
         arguments = (self._app_id, KEPT_HOURS, BATCH)
         while len(await self._database.fetch(CONFIRM, *arguments)) == BATCH:
             pass
-        if any(topic.ordered for topic in self._topics.values()):
-            await self._database.fetch(PURGE_KEYS, KEY_DAYS, BATCH)
 
     async def _loop(self) -> None:
         while True:

@@ -12,10 +12,9 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from services.kit.access.identity import calling_app
+from services.kit.access.identity import refuse_invocation
 from services.kit.dapr.pubsub.inbox import Handler, Inbox
 from services.kit.dapr.pubsub.relay import PUBSUB
-from services.kit.errors import ErrorCode, RpcError
 from services.kit.http.dependencies import get_dependency
 from services.kit.http.rpc import dependencies_of
 from services.kit.topics import AnyTopic
@@ -90,7 +89,7 @@ class Subscriptions:
         for topic, subscription in self.by_topic.items():
             receive = functools.partial(_receive, subscription)
             app.add_api_route(
-                f"/events/{topic}", _route(receive), methods=["POST"], include_in_schema=False
+                f"/events/{topic}", receive, methods=["POST"], include_in_schema=False
             )
 
     async def take_undelivered(self, app: FastAPI) -> None:
@@ -118,22 +117,12 @@ class Subscriptions:
         )
 
 
-def _route(
-    receive: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    async def route(request: Request) -> Response:
-        return await receive(request)
-
-    return route
-
-
 async def _receive(subscription: Subscription, request: Request) -> Response:
     """Handle a delivery: daprd puts the message into a CloudEvent of its own.
 
     Answers 204, or 503 to get it again: daprd takes a 2xx without its body, of an app that died, for success.
     """
-    if calling_app(request):
-        raise RpcError(ErrorCode.PERMISSION_DENIED, "Events are delivered by the broker only.")
+    refuse_invocation(request, "Events are delivered by the broker only.")
     message = base64.b64decode(json.loads(await request.body())["data_base64"])
     inbox, handler = get_dependency(request.app, Inbox), await subscription.bind(request)
     is_done = await inbox.receive(subscription.topic, message, handler)

@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.dapr.workflows.errors import CANCELLED_TYPE
 from services.kit.dapr.workflows.handles import CANCEL_EVENT, event_payload
-from services.kit.dapr.workflows.payload import bounded, require_any_id, require_id, require_type
+from services.kit.dapr.workflows.payload import event_value, require_any_id, start_payload
 from services.kit.errors import ErrorCode, RpcError, not_found
 from services.kit.references import AnyWorkflow, E, EventRef, I, WorkflowRef, WorkflowStatus
 
@@ -33,9 +33,7 @@ class LocalWorkflows:
         return DaprWorkflowClient(logger_options=LoggerOptions(log_level="ERROR"))
 
     async def start(self, workflow: WorkflowRef[I, Any], instance_id: str, value: I) -> None:
-        require_id(instance_id)
-        require_type(value, workflow.input, "input")
-        payload = bounded(value, f"the input of {workflow.name}")
+        payload = start_payload(workflow, instance_id, value)
         # daprd would run a completed instance again.
         if await self._status(workflow, instance_id) in (None, WorkflowStatus.FAILED):
             try:
@@ -55,15 +53,14 @@ class LocalWorkflows:
         *,
         event_id: str,
     ) -> None:
-        require_any_id(instance_id)
-        require_id(event_id, "event_id")
-        if event not in workflow.events:
-            raise RpcError.invalid("event", f"is not an event of {workflow.name}")
-        require_type(value, event.message, "value")
-        payload = event_payload(event_id, bounded(value, f"the event {event.name}"))
+        stored = event_value(workflow, instance_id, event, value, event_id)
         if await self.status(workflow, instance_id) in ENDED:
             raise RpcError(ErrorCode.FAILED_PRECONDITION, "The workflow has ended.")
-        await _call(self._client.raise_workflow_event(instance_id, event.name, data=payload))
+        await _call(
+            self._client.raise_workflow_event(
+                instance_id, event.name, data=event_payload(event_id, stored)
+            )
+        )
 
     async def cancel(self, workflow: AnyWorkflow, instance_id: str) -> None:
         require_any_id(instance_id)

@@ -7,7 +7,7 @@ import pydantic
 from pydantic import BaseModel, TypeAdapter
 
 from services.kit.errors import ErrorCode, RpcError
-from services.kit.references import AnyInstanceId, InstanceId
+from services.kit.references import AnyInstanceId, AnyWorkflow, EventRef, InstanceId
 
 MAX_PAYLOAD_BYTES: Final = 16_384
 """Limit of inputs, results and events: the history stores each of them, so large data is passed by reference."""
@@ -32,6 +32,37 @@ def bounded(value: Any, what: str) -> Any:
             f"{what} has {size} bytes; {MAX_PAYLOAD_BYTES} are allowed: pass a reference.",
         )
     return payload
+
+
+def start_payload(workflow: AnyWorkflow, instance_id: str, value: BaseModel) -> Any:
+    """The input of a start, as the history stores it.
+
+    Raises:
+        RpcError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
+    """
+    require_id(instance_id)
+    require_type(value, workflow.input, "input")
+    return bounded(value, f"the input of {workflow.name}")
+
+
+def event_value(
+    workflow: AnyWorkflow,
+    instance_id: str,
+    event: EventRef[Any],
+    value: BaseModel,
+    event_id: str,
+) -> Any:
+    """The value of an event, as the history stores it.
+
+    Raises:
+        RpcError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE.
+    """
+    require_any_id(instance_id)
+    require_id(event_id, "event_id")
+    if event not in workflow.events:
+        raise RpcError.invalid("event", f"is not an event of {workflow.name}")
+    require_type(value, event.message, "value")
+    return bounded(value, f"the event {event.name}")
 
 
 def require_type(value: BaseModel, message: type[BaseModel], field: str) -> None:
