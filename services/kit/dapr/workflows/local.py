@@ -20,6 +20,9 @@ T = TypeVar("T")
 ENDED: Final = frozenset(
     {WorkflowStatus.COMPLETED, WorkflowStatus.CANCELLED, WorkflowStatus.FAILED}
 )
+TORN_READ: Final = "missing from state store"
+"""daprd 1.18.0 reads the rows of an instance one by one, and fails if a step commits meanwhile."""
+READS: Final = 5
 
 
 class LocalWorkflows:
@@ -87,7 +90,7 @@ class LocalWorkflows:
             await _call(raising, missing_ok=True)
 
     async def _status(self, workflow: AnyWorkflow, instance_id: str) -> WorkflowStatus | None:
-        state = await _call(self._client.get_workflow_state(instance_id), missing_ok=True)
+        state = await self._state(instance_id)
         if state is None:
             return None
         # daprd gives no name while an instance is being created.
@@ -96,6 +99,16 @@ class LocalWorkflows:
                 ErrorCode.FAILED_PRECONDITION, f"The instance is not one of {workflow.name}."
             )
         return _status_of(state)
+
+    async def _state(self, instance_id: str) -> Any:
+        reads = 0
+        while True:
+            reads += 1
+            try:
+                return await _call(self._client.get_workflow_state(instance_id), missing_ok=True)
+            except SidecarError as error:
+                if TORN_READ not in str(error) or reads == READS:
+                    raise
 
 
 def _status_of(state: Any) -> WorkflowStatus:
