@@ -59,6 +59,7 @@ class Engine:
         self._activity = activity
         self._pending: list[_Pending] = []
         self.held: set[str] = set()
+        self.failing_cancels = 0
         self.instances: dict[str, Instance] = {}
         self.now = EPOCH
 
@@ -225,6 +226,9 @@ class Engine:
 
     async def _run_activity(self, call: _Pending) -> Any:
         if call.name == "CancelWorkflows":
+            if self.failing_cancels:
+                self.failing_cancels -= 1
+                raise ConnectionError("the sidecar is restarting")
             for instance_id in call.value["instance_ids"]:
                 self.put_raw(instance_id, CANCEL_EVENT, {"id": ""})
             return {}

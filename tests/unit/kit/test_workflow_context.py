@@ -312,6 +312,21 @@ async def test_a_cancel_ends_every_kind_of_wait(wait: str) -> None:
 
 
 @requirement("kit:workflows:cancel")
+async def test_a_cancel_reaches_children_also_when_it_takes_longer_than_the_grace() -> None:
+    def work(ctx: WorkflowContext, _: Texts) -> Body:
+        yield from ctx.call_child(CHILD, Text(text="wait"), "c")
+        return Texts()
+
+    engine = engine_of(work)
+    engine.failing_cancels = 5
+    instance = await engine.start(WORK, "one", Texts())
+    await engine.cancel("one")
+    await engine.advance(WORK.cancel_grace * 3)
+    assert (instance.status, engine.instances["one:c"].status) == ("FAILED", "FAILED")
+    assert engine.failing_cancels == 0
+
+
+@requirement("kit:workflows:cancel")
 async def test_a_cancelled_workflow_cleans_up_within_its_grace() -> None:
     def work(ctx: WorkflowContext, value: Texts) -> Body:
         try:

@@ -252,8 +252,8 @@ class WorkflowContext:
         self._grace = self._context.create_timer(self._ref.cancel_grace)
         self._context.set_custom_status(WorkflowStatus.CANCELLING.value)
         if running := [each.instance_id for each in self._children.values() if not each.done()]:
-            # Awaited: the SDK drops an activity that is begun in the step that ends the workflow.
-            yield WhenAnyTask([self._cancel_children(running), self._grace])
+            # Awaited, also over the grace: its retries, and an activity begun in the last step, end with the workflow.
+            yield WhenAnyTask([self._cancel_children(running)])
         raise WorkflowCancelled(f"{self.instance_id} was cancelled")
 
     def _cancel_children(self, instance_ids: list[str]) -> Any:
