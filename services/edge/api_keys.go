@@ -83,7 +83,7 @@ func (v *apiKeyVerifier) lookup(ctx context.Context, secret string) (keyVerifica
 		if found, fresh := v.cached(hash); fresh { // a flight that has just ended cached it
 			return found, nil
 		}
-		return v.fetch(hash, secret)
+		return v.fetch(ctx, hash, secret)
 	})
 	select {
 	case <-ctx.Done():
@@ -102,9 +102,10 @@ func (v *apiKeyVerifier) cached(hash [sha256.Size]byte) (keyVerification, bool) 
 	return found, fresh && !v.revocations.isRevokedSince(found.requestedAt, found.KeyID, found.UserID)
 }
 
-func (v *apiKeyVerifier) fetch(hash [sha256.Size]byte, secret string) (keyVerification, error) {
+func (v *apiKeyVerifier) fetch(ctx context.Context, hash [sha256.Size]byte, secret string) (keyVerification, error) {
 	fetched := keyVerification{requestedAt: time.Now()}
-	if err := v.auth.call("ApiKeyService/VerifyApiKey", map[string]any{"secret": secret, "cost": 0}, &fetched); err != nil {
+	asked := map[string]any{"secret": secret, "cost": 0}
+	if err := v.auth.call(ctx, "ApiKeyService/VerifyApiKey", asked, &fetched); err != nil {
 		return keyVerification{}, err
 	}
 	v.mu.Lock()

@@ -19,18 +19,18 @@ const maxAuthResponseBytes = 16 << 20
 
 // authClient calls the RPC methods of app auth that only the edge may call.
 type authClient struct {
-	url    string
-	token  string
-	client *http.Client
+	url      string
+	endpoint authEndpoint
 }
 
-func newAuthClient(s settings, client *http.Client) *authClient {
-	return &authClient{invokeURL(s.SidecarURL, "auth", "/yocaso.auth.v1."), s.SidecarToken, client}
+func newAuthClient(s settings, client *http.Client, tracing tracing) *authClient {
+	return &authClient{invokeURL(s.SidecarURL, "auth", "/yocaso.auth.v1."), authEndpoint{client, s.SidecarToken, tracing}}
 }
 
-// call invokes a method such as TokenService/ListRevocations. Its errors never contain the body, which may hold a key.
-func (a *authClient) call(method string, body, result any) error {
-	ctx, cancel := context.WithTimeout(context.Background(), authTimeout)
+// call invokes a method such as TokenService/ListRevocations, in the trace of ctx. Others may wait for the same response,
+// so the end of ctx does not end the call. Its errors never contain the body, which may hold a key.
+func (a *authClient) call(ctx context.Context, method string, body, result any) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), authTimeout)
 	defer cancel()
 	encoded, err := json.Marshal(body)
 	if err != nil {
@@ -41,7 +41,7 @@ func (a *authClient) call(method string, body, result any) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	if err := fetchJSON(a.client, request, a.token, maxAuthResponseBytes, result); err != nil {
+	if err := a.endpoint.fetchJSON(request, maxAuthResponseBytes, result); err != nil {
 		return fmt.Errorf("%w: %w", errAuthUnavailable, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"regexp"
@@ -18,8 +19,9 @@ var (
 	errInvalidClaims = errors.New("the token has missing or malformed claims")
 	errRevoked       = errors.New("the credential is revoked")
 
-	subjectPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$`)
-	headerValuePattern = regexp.MustCompile(`^[\x20-\x7e]*$`)
+	subjectPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@|:-]{0,127}$`)
+	// Without outer spaces, which HTTP removes: the app would read another text than the claim.
+	headerValuePattern = regexp.MustCompile(`^([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?$`)
 )
 
 const maxClaimBytes = 4096
@@ -79,20 +81,26 @@ func (e *edge) verifyCredential(r *http.Request, validator *auth0.JWTValidator) 
 		return principal{}, err
 	}
 	if !given.isKey {
-		return e.rejectRevoked(e.tokens.verify(given.secret, validator))
+		p, err := e.tokens.verify(given.secret, validator)
+		return e.rejectRevoked(r.Context(), p, err)
 	}
-	p, err := e.rejectRevoked(e.apiKeys.verify(r.Context(), given.secret))
+	p, err := e.verifyKey(r.Context(), given.secret)
 	if errors.Is(err, errRevoked) { // the cached verification predates the revocation; auth knows if the key still works
-		p, err = e.rejectRevoked(e.apiKeys.verify(r.Context(), given.secret))
+		p, err = e.verifyKey(r.Context(), given.secret)
 	}
 	return p, err
 }
 
-func (e *edge) rejectRevoked(p principal, err error) (principal, error) {
+func (e *edge) verifyKey(ctx context.Context, secret string) (principal, error) {
+	p, err := e.apiKeys.verify(ctx, secret)
+	return e.rejectRevoked(ctx, p, err)
+}
+
+func (e *edge) rejectRevoked(ctx context.Context, p principal, err error) (principal, error) {
 	if err != nil {
 		return principal{}, err
 	}
-	revoked, err := e.revocations.isRevoked(p)
+	revoked, err := e.revocations.isRevoked(ctx, p)
 	if err == nil && revoked {
 		err = errRevoked
 	}

@@ -65,7 +65,7 @@ func BenchmarkCall(b *testing.B) {
 func BenchmarkCachedAPIKey(b *testing.B) {
 	sidecar := newFakeSidecar(b, nil)
 	s := settings{SidecarURL: sidecar.URL, SidecarToken: sidecarToken, KeyTTL: 2 * time.Second, RevocationInterval: 2 * time.Second}
-	auth := newAuthClient(s, http.DefaultClient)
+	auth := newAuthClient(s, http.DefaultClient, tracing{})
 	keys := newAPIKeyVerifier(s, auth, newRevocationList(s, auth, slog.New(slog.DiscardHandler), func(revocationSet) {}))
 	key := newAPIKey()
 	sidecar.setVerification(key, validVerification())

@@ -51,12 +51,26 @@ func readConfig(s settings) (config.ServiceConfig, error) {
 			"EDGE_AUDIENCE":    s.Audience,
 		})
 	})
-	parsed, err := parser.Parse(s.ConfigFile)
+	var parsed config.ServiceConfig
+	err := withoutPanic(func() (err error) {
+		parsed, err = parser.Parse(s.ConfigFile)
+		parsed.Normalize()
+		return err
+	})
 	if err != nil {
 		return parsed, fmt.Errorf("EDGE_CONFIG: %w", err)
 	}
-	parsed.Normalize()
 	return parsed, nil
+}
+
+// withoutPanic returns a panic as an error: Lura and gin panic on some invalid configurations.
+func withoutPanic(use func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("the configuration is invalid: %v", cause)
+		}
+	}()
+	return use()
 }
 
 func expandTemplate(source []byte, values map[string]string) ([]byte, error) {

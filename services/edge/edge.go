@@ -71,14 +71,14 @@ func newEdge(s settings, log *slog.Logger) (*edge, error) {
 		}
 	}
 	e.draining, e.drain = context.WithCancel(context.Background())
-	e.tokens = newTokenVerifier(newJWKSCache(s, &http.Client{Timeout: 5 * time.Second}))
+	e.tokens = newTokenVerifier(newJWKSCache(s, &http.Client{Timeout: 5 * time.Second}, e.tracing))
 	e.sidecar = newSidecarClient(cfg)
-	auth := newAuthClient(s, e.sidecar)
+	auth := newAuthClient(s, e.sidecar, e.tracing)
 	e.revocations = newRevocationList(s, auth, log, e.streams.closeRevoked)
 	e.apiKeys = newAPIKeyVerifier(s, auth, e.revocations)
-	engine := e.routes(cfg)
-	if len(e.configErrors) > 0 {
-		return nil, fmt.Errorf("EDGE_CONFIG: %w", errors.Join(e.configErrors...))
+	var engine *gin.Engine
+	if err := withoutPanic(func() error { engine = e.routes(cfg); return errors.Join(e.configErrors...) }); err != nil {
+		return nil, fmt.Errorf("EDGE_CONFIG: %w", err)
 	}
 	e.handler = withCORS(s.CORSOrigins, engine)
 	e.server = &http.Server{

@@ -25,8 +25,7 @@ const maxJWKSBytes = 1 << 20
 // token, loses its keys in an outage and fetches once per endpoint and request.
 type jwksCache struct {
 	url        string
-	token      string
-	client     *http.Client
+	endpoint   authEndpoint
 	minRefresh time.Duration
 	maxAge     time.Duration
 
@@ -40,12 +39,12 @@ type keySet struct {
 	fetchedAt time.Time
 }
 
-func newJWKSCache(s settings, client *http.Client) *jwksCache {
-	cache := &jwksCache{url: s.JWKSURL, client: client, minRefresh: s.JWKSMinRefresh, maxAge: s.JWKSMaxAge}
+func newJWKSCache(s settings, client *http.Client, tracing tracing) *jwksCache {
+	endpoint := authEndpoint{client: client, tracing: tracing}
 	if strings.HasPrefix(s.JWKSURL, s.SidecarURL+"/") {
-		cache.token = s.SidecarToken
+		endpoint.token = s.SidecarToken
 	}
-	return cache
+	return &jwksCache{url: s.JWKSURL, endpoint: endpoint, minRefresh: s.JWKSMinRefresh, maxAge: s.JWKSMaxAge}
 }
 
 // SecretFromToken implements auth0.TokenSecretProvider. Of the token's header it uses only the key id.
@@ -111,7 +110,7 @@ func (j *jwksCache) fetch() (map[string]*rsa.PublicKey, error) {
 		return nil, err
 	}
 	var set jose.JSONWebKeySet
-	if err := fetchJSON(j.client, request, j.token, maxJWKSBytes, &set); err != nil {
+	if err := j.endpoint.fetchJSON(request, maxJWKSBytes, &set); err != nil {
 		return nil, err
 	}
 	return usableKeys(set)

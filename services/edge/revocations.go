@@ -41,10 +41,10 @@ func newRevocationList(s settings, auth *authClient, log *slog.Logger, onUpdate 
 	return &revocationList{auth: auth, log: log, interval: s.RevocationInterval, onUpdate: onUpdate}
 }
 
-func (l *revocationList) isRevoked(p principal) (bool, error) {
+func (l *revocationList) isRevoked(ctx context.Context, p principal) (bool, error) {
 	l.lastUsed.Store(time.Now().UnixNano())
 	if l.current.Load() == nil || l.paused.Load() {
-		l.resume()
+		l.resume(ctx)
 	}
 	current := l.current.Load()
 	if current == nil {
@@ -73,13 +73,13 @@ func (s revocationSet) revokes(p principal) bool {
 }
 
 // resume fetches a list that is missing or was not polled; in an outage attempts are min(interval, 1 s) apart.
-func (l *revocationList) resume() {
+func (l *revocationList) resume(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.current.Load() != nil && !l.paused.Load() || time.Since(l.lastAttempt) < min(l.interval, time.Second) {
 		return
 	}
-	l.refresh()
+	l.refresh(ctx)
 	l.paused.Store(false)
 }
 
@@ -97,14 +97,14 @@ func (l *revocationList) poll(ctx context.Context, hasStreams func() bool) {
 			continue
 		}
 		l.mu.Lock()
-		l.refresh()
+		l.refresh(ctx)
 		l.mu.Unlock()
 	}
 }
 
-func (l *revocationList) refresh() {
+func (l *revocationList) refresh(ctx context.Context) {
 	l.lastAttempt = time.Now()
-	next, err := l.fetch()
+	next, err := l.fetch(ctx)
 	if (err != nil) != l.failing {
 		l.failing = err != nil
 		detail := ""
@@ -119,7 +119,7 @@ func (l *revocationList) refresh() {
 	}
 }
 
-func (l *revocationList) fetch() (revocationSet, error) {
+func (l *revocationList) fetch(ctx context.Context) (revocationSet, error) {
 	var response struct {
 		Revocations []struct {
 			Claim       string    `json:"claim"`
@@ -127,7 +127,7 @@ func (l *revocationList) fetch() (revocationSet, error) {
 			IssuedUntil time.Time `json:"issuedUntil"`
 		} `json:"revocations"`
 	}
-	if err := l.auth.call("TokenService/ListRevocations", struct{}{}, &response); err != nil {
+	if err := l.auth.call(ctx, "TokenService/ListRevocations", struct{}{}, &response); err != nil {
 		return nil, err
 	}
 	var previous revocationSet

@@ -86,16 +86,16 @@ func TestBeforeTheFirstRevocationListCallsAreUnavailable(t *testing.T) {
 func TestAPausedRevocationListIsRefreshedBeforeUse(t *testing.T) {
 	sidecar := newFakeSidecar(t, nil)
 	s := settings{SidecarURL: sidecar.URL, SidecarToken: sidecarToken, RevocationInterval: time.Millisecond}
-	list := newRevocationList(s, newAuthClient(s, http.DefaultClient), slog.New(slog.DiscardHandler), func(revocationSet) {})
+	list := newRevocationList(s, newAuthClient(s, http.DefaultClient, tracing{}), slog.New(slog.DiscardHandler), func(revocationSet) {})
 	p := principal{isToken: true, user: "user-1", issuedAt: time.Now().Unix()}
-	if revoked, err := list.isRevoked(p); revoked || err != nil {
+	if revoked, err := list.isRevoked(t.Context(), p); revoked || err != nil {
 		t.Fatalf("%v %v", revoked, err)
 	}
 	list.lastUsed.Store(time.Now().Add(-2 * revocationIdleTimeout).UnixNano())
 	go list.poll(t.Context(), func() bool { return false })
 	eventually(t, "the polling to pause", list.paused.Load)
 	sidecar.revoke("sub", "user-1", time.Now())
-	if revoked, err := list.isRevoked(p); !revoked || err != nil {
+	if revoked, err := list.isRevoked(t.Context(), p); !revoked || err != nil {
 		t.Errorf("%v %v", revoked, err)
 	}
 }
@@ -103,10 +103,10 @@ func TestAPausedRevocationListIsRefreshedBeforeUse(t *testing.T) {
 func TestAnUnchangedRevocationKeepsItsLearnedTime(t *testing.T) {
 	sidecar := newFakeSidecar(t, nil)
 	s := settings{SidecarURL: sidecar.URL, SidecarToken: sidecarToken}
-	list := newRevocationList(s, newAuthClient(s, http.DefaultClient), slog.New(slog.DiscardHandler), func(revocationSet) {})
+	list := newRevocationList(s, newAuthClient(s, http.DefaultClient, tracing{}), slog.New(slog.DiscardHandler), func(revocationSet) {})
 	learnedAt := func(until time.Time) time.Time {
 		sidecar.revoke("key_id", keyID, until)
-		list.refresh()
+		list.refresh(t.Context())
 		return (*list.current.Load())[revokedClaim{"key_id", keyID}].learnedAt
 	}
 	until := time.Now()

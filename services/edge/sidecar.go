@@ -72,10 +72,17 @@ func (e *edge) sidecarBackend(sidecar *http.Client) proxy.BackendFactory {
 	}
 }
 
+// authEndpoint is where the edge itself calls app auth, each call in a client span.
+type authEndpoint struct {
+	client  *http.Client
+	token   string
+	tracing tracing
+}
+
 // fetchJSON decodes a 200 response of at most maxBytes into result. Any other status is an error.
-func fetchJSON(client *http.Client, r *http.Request, token string, maxBytes int64, result any) error {
-	setSidecarToken(r, token)
-	response, err := client.Do(r)
+func (a authEndpoint) fetchJSON(r *http.Request, maxBytes int64, result any) error {
+	setSidecarToken(r, a.token)
+	response, err := a.tracing.do(a.client, r, "auth", r.URL.Path)
 	if err != nil {
 		return err
 	}

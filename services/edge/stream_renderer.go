@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -114,6 +113,7 @@ func copyBody(w gin.ResponseWriter, body io.Reader, flush bool) (complete, atEve
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
+	var last [2]byte // of the body so far
 	for {
 		n, err := body.Read(*buffer)
 		if n > 0 {
@@ -124,7 +124,11 @@ func copyBody(w gin.ResponseWriter, body io.Reader, flush bool) (complete, atEve
 			if flush {
 				w.Flush()
 			}
-			atEventEnd = bytes.HasSuffix((*buffer)[:n], []byte("\n\n"))
+			if last[0] = last[1]; n > 1 {
+				last[0] = (*buffer)[n-2]
+			}
+			last[1] = (*buffer)[n-1]
+			atEventEnd = last == [2]byte{'\n', '\n'}
 		}
 		if err != nil {
 			return errors.Is(err, io.EOF), atEventEnd

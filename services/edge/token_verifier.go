@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"errors"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -90,7 +91,14 @@ func (v *tokenVerifier) verify(raw string, validator *auth0.JWTValidator) (princ
 	return p, nil
 }
 
+// compactPattern is the only form of a JWT (RFC 7519). go-jose also takes its JSON form, with headers that are not signed,
+// and drops white space.
+var compactPattern = regexp.MustCompile(`^[\w-]+\.[\w-]+\.[\w-]+$`)
+
 func verifyToken(raw string, validator *auth0.JWTValidator) (principal, error) {
+	if !compactPattern.MatchString(raw) {
+		return principal{}, errCredential
+	}
 	token, err := jwt.ParseSigned(raw)
 	if err != nil {
 		return principal{}, err

@@ -76,6 +76,25 @@ func TestForgedAndExpiredTokensAreUnauthenticated(t *testing.T) {
 	}
 }
 
+func TestOnlyTheCompactFormOfATokenIsAccepted(t *testing.T) {
+	edge, _, _ := startRecordingEdge(t, nil)
+	token := validToken(t)
+	parts := strings.Split(token, ".")
+	for name, row := range map[string]struct {
+		token  string
+		status int
+	}{
+		"compact":            {token, 200},
+		"JSON":               {`{"protected":"` + parts[0] + `","payload":"` + parts[1] + `","signature":"` + parts[2] + `"}`, 401},
+		"white space inside": {parts[0] + "." + parts[1] + ". " + parts[2], 401},
+		"padded":             {token + "=", 401},
+	} {
+		if got := post(t, edge, unaryPath, row.token); got.status != row.status {
+			t.Errorf("%s: got %d", name, got.status)
+		}
+	}
+}
+
 func TestTokensAreVerifiedWithALeewayOfThirtySeconds(t *testing.T) {
 	edge, _, _ := startRecordingEdge(t, nil)
 	now := time.Now().Unix()
@@ -158,8 +177,8 @@ func TestNoFlippedBitOfATokenIsAccepted(t *testing.T) {
 }
 
 func newTestVerifier(t *testing.T) *tokenVerifier {
-	jwks := newJWKSCache(settings{JWKSURL: newFakeSidecar(t, nil).URL + invokeJWKS, JWKSMaxAge: time.Hour}, http.DefaultClient)
-	jwks.token = sidecarToken
+	jwks := newJWKSCache(settings{JWKSURL: newFakeSidecar(t, nil).URL + invokeJWKS, JWKSMaxAge: time.Hour}, http.DefaultClient, tracing{})
+	jwks.endpoint.token = sidecarToken
 	return newTokenVerifier(jwks)
 }
 

@@ -19,7 +19,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const clientTraceID, clientSpanID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+const (
+	clientTraceID, clientSpanID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+	unaryMethod                 = "yocaso.llm.v1.ConversationService/SendMessage"
+	streamMethod                = "yocaso.llm.v1.ConversationService/StreamEvents"
+)
 
 // spanReceiver is an OTLP receiver over HTTP.
 type spanReceiver struct {
@@ -70,21 +74,27 @@ func valueOf(attributes []*common.KeyValue, key string) *common.AnyValue {
 	return nil
 }
 
-// find waits for a span of a kind.
-func (s *spanReceiver) find(t testing.TB, kind otlp.Span_SpanKind) *otlp.Span {
+// find waits for a span of a kind whose name ends with a path.
+func (s *spanReceiver) find(t testing.TB, kind otlp.Span_SpanKind, path string) *otlp.Span {
 	t.Helper()
 	var found *otlp.Span
-	eventually(t, "a span of "+kind.String(), func() bool {
+	eventually(t, kind.String()+" "+path, func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, span := range s.spans {
-			if span.Kind == kind {
+			if span.Kind == kind && strings.HasSuffix(span.Name, path) {
 				found = span
 			}
 		}
 		return found != nil
 	})
 	return found
+}
+
+// findBoth waits for the server span of a path, and the client span of its call of app llm.
+func (s *spanReceiver) findBoth(t testing.TB, path, method string) (server, client *otlp.Span) {
+	t.Helper()
+	return s.find(t, otlp.Span_SPAN_KIND_SERVER, path), s.find(t, otlp.Span_SPAN_KIND_CLIENT, "/v1.0/invoke/llm/method/"+method)
 }
 
 // exportTo sets the environment of an edge that exports at once to a receiver.
@@ -99,7 +109,7 @@ func TestACallHasAServerAndAClientSpanInTheClientsTrace(t *testing.T) {
 	edge, _, seen := startRecordingEdge(t, exportTo(t, receiver.URL))
 	post(t, edge, unaryPath, validToken(t), "Traceparent", "00-"+clientTraceID+"-"+clientSpanID+"-01", "Tracestate", "a=b")
 	sent := receive(t, seen, "the call at the sidecar").Header
-	server, client := receiver.find(t, otlp.Span_SPAN_KIND_SERVER), receiver.find(t, otlp.Span_SPAN_KIND_CLIENT)
+	server, client := receiver.findBoth(t, unaryPath, unaryMethod)
 	if hexOf(server.TraceId) != clientTraceID || hexOf(server.ParentSpanId) != clientSpanID {
 		t.Errorf("server span: %v", server)
 	}
@@ -114,7 +124,7 @@ func TestACallHasAServerAndAClientSpanInTheClientsTrace(t *testing.T) {
 		valueOf(server.Attributes, "yocaso.app").GetStringValue() != "llm" {
 		t.Errorf("server span: %v", server)
 	}
-	if client.Name != "POST /v1.0/invoke/llm/method/yocaso.llm.v1.ConversationService/SendMessage" {
+	if client.Name != "POST /v1.0/invoke/llm/method/"+unaryMethod {
 		t.Errorf("client span: %v", client)
 	}
 	if !strings.Contains(edge.log.String(), `"traceId":"`+clientTraceID+`"`) || receiver.services[0] != "edge" {
@@ -143,7 +153,7 @@ func TestAClientDecidesNeitherItsSpansNorTheirRecording(t *testing.T) {
 				t.Errorf("the sidecar got %q", sent)
 			}
 			if row.flags == "01" {
-				server := receiver.find(t, otlp.Span_SPAN_KIND_SERVER)
+				server := receiver.find(t, otlp.Span_SPAN_KIND_SERVER, unaryPath)
 				if !strings.Contains(sent, hexOf(server.TraceId)) || (name != "not sampled by the client" && len(server.ParentSpanId) != 0) {
 					t.Errorf("%v, the sidecar got %q", server, sent)
 				}
@@ -196,7 +206,7 @@ func TestAStreamsSpansEndWithTheStream(t *testing.T) {
 	begun := time.Now()
 	next <- "id: 1\n\n"
 	post(t, edge, publicPath, "") // a later span is exported while the stream is open
-	receiver.find(t, otlp.Span_SPAN_KIND_SERVER)
+	receiver.find(t, otlp.Span_SPAN_KIND_SERVER, publicPath)
 	receiver.mu.Lock()
 	for _, span := range receiver.spans {
 		if span.Name == "POST "+streamPath {
@@ -206,7 +216,7 @@ func TestAStreamsSpansEndWithTheStream(t *testing.T) {
 	receiver.spans = nil
 	receiver.mu.Unlock()
 	leave()
-	server, client := receiver.find(t, otlp.Span_SPAN_KIND_SERVER), receiver.find(t, otlp.Span_SPAN_KIND_CLIENT)
+	server, client := receiver.findBoth(t, streamPath, streamMethod)
 	for _, span := range []*otlp.Span{server, client} {
 		if span.EndTimeUnixNano < uint64(begun.UnixNano()) || hexOf(span.TraceId) != hexOf(server.TraceId) {
 			t.Errorf("span: %v", span)
@@ -222,7 +232,7 @@ func TestAFailedCallIsAnErrorInItsSpans(t *testing.T) {
 	sidecar := newFakeSidecar(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	edge := startEdge(t, sidecar.URL, exportTo(t, receiver.URL))
 	post(t, edge, unaryPath, validToken(t)).wantError(t, 503, codeUnavailable)
-	server, client := receiver.find(t, otlp.Span_SPAN_KIND_SERVER), receiver.find(t, otlp.Span_SPAN_KIND_CLIENT)
+	server, client := receiver.findBoth(t, unaryPath, unaryMethod)
 	if server.Status.Code != otlp.Status_STATUS_CODE_ERROR || valueOf(server.Attributes, "error.type").GetStringValue() != "503" {
 		t.Errorf("server span: %v", server)
 	}
@@ -272,6 +282,38 @@ func TestWithoutAnEndpointNothingIsRecorded(t *testing.T) {
 	c := &call{}
 	if same, span := e.tracing.beginRequest(r, c); same != r || span != nil || c.traceID != clientTraceID {
 		t.Errorf("%v %v", span, c.traceID)
+	}
+}
+
+func TestTheEdgesOwnCallsOfAuthHaveClientSpans(t *testing.T) {
+	receiver := newSpanReceiver(t)
+	edge, sidecar, _ := startRecordingEdge(t, exportTo(t, receiver.URL))
+	key := newAPIKey()
+	sidecar.setVerification(key, validVerification())
+	parent := []string{"Traceparent", "00-" + clientTraceID + "-" + clientSpanID + "-01"}
+	post(t, edge, unaryPath, key, parent...)
+	server := receiver.find(t, otlp.Span_SPAN_KIND_SERVER, unaryPath)
+	for _, path := range []string{invokeVerify, invokeList} {
+		client := receiver.find(t, otlp.Span_SPAN_KIND_CLIENT, path)
+		if client.Name != "POST "+path || hexOf(client.TraceId) != clientTraceID || hexOf(client.ParentSpanId) != hexOf(server.SpanId) ||
+			valueOf(client.Attributes, "yocaso.app").GetStringValue() != "auth" ||
+			valueOf(client.Attributes, "http.response.status_code").GetIntValue() != 200 {
+			t.Errorf("span: %v", client)
+		}
+	}
+	post(t, edge, unaryPath, validToken(t), parent...)
+	if client := receiver.find(t, otlp.Span_SPAN_KIND_CLIENT, invokeJWKS); client.Name != "GET "+invokeJWKS {
+		t.Errorf("span: %v", client)
+	}
+	sidecar.authDown.Store(true)
+	post(t, edge, unaryPath, newAPIKey()).wantError(t, 503, codeUnavailable)
+	eventually(t, "a failed span", func() bool {
+		client := receiver.find(t, otlp.Span_SPAN_KIND_CLIENT, invokeVerify)
+		return valueOf(client.Attributes, "error.type").GetStringValue() == "500"
+	})
+	stopped(t, edge)
+	if strings.Contains(string(receiver.raw), key) {
+		t.Error("a key was exported")
 	}
 }
 

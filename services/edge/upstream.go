@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/luraproject/lura/v2/config"
 	"github.com/luraproject/lura/v2/proxy"
@@ -92,17 +93,21 @@ func (e *edge) upstreamFailure(ctx context.Context, err error) failure {
 // would expose internal addresses.
 func (e *edge) ensureRPCError(response *proxy.Response) {
 	body, _ := io.ReadAll(io.LimitReader(response.Io, maxErrorBytes+1))
-	var found struct {
-		Error struct {
-			Code string `json:"code"`
-		} `json:"error"`
-	}
-	if json.Unmarshal(body, &found) == nil && found.Error.Code != "" {
+	if isRPCError(body) {
 		response.Io = bytes.NewReader(body)
 		return
 	}
 	replaced := e.sidecarFailure(response.Metadata.StatusCode, string(body)).response()
 	response.Metadata, response.Io = replaced.Metadata, replaced.Io
+}
+
+// isRPCError reads maps: encoding/json would take the fields of a struct in any case.
+func isRPCError(body []byte) bool {
+	var found map[string]json.RawMessage
+	var fields map[string]json.RawMessage
+	var code string
+	return utf8.Valid(body) && json.Unmarshal(body, &found) == nil && json.Unmarshal(found["error"], &fields) == nil &&
+		json.Unmarshal(fields["code"], &code) == nil && code != ""
 }
 
 func (e *edge) sidecarFailure(status int, body string) failure {
