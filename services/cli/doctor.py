@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from services.cli.stack.binaries import Binaries, default_cache, installed_daprd
+from services.cli.stack.binaries import OPTIONAL, Binaries, default_cache
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import INFRA_PORTS, PortPlan, port_user, ports_in_use
 from services.cli.stack.state import SUPERVISOR, StateFolder
@@ -53,8 +53,9 @@ def _checks(state: Path, file: Path, port_offset: int) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("python", sys.version_info >= (3, 11), version)
     yield from _packages()
-    missing = Binaries(default_cache(), file.absolute().parent / EDGE.folder, print).missing()
-    yield _programs(missing)
+    binaries = Binaries(default_cache(), file.absolute().parent / EDGE.folder, print)
+    missing = binaries.missing()
+    yield from _programs(binaries)
     yield _go(missing)
     yield _disk(state, building=bool(missing))
     yield _dapr()
@@ -73,11 +74,13 @@ def _packages() -> Iterator[Check]:
         )
 
 
-def _programs(missing: list[str]) -> Check:
-    if missing:
-        detail = f"`yocaso up` will build {', '.join(missing)} once into {default_cache()}"
-        return Check("programs", True, detail)
-    return Check("programs", True, f"all found (daprd in {installed_daprd() or default_cache()})")
+def _programs(binaries: Binaries) -> Iterator[Check]:
+    for name, path in binaries.paths().items():
+        detail = str(path)
+        if not path.exists():
+            user = OPTIONAL.get(name, "`yocaso up`")
+            detail = f"not there yet; built once for {user} into {path.parent}"
+        yield Check(f"program {name}", True, detail)
 
 
 def _go(missing: list[str]) -> Check:

@@ -1,8 +1,9 @@
-"""Builds every program that the tests start, so that no test waits for a build: `python -m tests.support.programs`."""
+"""Builds what the tests start, programs and the template of databases, so that no test waits for a build: `python -m tests.support.programs`."""
 
 from pathlib import Path
 from typing import Final
 
+from services.cli.stack import postgres
 from services.cli.stack.binaries import Binaries, default_cache
 from tests.support.browser import chromium
 from tests.support.foreign import PROGRAMS as FOREIGN
@@ -26,6 +27,7 @@ def main() -> None:
     for program in FOREIGN:
         say(f"foreign app in {program.language}: {program.built()}")
     say(f"chromium: {chromium()}")
+    say(f"template of databases: {postgres.template()}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,8 +24,12 @@ VERSIONS: Final = {
     "helm": "3.20.2",
     "versitygw": "1.8.0",
 }
-REQUIRED: Final = ("placement", "scheduler", "openfga", "edge")
-"""Programs of every stack, beside daprd; sentry is for `--secure` and helm for the chart's tests."""
+OPTIONAL: Final[Mapping[str, str]] = {
+    "sentry": "`yocaso up --secure`",
+    "versitygw": "apps that store objects",
+    "helm": "the tests of the chart",
+}
+"""Programs that not every stack needs, by what needs them."""
 MIN_DAPRD: Final = (1, 18)
 _DAPR: Final = "github.com/dapr/dapr"
 _DAPR_STAMP: Final = f"{_DAPR}/pkg/buildinfo.version="
@@ -77,8 +81,9 @@ class Binaries:
         return Builds(programs, self.progress)
 
     def missing(self) -> list[str]:
-        """The required programs that `yocaso up` would build."""
-        return [name for name in (*REQUIRED, "daprd") if not self.path(name).exists()]
+        """The programs of every stack that `yocaso up` would build."""
+        paths = self.paths().items()
+        return [name for name, path in paths if name not in OPTIONAL and not path.exists()]
 
     def dapr_crds(self) -> Path:
         """The folder with Dapr's Kubernetes CRDs."""
@@ -150,11 +155,10 @@ def _daprd_version(path: str) -> tuple[int, int] | None:
 
 
 def source_hash(folder: Path) -> str:
-    """A hash of the Go sources and embedded files; tests and Markdown do not change the program."""
+    """A hash of the Go sources and embedded files; tests, their data and Markdown do not change the program."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if not file.name.endswith(("_test.go", ".md")):
-            digest.update(
-                str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0"
-            )
+        name = file.relative_to(folder)
+        if not file.name.endswith(("_test.go", ".md")) and "testdata" not in name.parts:
+            digest.update(str(name).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -23,12 +23,10 @@ from joserfc.jwk import ECKey
 from services.cli.stack.ports import LOOPBACK, PortPlan
 from services.cli.stack.process import ProcessSpec, Readiness, Stage
 from services.cli.stack.state import StateFolder, write_private
+from services.kit.dapr.access_policy import NAMESPACE, TRUST_DOMAIN
 
 CONTROL_PLANE_DOMAIN: Final = "yocaso.local"
 """Trust domain of sentry, placement and scheduler."""
-APP_DOMAIN: Final = "public"
-"""Trust domain of the sidecars; the access policies name it."""
-NAMESPACE: Final = "default"
 LIFETIME: Final = timedelta(days=365)
 RENEW_BEFORE: Final = timedelta(days=30)
 _AUTHORITY_FILES: Final = ("ca.crt", "issuer.crt", "issuer.key")
@@ -155,7 +153,7 @@ def enrol(state: StateFolder, app_id: str) -> None:
 
 
 def _app_subject(app_id: str) -> str:
-    return f"spiffe://{APP_DOMAIN}/ns/{NAMESPACE}/{app_id}"
+    return f"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/{app_id}"
 
 
 def _new_key(kid: str) -> ECKey:

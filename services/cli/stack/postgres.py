@@ -2,21 +2,19 @@
 
 import os
 import pwd
-import shutil
-import stat
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
+from services.cli.stack import cluster
+from services.cli.stack.cluster import DATABASE, USER, Programs
 from services.cli.stack.errors import StackError
 from services.cli.stack.ports import LOOPBACK
 from services.cli.stack.process import ProcessSpec, Readiness, Stage
-from services.cli.stack.state import StateFolder, write_private
+from services.cli.stack.state import StateFolder
 
-USER: Final = "yocaso"
-DATABASE: Final = "yocaso"
 SYSTEM_USER: Final = "pgserver"
 """OS user of the server when the command runs as root: Postgres refuses to run as root."""
 SETTINGS: Final = {
@@ -38,21 +36,16 @@ STORE_SETTINGS: Final = {
 """Sessions of the state store. A sidecar frozen in a transaction holds row locks of its actors; the server ends that
 session before `lock_timeout` fails the sessions that wait for them."""
 
-_DAPR_SCHEMA: Final = """CREATE SCHEMA dapr;
-
-CREATE TABLE dapr.metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);
-
-"""
-"""Created before the first sidecar: sidecars that create this table concurrently can fail."""
-
 
 def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
     """The process of the server; creates the data folder if absent."""
-    binaries = _binaries()
-    owner = _owner(binaries, state)
+    programs = _programs()
+    programs.allow(state.data)
     data = state.data / "postgres"
     if not (data / "PG_VERSION").exists():
-        _create(binaries, data, password, owner)
+        cluster.create(programs, data, password)
+    elif programs.owner is not None:
+        _own(data, programs.owner)
     options = {
         **SETTINGS,
         "listen_addresses": LOOPBACK,
@@ -63,11 +56,11 @@ def spec(state: StateFolder, port: int, password: str) -> ProcessSpec:
     return ProcessSpec(
         name="postgres",
         stage=Stage.INFRA,
-        argv=(str(binaries / "postgres"), "-D", str(data), *arguments),
+        argv=(programs.path("postgres"), "-D", str(data), *arguments),
         ready=Readiness(port),
         ports={"postgres": port},
         cwd=data,
-        user=owner,
+        user=programs.owner,
         stop_signal="INT",  # fast shutdown: aborts open transactions
         death_signal="QUIT",  # immediate shutdown: also ends the child processes
     )
@@ -81,6 +74,11 @@ def url(port: int, password: str, database: str = DATABASE) -> str:
 def store_url(port: int, password: str) -> str:
     """The database URL for Dapr's state store."""
     return f"{url(port, password)}?{urlencode(STORE_SETTINGS)}"
+
+
+def template() -> Path:
+    """The folder that data folders are copied from, made if absent."""
+    return cluster.template(_programs())
 
 
 def is_accepting(port: int) -> bool:
@@ -110,55 +108,23 @@ def _binaries() -> Path:
     return folder
 
 
-def _owner(binaries: Path, state: StateFolder) -> tuple[int, int] | None:
-    """The server's uid and gid when run as root, with access to its programs and data folder."""
+def _programs() -> Programs:
+    """The server's programs and, when run as root, its uid and gid."""
+    binaries = _binaries()
     if os.geteuid() != 0:
-        return None
+        return Programs(binaries, None)
     try:
         entry = pwd.getpwnam(SYSTEM_USER)
     except KeyError:
         subprocess.run(["useradd", "--system", SYSTEM_USER], check=True, capture_output=True)
         entry = pwd.getpwnam(SYSTEM_USER)
-    for folder in (binaries, *binaries.parents, state.data, *state.data.parents):
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-    return entry.pw_uid, entry.pw_gid
+    programs = Programs(binaries, (entry.pw_uid, entry.pw_gid))
+    programs.allow(binaries)
+    return programs
 
 
-def _create(binaries: Path, data: Path, password: str, owner: tuple[int, int] | None) -> None:
-    """Create the data folder under a staging name, then rename it: a crash leaves no partial folder."""
-    staged = data.with_name("postgres.new")
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(mode=0o700)
-    password_file = data.with_name("postgres.password")
-    write_private(password_file, password)
-    if owner is not None:
-        os.chown(staged, *owner)
-        os.chown(password_file, *owner)
-    try:
-        init = ["initdb", "-D", str(staged), "-U", USER, "--auth=scram-sha-256", "--encoding=UTF8"]
-        _run(binaries, [*init, "--locale=C", f"--pwfile={password_file}"], owner)
-        single = ["postgres", "--single", "-j", "-D", str(staged)]
-        _run(binaries, [*single, "postgres"], owner, f"CREATE DATABASE {DATABASE};\n\n")
-        _run(binaries, [*single, DATABASE], owner, _DAPR_SCHEMA)
-    finally:
-        password_file.unlink(missing_ok=True)
-    staged.rename(data)
-
-
-def _run(binaries: Path, command: list[str], owner: tuple[int, int] | None, text: str = "") -> None:
-    user, group = owner or (None, None)
-    result = subprocess.run(
-        [str(binaries / command[0]), *command[1:]],
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        user=user,
-        group=group,
-        extra_groups=[] if owner else None,
-    )
-    if result.returncode != 0 or "ERROR" in result.stderr or "FATAL" in result.stderr:
-        raise StackError(f"Postgres: {command[0]} failed:\n{result.stderr.strip()}")
+def _own(data: Path, owner: tuple[int, int]) -> None:
+    """Give a data folder to the server's user, after a backup was restored by another."""
+    if (data.stat().st_uid, data.stat().st_gid) != owner:
+        for path in (data, *data.rglob("*")):
+            os.chown(path, *owner)

@@ -1,6 +1,5 @@
 """`Stack` starts, controls and stops the processes of the local platform, for `yocaso up` and the tests."""
 
-import functools
 import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +15,6 @@ from services.cli.stack.certificates import CertificateAuthority
 from services.cli.stack.environment import MODEL, Environment, api_token_name, app_token_name
 from services.cli.stack.errors import StackError
 from services.cli.stack.listener import Listener, Silent
-from services.cli.stack.migrations import REPOSITORY, Migrations
 from services.cli.stack.name_resolution import render_configuration
 from services.cli.stack.policies import render_policy
 from services.cli.stack.ports import LOOPBACK, PortPlan, require_free
@@ -75,7 +73,6 @@ class Stack:
         edge_source = self._dapr_yaml.parent / EDGE.folder
         self._binaries = Binaries(default_cache(), edge_source, self._listener.report)
         self._programs: dict[str, Path] = {}
-        self._migrations = Migrations(self.state)
         self._builds = Builds([], self._listener.report)
         self._template: Template | None = None
         self._specs: dict[str, ProcessSpec] = {}
@@ -131,11 +128,7 @@ class Stack:
         """
         self.supervisor.begin(self._specs.values(), self._unsupervised)
         self._builds.begin()
-        startup = self._startup(seconds, self._passes_probe, self._builds)
-        if not self._builds.are_done and self._dapr_yaml.parent == REPOSITORY:
-            migrate = functools.partial(self._migrations.begin, self.database_url())
-            startup.after = {"postgres": migrate}  # otherwise apps do it while they start
-        startup.run(self._registry)
+        self._startup(seconds, self._passes_probe, self._builds).run(self._registry)
 
     def link_programs(self) -> None:
         """Place daprd and the edge where `dapr run` finds them after the `env` file was sourced."""
@@ -161,7 +154,6 @@ class Stack:
         if not self.state.is_locked:
             return
         self._builds.cancel()
-        self._migrations.close()
         self.supervisor.shut_down(STOP_SECONDS, waiting, at_once)
         reclaim(self.state)
         self._builds.close()
@@ -216,9 +208,16 @@ class Stack:
         """Send SIGCONT."""
         self.kill(name, signal.SIGCONT)
 
-    def halt(self, name: str) -> None:
-        """Stop one process by its stop signal and keep it stopped."""
-        self.supervisor.stop(name)
+    def halt(self, *names: str) -> None:
+        """Stop processes at once by their stop signals and keep them stopped."""
+        self.supervisor.stop(*names)
+
+    def kill_and_halt(self, name: str) -> None:
+        """SIGKILL a process and keep it stopped."""
+        pid = self.kill(name, signal.SIGSTOP)  # so that it never handles the stop signal
+        self.supervisor.begin_stop(name)
+        send(pid, signal.SIGKILL)
+        self.wait_exited(name, pid)
 
     def restart(
         self, name: str, *, env: Mapping[str, str] | None = None, seconds: float = START_SECONDS
@@ -230,11 +229,11 @@ class Stack:
             self._specs[name] = replace(spec, env={**spec.env, **env})
             self.supervisor.write_spec(self._specs[name])
         self.supervisor.start(name)
-        self.wait_ready(name, seconds)
+        self.wait_ready(name, seconds=seconds)
 
-    def wait_ready(self, name: str, seconds: float = START_SECONDS) -> None:
-        """Wait until `is_ready`."""
-        self._startup(seconds, self.is_ready).await_ready([name])
+    def wait_ready(self, *names: str, seconds: float = START_SECONDS) -> None:
+        """Wait until all processes are ready."""
+        self._startup(seconds, self.is_ready).await_ready(names)
 
     def add_replica(
         self, app: str, number: int = 2, *, env: Mapping[str, str] | None = None
@@ -249,8 +248,7 @@ class Stack:
             self._specs[spec.name] = spec
             self.supervisor.add(spec, supervised=spec.name not in self._unsupervised)
             self.supervisor.start(spec.name)
-        for spec_name in (name, f"{name}-daprd"):
-            self.wait_ready(spec_name)
+        self.wait_ready(name, f"{name}-daprd")
         return name
 
     # --- addresses ---

@@ -22,10 +22,6 @@ _STATUS_SECONDS: Final = 0.25
 _LOG_TAIL_LINES: Final = 5
 
 
-def _nothing() -> None:
-    pass
-
-
 @dataclass
 class Startup:
     """Starts and awaits processes; `seconds` is the limit of each one from its start to its readiness."""
@@ -39,8 +35,6 @@ class Startup:
     log: Callable[[str], Path]
     seconds: float
     patience: float = SIDECAR_PATIENCE
-    after: Mapping[str, Callable[[], None]] = field(default_factory=dict[str, Callable[[], None]])
-    """Called once the process of this name is ready."""
     _started: dict[str, float] = field(default_factory=dict[str, float])
     _ready: dict[str, float] = field(default_factory=dict[str, float])
     _restarts: dict[str, int] = field(default_factory=dict[str, int])
@@ -127,7 +121,6 @@ class Startup:
             if self.passes_probe(name):
                 self._ready[name] = now
                 self.listener.process(name, State.READY, now - self._started[name])
-                self.after.get(name, _nothing)()
             elif self._is_stuck(name, now):
                 self._restart(name)
             elif now - self._started[name] > self.seconds:

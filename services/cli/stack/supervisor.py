@@ -33,6 +33,9 @@ _MAX_SOCKET_PATH: Final = 100
 """Bytes; the kernel allows 104 to 108."""
 _LOG_BYTES: Final = 10 * 1024 * 1024
 _STOP_POLL_SECONDS: Final = 0.05
+_STOP_GRACE_SECONDS: Final = 10.0
+"""Beyond the seconds after which supervisord kills a program."""
+_STOPPING: Final = "STOPPING"
 _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 60, 70, 90
 
 
@@ -121,13 +124,25 @@ class Supervisor:
         self._call("reloadConfig")
         self._call("addProcessGroup", self._groups[spec.name], ignore=_ALREADY_ADDED)
 
-    def start(self, name: str) -> None:
-        """Start a program; no effect if it runs."""
-        self._call("startProcess", self._qualified(name), False, ignore=_ALREADY_STARTED)
+    def start(self, *names: str) -> None:
+        """Start programs without waiting for them; no effect on those that run."""
+        for name in names:
+            self._call("startProcess", self._qualified(name), False, ignore=_ALREADY_STARTED)
 
-    def stop(self, name: str) -> None:
-        """Stop a program and keep it stopped."""
-        self._call("stopProcess", self._qualified(name), True, ignore=_NOT_RUNNING)
+    def stop(self, *names: str) -> None:
+        """Stop programs at once, return when all have ended, and keep them stopped."""
+        self.begin_stop(*names)
+        wait_until(
+            lambda: all(self.state(name) != _STOPPING for name in names),
+            max(STOP_SECONDS.values()) + _STOP_GRACE_SECONDS,
+            f"{', '.join(names)} to stop",
+            interval=_STOP_POLL_SECONDS,
+        )
+
+    def begin_stop(self, *names: str) -> None:
+        """Send programs their stop signal without waiting, and keep them stopped."""
+        for name in names:
+            self._call("stopProcess", self._qualified(name), False, ignore=_NOT_RUNNING)
 
     def pid(self, name: str) -> int | None:
         """The pid of a program, if it runs."""

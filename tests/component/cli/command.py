@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import psutil
 
+from services.cli.stack import Stack
 from services.cli.stack.state import StateFolder
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
 ROOT: Final = Path(__file__).parents[3]
-OFFSET: Final = 7000
-"""Servers use ports 13xxx, so that a developer's stack can run beside the tests."""
+OFFSET: Final = offset_of("commands")
 TEMPLATE: Final = Path(__file__).parent / "apps" / "dapr.yaml"
 
 
@@ -24,6 +26,16 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+async def openfga_stores(stack: Stack, token: str | None) -> int:
+    """The status of a call to the OpenFGA of a stack."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(stack.url("openfga") + "/stores", headers=headers) as reply,
+    ):
+        return reply.status
 
 
 class Command:

@@ -17,4 +17,4 @@ async def command(tmp_path: Path) -> AsyncIterator[Command]:
     if running.is_running:
         running.signal(signal.SIGTERM)
         await running.ended()
-    await wait_until(lambda: not running.processes, 15, "the end of every process")
+    await wait_until(lambda: not running.processes, 30, "the end of every process")

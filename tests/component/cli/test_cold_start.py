@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.cli.stack import postgres
 from tests.component.cli.command import Command, is_alive
 from tests.component.cli.gated_go import BUILT, GatedGo
 from tests.requirements import requirement
@@ -27,6 +28,11 @@ def go(tmp_path: Path) -> GatedGo:
 
 
 async def begin(command: Command, go: GatedGo, tmp_path: Path) -> None:
+    """A command without built programs; it has the template of the database, which needs none of them."""
+    template = postgres.template()
+    cache = tmp_path / "cache" / "bin"
+    cache.mkdir(parents=True)
+    (cache / template.name).symlink_to(template)
     await command.begin(PATH=go.path, HOME=str(tmp_path), YOCASO_CACHE=str(tmp_path / "cache"))
 
 
@@ -53,13 +59,13 @@ async def test_a_signal_during_the_builds_ends_compilers_and_servers(
 ) -> None:
     await begin(command, go, tmp_path)
     await command.read_until("valkey           | ready in")
-    await wait_until(lambda: len(go.children) == 2, what="two builds with their children")
+    await wait_until(lambda: len(go.children) == 2, 40, "two builds with their children")
     command.signal(signal.SIGINT)
     assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
     assert not [pid for pid in go.builds + go.children if is_alive(pid)]
-    await wait_until(lambda: command.processes == {}, what="the last process to end")
+    await wait_until(lambda: command.processes == {}, 30, "the last process to end")
     left = [path.name for path in (tmp_path / "cache" / "bin").iterdir()]
-    assert [name for name in left if not name.endswith(".lock")] == []
+    assert [name for name in left if not name.endswith(".lock")] == [postgres.template().name]
 
 
 @requirement("stack:reclaim", "stack:cold-start")
@@ -67,7 +73,7 @@ async def test_builds_end_with_a_killed_command(
     command: Command, go: GatedGo, tmp_path: Path
 ) -> None:
     await begin(command, go, tmp_path)
-    await wait_until(lambda: len(go.children) == 2, what="two builds with their children")
+    await wait_until(lambda: len(go.children) == 2, 40, "two builds with their children")
     command.signal(signal.SIGKILL)
     await command.ended()
     await wait_until(

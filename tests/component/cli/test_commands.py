@@ -11,7 +11,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
 
+from services.cli.stack.binaries import OPTIONAL, VERSIONS
 from services.cli.stack.launcher import write_pid_file
 from services.cli.stack.stack import Stack
 from tests.component.cli.command import OFFSET, TEMPLATE, Command, is_alive
@@ -22,12 +24,11 @@ STOP_SECONDS = 10
 
 
 @requirement("stack:stop-clean")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_all_processes_in_time(command: Command, number: int) -> None:
+async def test_a_signal_stops_all_processes_in_time(command: Command) -> None:
     await command.ready()
     pids = command.processes
     assert {"supervisor", "postgres", "valkey", "placement", "scheduler"} <= set(pids)
-    command.signal(number)
+    command.signal(signal.SIGTERM)
     assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
     assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
@@ -43,12 +44,14 @@ async def test_a_second_signal_kills_what_still_runs(command: Command) -> None:
     assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
 
-@requirement("stack:stop-at-once")
+@requirement("stack:stop-at-once", "stack:stop-clean")
 async def test_a_signal_that_a_wrapper_passes_on_counts_once(command: Command) -> None:
     await command.ready()
+    pids = command.processes
     command.signal(signal.SIGINT)
     command.signal(signal.SIGINT)
     assert await asyncio.wait_for(command.ended(), STOP_SECONDS) == 0
+    assert [name for name, pid in pids.items() if is_alive(pid)] == []
 
 
 @requirement("stack:stop-clean")
@@ -90,9 +93,8 @@ async def test_a_leftover_process_is_ended_and_a_process_with_a_reused_pid_is_no
 
 
 @requirement("stack:second-up")
-async def test_a_second_command_on_the_same_folder_fails(command: Command) -> None:
-    await command.ready()
-    second = Command(command.state)
+async def test_a_second_command_on_the_same_folder_fails(servers: Stack) -> None:
+    second = Command(servers.state.path)
     await second.begin()
     assert await second.ended() == 1
     assert "a stack already runs in" in second.output
@@ -127,10 +129,10 @@ async def test_stored_data_survives_a_stop_and_a_start(command: Command) -> None
     await connection.close()
 
 
-async def test_postgres_rejects_a_wrong_password(command: Command) -> None:
-    await command.ready()
+async def test_postgres_rejects_a_wrong_password(servers: Stack) -> None:
+    wrong = make_url(servers.database_url()).set(password="wrong")
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await asyncpg.connect(f"postgresql://yocaso:wrong@127.0.0.1:{6432 + OFFSET}/yocaso")
+        await asyncpg.connect(wrong.render_as_string(hide_password=False))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +153,15 @@ async def test_an_invalid_setting_is_named(command: Command, variable: str, valu
 async def test_doctor_reports_what_is_missing_and_how_to_get_it(
     command: Command, tmp_path: Path
 ) -> None:
+    cache = tmp_path / "empty"
     with socket.create_server(("127.0.0.1", 6432 + OFFSET)):
-        await command.begin("doctor", PATH="/nonexistent", YOCASO_CACHE=str(tmp_path / "empty"))
+        await command.begin("doctor", PATH="/nonexistent", YOCASO_CACHE=str(cache))
         assert await command.ended() == 1
+    for name in ("edge", *VERSIONS.keys() - {"daprd"}):  # that of `dapr init` is found without PATH
+        user = OPTIONAL.get(name, "`yocaso up`")
+        assert (
+            f"program {name}: not there yet; built once for {user} into {cache}" in command.output
+        )
     assert "MISSING  go" in command.output
     assert "ok       dapr: not on PATH, and needed only for `dapr run`" in command.output
     assert "https://go.dev/dl/" in command.output

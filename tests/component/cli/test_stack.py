@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 
 from services.cli.stack.errors import StackError
 from services.cli.stack.stack import Stack
-from tests.component.cli.command import OFFSET, TEMPLATE
+from tests.component.cli.command import OFFSET, TEMPLATE, openfga_stores
 from tests.requirements import requirement
 from tests.support.wait import wait_until
 
@@ -60,7 +61,8 @@ async def test_apps_invoke_each_other_by_app_id_and_get_their_ports_from_the_env
     stack: Stack,
 ) -> None:
     env = await whoami(stack)
-    assert (env["APP_ID"], env["APP_PORT"], env["DAPR_HTTP_PORT"]) == ("llm", "13101", "13111")
+    ports = (str(6101 + OFFSET), str(6111 + OFFSET))
+    assert (env["APP_ID"], env["APP_PORT"], env["DAPR_HTTP_PORT"]) == ("llm", *ports)
     assert env["YOCASO_DATABASE_URL"] == stack.url("postgres")
 
 
@@ -119,6 +121,16 @@ async def test_stored_state_survives_a_kill_of_postgres(stack: Stack) -> None:
     await wait_until(kept, what="the stored value")
 
 
+@requirement("access:openfga")
+async def test_a_missing_database_is_created_at_the_start_of_openfga(stack: Stack) -> None:
+    stack.halt("openfga")
+    connection = await asyncpg.connect(stack.database_url())
+    await connection.execute("DROP DATABASE openfga WITH (FORCE)")
+    await connection.close()
+    stack.restart("openfga")
+    assert await openfga_stores(stack, stack.environment.secrets["openfgaToken"]) == 200
+
+
 async def test_an_unsupervised_process_is_not_restarted(
     stack: Stack,
 ) -> None:
@@ -127,6 +139,24 @@ async def test_an_unsupervised_process_is_not_restarted(
     assert stack.pid("valkey") is None
     stack.restart("valkey")
     assert stack.pid("valkey") not in (None, pid)
+
+
+async def test_a_process_killed_for_an_outage_stays_down_until_it_is_started(stack: Stack) -> None:
+    pid = stack.pid("workflows")
+    stack.kill_and_halt("workflows")
+    assert (stack.pid("workflows"), stack.supervisor.state("workflows")) == (None, "STOPPED")
+    assert "stopped: workflows (terminated by SIGKILL)" in stack.supervisor.log.read_text()
+    stack.supervisor.start("workflows")
+    stack.wait_ready("workflows")
+    assert stack.pid("workflows") != pid
+
+
+async def test_processes_are_stopped_and_started_at_once(stack: Stack) -> None:
+    names = ("llm", "llm-daprd", "workflows")
+    stack.halt(*names)
+    assert [stack.supervisor.state(name) for name in names] == ["STOPPED"] * len(names)
+    stack.supervisor.start(*names)
+    stack.wait_ready(*names)
 
 
 async def test_a_restart_can_change_the_environment(stack: Stack) -> None:
@@ -153,8 +183,7 @@ async def test_a_second_host_of_an_app_receives_calls(stack: Stack) -> None:
         return seen == pids
 
     await wait_until(both, 20, "answers of both hosts")
-    stack.halt(name)
-    stack.halt(f"{name}-daprd")
+    stack.halt(name, f"{name}-daprd")
 
 
 async def test_each_process_has_a_log_file(stack: Stack) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,9 +15,10 @@ from services.contracts.llm.conversations import LIST_CONVERSATIONS
 from tests.component.cli.command import ROOT, Command
 from tests.requirements import requirement
 from tests.support.model_server.server import ModelServer
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET = 7850
+OFFSET = offset_of("yocaso up")
 MODEL_PORT = 6095 + OFFSET
 MODEL = "scripted/one"
 
@@ -78,8 +80,8 @@ def _check_console(command: Command) -> None:
     assert "\x1b" not in command.output
 
 
-@pytest.mark.timeout(150)
-@requirement("stack:model-silent", "stack:stop-at-once")
+@pytest.mark.timeout(200)
+@requirement("stack:model-silent", "stack:stop-at-once", "gates:host-platform")
 async def test_the_platform_stays_up_until_the_model_answers(command: Command) -> None:
     where = ("--file", str(ROOT / "dapr.yaml"), "--port-offset", str(OFFSET))
     model = {"LLM_BASE_URL": f"http://127.0.0.1:{MODEL_PORT}/v1", "LLM_DEFAULT_MODEL": MODEL}
@@ -92,6 +94,7 @@ async def test_the_platform_stays_up_until_the_model_answers(command: Command) -
     async with ModelServer(MODEL_PORT):
         await command.read_until("the model answers, after")
         await _chat(command)
+        await _run_e2e_tests(command)
         await _end_at_once(command)
 
 
@@ -130,6 +133,24 @@ async def _use_token(command: Command) -> None:
     headers = {"authorization": f"Bearer {issuing.output.strip()}"}
     url = StackEndpoints.load(command.state).edge_url + LIST_CONVERSATIONS.edge_path
     assert await asyncio.to_thread(post, url, {}, headers) == {"conversations": []}
+
+
+async def _run_e2e_tests(command: Command) -> None:
+    """Against the running platform, whose state folder has the secrets; others are counted."""
+    folder = command.state.parent / "e2e"
+    folder.mkdir()
+    places = {"YOCASO_STATE": str(command.state), "PYTEST_DEBUG_TEMPROOT": str(folder)}
+    testing = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "--platform=host", "-p", "no:cacheprovider"),
+        *("tests/e2e/test_conversations.py", "-k", "pages or by_its_owner"),
+        cwd=ROOT,
+        env={**os.environ, **places},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output = (await testing.communicate())[0].decode()
+    assert testing.returncode == 0, output
+    assert "passed" in output
+    assert "tests need a platform of their own" in output
 
 
 async def _chat(command: Command) -> None:
