@@ -13,6 +13,7 @@ from grpc import StatusCode
 
 from services.kit.access.identity import refuse_invocation
 from services.kit.bindings import AnyBinding, InputBinding, OutputBinding
+from services.kit.dapr.deliveries import HANDLER_SECONDS, error_of
 from services.kit.dapr.pubsub.admission import admit
 from services.kit.dapr.sidecar import MAX_MESSAGE_BYTES, Sidecar, SidecarError
 from services.kit.errors import AnyErrorCode, ErrorCode, RpcError
@@ -21,9 +22,6 @@ from services.kit.http.dependencies import get_dependency
 
 if TYPE_CHECKING:  # SQLAlchemy takes 20 MB
     from services.kit.storage.db import Database, Transaction
-
-HANDLER_SECONDS: Final = 5.0
-"""Time limit of a handler; longer work is begun by it and done elsewhere."""
 
 CREDENTIAL: Final = "dapr-api-token"
 """The header that no handler gets to see."""
@@ -117,11 +115,18 @@ class Bindings:
 
     async def deliver(self, binding: InputBinding, message: BindingMessage) -> None:
         """Handle a message. An exception lets the component deliver it again."""
-        handler = self._handlers[binding.name]
+        try:
+            await self._handle(binding, message)
+        except TimeoutError as error:
+            raise error_of(error) from error
+
+    async def _handle(self, binding: InputBinding, message: BindingMessage) -> None:
+        handler, source = self._handlers[binding.name], f"binding/{binding.name}"
         async with self._database.transaction() as transaction:
-            if message.id is not None and not await admit(
-                transaction, self._app_id, f"binding/{binding.name}", message.id
-            ):
+            is_new = message.id is None or await admit(
+                transaction, self._app_id, source, message.id
+            )
+            if not is_new:
                 return
             async with asyncio.timeout(HANDLER_SECONDS):
                 await handler(message, transaction)

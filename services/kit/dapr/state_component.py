@@ -28,10 +28,7 @@ class ComponentStateStore:
     """`StateStore` over the component `statestore`; a transaction returns no ETag, so it has to be read."""
 
     def __init__(
-        self,
-        sidecar: Sidecar,
-        database: "Database | None" = None,
-        outbox: Outbox | None = None,
+        self, sidecar: Sidecar, database: "Database", outbox: Outbox | None = None
     ) -> None:
         self._sidecar = sidecar
         self._database = database
@@ -98,7 +95,7 @@ class ComponentStateStore:
         and drops it after a while if it does not: then the transaction was refused.
         """
         rows = [StateWrite(f"outbox/{each.id}", each.body.encode()) for each in events]
-        if rows and self._database is not None:
+        if rows:
             await self._database.fetch(
                 ANNOUNCE,
                 [each.topic.app_id for each in events],

@@ -15,6 +15,7 @@ import asyncpg
 import structlog
 
 from services.kit.eventlog import statements as sql
+from services.kit.storage.db import KEEPALIVE
 
 HEARTBEAT_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 3.0
@@ -77,7 +78,11 @@ class HostLease:
             self._url,
             timeout=5,
             command_timeout=LEASE_SECONDS,
-            server_settings={"application_name": "yocaso-host", "synchronous_commit": "off"},
+            server_settings={
+                **KEEPALIVE,  # without it a session whose client has vanished keeps the lock for hours
+                "application_name": "yocaso-host",
+                "synchronous_commit": "off",
+            },
         )
         try:
             # Waits, as another host's DEAD_HOSTS statement may hold the lock for a moment.

@@ -54,6 +54,7 @@ class EventLog:
             types,
             data,
             [at] * len(opening),
+            at,
         )
         if row is None:
             return None
@@ -73,7 +74,8 @@ class EventLog:
         self, stream_id: str, deadline: datetime | None = None
     ) -> Attempt | None:
         """Begin a newer attempt here; None if the stream is closed, missing, or has a host."""
-        row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, self._host, deadline)
+        at = datetime.now(UTC)
+        row = await self._database.fetch_one(sql.BEGIN_ATTEMPT, stream_id, self._host, deadline, at)
         if row is None:
             return None
         number, last_seq, cancel, kind, owner, subject, ends, given = row

@@ -14,12 +14,14 @@ OPEN: Final = """
     ON CONFLICT (id) DO NOTHING RETURNING id
 """
 
-# as OPEN, but: $6 host, $7 deadline, $8 types, $9 data, $10 times
+# as OPEN, but: $6 host, $7 deadline, $8 types, $9 data, $10 times, $11 now by the clock of the deadline.
+# Deadlines are stored by the clock of Postgres, as recovery compares them with it: that of a host may be wrong.
 OPEN_WITH_ATTEMPT: Final = """
     WITH head AS (
         INSERT INTO events.streams
             (id, kind, owner, subject, input, host, deadline, attempt, last_seq)
-        VALUES ($1, $2, $3, $4, $5::text::json, $6, $7, 1, cardinality($8::text[]))
+        VALUES ($1, $2, $3, $4, $5::text::json, $6,
+            now() + ($7::timestamptz - $11::timestamptz), 1, cardinality($8::text[]))
         ON CONFLICT (id) DO NOTHING RETURNING id
     ), rows AS (
         INSERT INTO events.events (stream_id, seq, type, attempt, data, created_at)
@@ -45,13 +47,14 @@ DISCARD: Final = """
 
 HEAD: Final = f"SELECT {HEAD_COLUMNS} FROM events.streams WHERE id = $1"
 
-# $2 host, $3 deadline
+# $2 host, $3 deadline, $4 now by the clock of the host, by which the deadline is returned as well
 BEGIN_ATTEMPT: Final = """
     UPDATE events.streams
-    SET attempt = attempt + 1, host = $2, deadline = COALESCE(deadline, $3)
+    SET attempt = attempt + 1, host = $2,
+        deadline = COALESCE(deadline, now() + ($3::timestamptz - $4::timestamptz))
     WHERE id = $1 AND closed_at IS NULL AND host IS NULL
-    RETURNING attempt, last_seq, cancel_requested_at IS NOT NULL, kind, owner, subject, deadline,
-        input::text
+    RETURNING attempt, last_seq, cancel_requested_at IS NOT NULL, kind, owner, subject,
+        $4::timestamptz + (deadline - now()), input::text
 """
 
 # Separate from BEGIN_ATTEMPT, whose snapshot lacks checkpoints that were committed while it waited for the row lock.

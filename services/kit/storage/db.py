@@ -5,13 +5,14 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import structlog
+from typing_extensions import override
 
 from services.kit.errors import unavailable
 
@@ -86,8 +87,9 @@ class Transaction:
     async def execute(
         self, statement: "Executable", parameters: Mapping[str, Any] | None = None
     ) -> "CursorResult[Any]":
-        """Run a SQLAlchemy statement."""
-        return await self._connection.execute(statement, parameters)
+        """Run a SQLAlchemy statement. UNAVAILABLE as for `Database.execute`."""
+        with _unavailable_if_unreachable():
+            return await self._connection.execute(statement, parameters)
 
     async def advisory_lock(self, name: str) -> None:
         """Wait for the advisory lock of this name; it is released when the transaction ends."""
@@ -139,13 +141,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Transaction"]:
-        """Open a transaction that commits at the end of the block. UNAVAILABLE as for `execute`."""
+        """Open a transaction that commits at the end of the block. UNAVAILABLE as for `execute`.
+
+        The block's own errors pass unchanged, so a TimeoutError of its own never looks like an unreachable server.
+        """
         engine = self.engine.execution_options(isolation_level="READ COMMITTED")
-        with _unavailable_if_unreachable():
+        block = _Block()
+        with _unavailable_if_unreachable(block):
             async with engine.begin() as connection:
                 transaction = Transaction(connection)
-                yield transaction
-            transaction.committed()
+                with block:
+                    yield transaction
+        transaction.committed()
 
     @asynccontextmanager
     async def exclusive(self, name: str) -> AsyncIterator["Transaction"]:
@@ -278,13 +285,24 @@ def hide_values(error: BaseException) -> bool:
     return True
 
 
+class _Block(AbstractContextManager[None]):
+    """Notes the error with which a block of the caller ended: it says nothing about the server."""
+
+    error: BaseException | None = None
+
+    @override
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self.error = error
+
+
 @contextmanager
-def _unavailable_if_unreachable() -> Iterator[None]:
+def _unavailable_if_unreachable(block: _Block | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         cause = cause_of(error)
-        if not isinstance(cause, UNREACHABLE) and not _is_pool_timeout(cause):
+        is_own = block is not None and error is block.error
+        if is_own or not (isinstance(cause, UNREACHABLE) or _is_pool_timeout(cause)):
             raise
         log.warning("database.unreachable", error=type(cause).__name__)
         raise unavailable() from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from pydantic import BaseModel
@@ -257,7 +258,7 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
     @override
     async def on_reminder(self, name: str) -> None:
         if name == PURGE:
-            self.in_background(self._purge_batch)
+            self.in_background(self._purge_data)
 
     async def _build_context(self, state: ConversationState, record: TurnRecord) -> TurnContext:
         history = context_window(
@@ -309,12 +310,15 @@ class ConversationActor(DomainActor[ConversationState], ConversationActorInterfa
         )
         return ConversationState.create(creation, self._clock())
 
-    async def _purge_batch(self) -> None:
+    async def _purge_data(self) -> None:
+        """Remove all that may go by now; between two commits the lock is free."""
         state: ConversationState | None = await self.run_exclusively(self._load_unpurged)
         if state is None:
             return
         turn_ids, has_more = await self._purge.delete_streams(self.entity_id)
-        if await self.run_exclusively(lambda: self._purge.delete_rows(turn_ids)) or has_more:
+        while await self.run_exclusively(partial(self._purge.delete_rows, turn_ids)):
+            turn_ids = []
+        if has_more:
             return
         await self._purge.delete_index_entry(state)
         if await self.run_exclusively(lambda: self._purge.clear_owner(state)):

@@ -62,6 +62,7 @@ class Purge:
         names += {turn_row(message.turn_id) for message in found if message.turn_id}
         state.last_seq = seqs.start - 1
         await self._state.commit(state, remove=names)
+        await failpoint("conversation.after_rows")
         return True
 
     async def delete_index_entry(self, state: ConversationState) -> None:

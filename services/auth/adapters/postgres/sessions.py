@@ -1,9 +1,9 @@
 """Sessions and revocations in Postgres."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import DateTime, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from services.auth.domain.sessions import Session, longest_token_life
@@ -12,6 +12,8 @@ from services.contracts.auth.tokens import Revocation
 from services.kit.clock import Clock
 from services.kit.storage.db import Database, Transaction
 
+MAX_CLOCK_ERROR: Final = timedelta(minutes=15)
+"""How far clocks of replicas may be off, both ways, until a revoked token could be accepted again."""
 _SESSION_COLUMNS: Final[Any] = {"sid": sessions.c.sid, "sub": sessions.c.user_id}
 
 
@@ -30,8 +32,11 @@ class PostgresRevocations:
                 await self.revoke(claim, value, transaction=own)
             return
         now = self._clock()
+        ends = now + longest_token_life(claim) + MAX_CLOCK_ERROR
+        # This clock may be behind that of the replica which issued the tokens.
+        until = func.greatest(literal(now, DateTime(timezone=True)), func.now())
         row = upsert(revocations).values(
-            claim=claim, value=value, issued_until=now, expires_at=now + longest_token_life(claim)
+            claim=claim, value=value, issued_until=until, expires_at=ends
         )
         later = {
             name: func.greatest(revocations.c[name], row.excluded[name])

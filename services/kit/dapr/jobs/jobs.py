@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse, Response
 
 from services.kit.access.identity import refuse_invocation
 from services.kit.contract import Empty, Message, rfc3339
-from services.kit.dapr.jobs.runs import MAX_WAIT, DueRun, Handler, JobRun, JobRuns
+from services.kit.dapr.deliveries import MAX_WAIT
+from services.kit.dapr.jobs.runs import DueRun, Handler, JobRun, JobRuns
 from services.kit.dapr.jobs.scheduler import Scheduler
 from services.kit.dapr.sidecar import SidecarError
 from services.kit.errors import ErrorCode, RpcError, unavailable

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import structlog
 
 from services.kit.background import background, every
-from services.kit.dapr.state_rows import StateStoreError
+from services.kit.dapr.deliveries import attempts_if_given_up
 from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.storage.db import Database, Transaction
@@ -23,10 +23,6 @@ P = TypeVar("P")
 
 LEASE_SECONDS: Final = 8.0
 RENEWAL_SECONDS: Final = 2.5
-MAX_ATTEMPTS: Final = 5
-"""How often a run may fail by a bug or its time limit before it is given up."""
-MAX_WAIT: Final = timedelta(hours=24)
-"""How long after its due time a run is retried while it reports retryable errors."""
 
 # $1 app, $2 name
 READ: Final = """
@@ -139,7 +135,7 @@ class JobRuns:
             async with background(every(RENEWAL_SECONDS, lease.renew, "job lease")):
                 await self._handle(lease, handler, seconds)
         except Exception as error:
-            return await _failed(lease, error, is_late=found["at"] - due.due > MAX_WAIT)
+            return await _failed(lease, error, age=found["at"] - due.due)
         except BaseException:  # the process stops: another one may begin at once
             await lease.release("cancelled")
             raise
@@ -198,23 +194,17 @@ class _Lease:
         return row[0] if row else 0
 
 
-async def _failed(lease: _Lease, error: Exception, *, is_late: bool) -> bool:
+async def _failed(lease: _Lease, error: Exception, *, age: timedelta) -> bool:
     """Give the run back, or give it up; whether it was given up."""
     code = error.code if isinstance(error, RpcError) else type(error).__name__
-    if isinstance(error, StateStoreError) or (isinstance(error, RpcError) and error.retryable):
-        gives_up = is_late
-    elif isinstance(error, RpcError):
-        gives_up = True
-    else:
-        gives_up = await lease.count_failure() >= MAX_ATTEMPTS
     names = {"job": lease.name, "run": lease.due.id, "code": code}
-    if gives_up:
-        log.error("job.given_up", **names, exc_info=error)
-        await lease.complete(code)
-    else:
+    if await attempts_if_given_up(error, age=age, count_failure=lease.count_failure) is None:
         log.warning("job.failed", **names, exc_info=error)
         await lease.release(code)
-    return gives_up
+        return False
+    log.error("job.given_up", **names, exc_info=error)
+    await lease.complete(code)
+    return True
 
 
 def _lost() -> RpcError:

@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from services.kit.access.authorization import CallingApp
 from services.kit.contract import Empty
+from services.kit.dapr.deliveries import error_of
 from services.kit.dapr.pubsub.cloudevents import decode
-from services.kit.dapr.pubsub.inbox import error_of, run_handler
+from services.kit.dapr.pubsub.inbox import run_handler
 from services.kit.dapr.pubsub.subscriptions import Subscriptions
 from services.kit.dead_letters import (
     DeadLetter,

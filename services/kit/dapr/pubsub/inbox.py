@@ -5,28 +5,21 @@ import hashlib
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from datetime import timedelta
 from typing import Any, Final, cast
 
 import structlog
 from sqlalchemy import text
 
 from services.kit.clock import Clock
+from services.kit.dapr.deliveries import HANDLER_SECONDS, attempts_if_given_up, error_of
 from services.kit.dapr.pubsub.admission import admit
 from services.kit.dapr.pubsub.cloudevents import Envelope, Event, decode
-from services.kit.dapr.state_rows import StateStoreError
-from services.kit.errors import ErrorCode, RpcError, internal_error
+from services.kit.errors import ErrorCode, RpcError
 from services.kit.failpoints import failpoint
 from services.kit.storage.db import Database, Transaction
 from services.kit.telemetry.tracing import span_from
 from services.kit.topics import AnyTopic
 
-HANDLER_SECONDS: Final = 5.0
-"""Time limit of a handler; longer work is begun by it and done elsewhere."""
-MAX_ATTEMPTS: Final = 5
-"""How often a handler may fail by a bug or a timeout before the event becomes a dead letter."""
-MAX_WAIT_HOURS: Final = 24
-"""How long an event is retried while its handler reports retryable errors."""
 EARLY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Waits of an early event for its predecessor, before the broker has to deliver it again."""
 INBOX_DAYS: Final = 8
@@ -110,33 +103,10 @@ class _NotYet(Exception):
     """The key's previous event was not handled yet."""
 
 
-class HandlerTimeout(Exception):
-    """A handler exceeded HANDLER_SECONDS."""
-
-
 async def run_handler(handler: Handler, event: Event[Any], transaction: Transaction) -> None:
-    """Run a handler within its time limit.
-
-    Raises:
-        HandlerTimeout: no TimeoutError, which `Database` takes for an unreachable server.
-    """
-    timeout = asyncio.timeout(HANDLER_SECONDS)
-    try:
-        async with timeout:
-            await handler(event, transaction)
-    except TimeoutError as error:
-        if timeout.expired():
-            raise HandlerTimeout from error
-        raise
-
-
-def error_of(error: Exception) -> RpcError:
-    """The error that a dead letter shows."""
-    if isinstance(error, RpcError):
-        return error
-    if isinstance(error, HandlerTimeout):
-        return RpcError(ErrorCode.DEADLINE_EXCEEDED, "The handler exceeded its time limit.")
-    return internal_error()
+    """Run a handler within HANDLER_SECONDS, else TimeoutError."""
+    async with asyncio.timeout(HANDLER_SECONDS):
+        await handler(event, transaction)
 
 
 class Inbox:
@@ -169,10 +139,7 @@ class Inbox:
             await self._handle_in_order(topic, envelope, handler)
         except _NotYet:
             return False
-        except (RpcError, StateStoreError) as error:
-            return await self._refused(topic, envelope, error)
-        except Exception as error:  # a bug or a timeout
-            log.warning("inbox.failed", topic=topic.name, event_id=envelope.id, exc_info=True)
+        except Exception as error:
             return await self._failed(topic, envelope, error)
         return True
 
@@ -250,23 +217,19 @@ class Inbox:
         await transaction.execute(MOVE_KEY, {**place, "number": envelope.sequence})
         return True
 
-    async def _refused(
-        self, topic: AnyTopic, envelope: Envelope, error: RpcError | StateStoreError
-    ) -> bool:
-        """Retry while the error may pass; a terminal error makes a dead letter at once."""
-        if isinstance(error, StateStoreError) or (
-            error.retryable and not self._is_too_old(envelope)
-        ):
-            log.info("inbox.retried", topic=topic.name, event_id=envelope.id, error=str(error))
-            return False
-        return await self._give_up(topic, envelope, error, 1)
-
     async def _failed(self, topic: AnyTopic, envelope: Envelope, error: Exception) -> bool:
-        """Count a failure by a bug; after MAX_ATTEMPTS the event becomes a dead letter."""
-        row = await self._database.fetch_one(COUNT_FAILURE, self._app_id, topic.name, envelope.id)
-        if row[0] < MAX_ATTEMPTS:
-            return False
-        return await self._give_up(topic, envelope, error_of(error), row[0])
+        """Whether the event became a dead letter, else it has to be delivered again."""
+
+        async def count_failure() -> int:
+            names = (self._app_id, topic.name, envelope.id)
+            return (await self._database.fetch_one(COUNT_FAILURE, *names))[0]
+
+        problem, age = error_of(error), self._clock() - envelope.time
+        names = {"topic": topic.name, "event_id": envelope.id, "code": problem.code}
+        is_bug = problem.code is ErrorCode.INTERNAL
+        log.warning("inbox.failed", **names, exc_info=error if is_bug else None)
+        attempts = await attempts_if_given_up(error, age=age, count_failure=count_failure)
+        return attempts is not None and await self._give_up(topic, envelope, problem, attempts)
 
     async def _give_up(
         self, topic: AnyTopic, envelope: Envelope, error: RpcError, attempts: int
@@ -305,9 +268,6 @@ class Inbox:
             "attempts": attempts,
         }
         await transaction.execute(BURY, values)
-
-    def _is_too_old(self, envelope: Envelope) -> bool:
-        return self._clock() - envelope.time > timedelta(hours=MAX_WAIT_HOURS)
 
 
 def _user_of(body: dict[str, Any]) -> str | None:

@@ -3,7 +3,12 @@
 from services.kit.dapr.workflows.context import WorkflowContext
 from services.kit.dapr.workflows.errors import ActivityFailed, ChildFailed, WorkflowCancelled
 from services.kit.dapr.workflows.handles import Completed, Failed, Handle, TimedOut
-from services.kit.dapr.workflows.host import WorkflowHost, registered_workflows, workflow
+from services.kit.dapr.workflows.host import (
+    Workflow,
+    WorkflowHost,
+    registered_workflows,
+    workflow,
+)
 from services.kit.dapr.workflows.local import LocalWorkflows
 from services.kit.dapr.workflows.payload import MAX_PAYLOAD_BYTES
 
@@ -16,6 +21,7 @@ __all__ = [
     "Handle",
     "LocalWorkflows",
     "TimedOut",
+    "Workflow",
     "WorkflowCancelled",
     "WorkflowContext",
     "WorkflowHost",
