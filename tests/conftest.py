@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.support.host_platform"]
 ROOT: Final = Path(__file__).parent
 BOUNDS: Final = {
     "unit": 10,
@@ -14,6 +15,7 @@ BOUNDS: Final = {
     "component": 60,
     "e2e": 120,
     "chaos": 300,
+    "faults": 180,
     "bench": 1800,
 }
 """Timeouts in seconds, generous because a busy machine can stall."""

@@ -84,6 +84,21 @@ def test_the_authorization_type_of_a_route_follows_from_the_contract(
     assert seen == len(METHODS)
 
 
+@requirement("access:typed-routes")
+def test_a_method_that_names_an_object_requires_a_relation_to_it(apps: dict[str, FastAPI]) -> None:
+    seen, unchecked = 0, list[str]()
+    for method in METHODS:
+        if method.internal or method.public or "conversation_id" not in method.request.model_fields:
+            continue
+        routes = {route.path: route for route in _routes(apps[method.service.app_id])}
+        [authorization] = _authorizations(routes[method.path])
+        seen += 1
+        if type(authorization) is SignedIn:
+            unchecked.append(method.name)
+    assert unchecked == []
+    assert seen > 0
+
+
 def _wanted(method: AnyMethod) -> type[Authorization]:
     if method.internal:
         return FromApp

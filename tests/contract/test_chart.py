@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from services.codegen.dapr import CONFIGURATION, TRUST_DOMAIN
+from services.codegen.dapr import CONFIGURATION
 from services.codegen.files import ROOT
 from services.contracts.apps import APPS, EDGE, app_of
-from services.kit.dapr.access_policy import policies_of_trusted
+from services.kit.dapr.access_policy import TRUST_DOMAIN, policies_of_trusted
 from tests.requirements import requirement
 from tests.support.chart import CHART, Helm, a_cluster
 

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from services.cli.stack.ports import LOOPBACK
 from services.cli.stack.process import Readiness
 from services.cli.stack.supervisor import launch_command, launch_spec
 from services.cli.stack.waiting import wait_until
+from tests.support.go_tests import race_flags
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "tests" / "foreign"
@@ -26,6 +27,8 @@ BUILT: Final = frozenset({"node_modules", "dist"})
 """What somebody who follows the guide builds in these folders."""
 BUILD_SECONDS: Final = 300
 START_SECONDS: Final = 30
+RACE_FOUND: Final = 66
+"""Exit status of a Go program in which the race detector found a race."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,8 @@ class Program:
     command: tuple[str, ...]
 
     def path(self) -> Path:
-        """The folder of the built program; a change of its sources changes the name."""
-        return default_cache() / f"foreign-{self.language}-{_hash(FOLDER / self.language)}"
+        """The folder of the built program; a change of its sources or its build changes the name."""
+        return default_cache() / f"foreign-{self.language}-{_hash(self)}"
 
     def built(self) -> Path:
         """The folder of the program, built if it is absent; concurrent processes build it once."""
@@ -59,7 +62,11 @@ class Program:
 
 
 PROGRAMS: Final = (
-    Program("go", (("go", "vet", "."), ("go", "build", "-o", "ask", ".")), ("./ask",)),
+    Program(
+        "go",
+        (("go", "vet", "."), ("go", "build", *race_flags(), "-o", "ask", ".")),
+        ("./ask",),
+    ),
     Program(
         "typescript",
         (
@@ -76,8 +83,9 @@ PROGRAMS: Final = (
 )
 
 
-def _hash(folder: Path) -> str:
-    digest = hashlib.sha256()
+def _hash(program: Program) -> str:
+    folder = FOLDER / program.language
+    digest = hashlib.sha256(repr(program.build).encode())
     files = (path for path in folder.rglob("*") if path.is_file())
     for file in sorted(path for path in files if not BUILT & {*path.parts}):
         digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes() + b"\0")
@@ -147,6 +155,21 @@ class ForeignSidecar:
             raise AssertionError(f"the sidecar of {self.app_id} ended:\n{tail}")
 
 
+@contextmanager
+def running_sidecars(
+    state: Path, first_port: int, app_ids: Sequence[str]
+) -> Iterator[dict[str, ForeignSidecar]]:
+    """Ready sidecars of foreign apps, by app-id."""
+    sidecars = {app: ForeignSidecar(state, app, first_port + at) for at, app in enumerate(app_ids)}
+    with ExitStack() as stops:
+        for sidecar in sidecars.values():
+            stops.callback(sidecar.stop)
+            sidecar.start()
+        for sidecar in sidecars.values():
+            sidecar.wait_ready()
+        yield sidecars
+
+
 class Asking:
     """A running program: the lines that it prints."""
 
@@ -174,7 +197,8 @@ class Asking:
         """Read to the end; all lines."""
         while await self.next_line():
             pass
-        await self._process.wait()
+        if await self._process.wait() == RACE_FOUND:
+            raise AssertionError(await self._errors())
         return self.lines
 
     @property
@@ -197,7 +221,7 @@ async def asking(
         way,
         text,
         cwd=program.built(),
-        env={**os.environ, **env},
+        env={**os.environ, "GORACE": "halt_on_error=1", **env},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         limit=1 << 20,

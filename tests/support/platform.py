@@ -1,10 +1,12 @@
 """The platform under test: a `Stack`, a scripted model, and clients that call through the edge."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,9 +15,11 @@ from typing import Any, Final, Self
 
 import aiohttp
 import psutil
+import pytest
 
-from services.cli.edge import StackEndpoints
+from services.cli.edge import CallError, StackEndpoints
 from services.cli.stack import Stack
+from services.cli.stack.errors import StackError
 from services.cli.tokens import issue_token
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
@@ -60,8 +64,9 @@ class Client:
     defaults: dict[str, str] = field(default_factory=dict)
 
     def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Headers of a call: the token, the defaults, then `extra`."""
-        return {"authorization": f"Bearer {self.token}", **self.defaults, **(extra or {})}
+        """Headers of a call: the token, if there is one, the defaults, then `extra`."""
+        bearer = {"authorization": f"Bearer {self.token}"} if self.token else {}
+        return {**bearer, **self.defaults, **(extra or {})}
 
     def path(self, method: str) -> str:
         """The URL of a conversation method."""
@@ -150,7 +155,58 @@ class Client:
         )
 
 
-class Platform:
+class ReachablePlatform(ABC):
+    """A platform that can be called through its edge."""
+
+    @property
+    @abstractmethod
+    def edge_url(self) -> str: ...
+
+    @abstractmethod
+    def token(self, user: str, scopes: Sequence[str] = ()) -> str:
+        """An access token of a user, with every user scope unless `scopes` are given."""
+
+    @asynccontextmanager
+    async def client(self, user: str) -> AsyncIterator[Client]:
+        """A client that calls through the edge as a user."""
+        connector = aiohttp.TCPConnector(limit=0)
+        timeout = aiohttp.ClientTimeout(total=170, sock_connect=5)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            yield Client(self.edge_url, self.token(user), session)
+
+
+class HostPlatform(ReachablePlatform):
+    """A platform that somebody started with `yocaso up`.
+
+    Raises:
+        StackError: none was started in this state folder.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._endpoints = StackEndpoints.load(state)
+
+    @property
+    def edge_url(self) -> str:
+        return self._endpoints.edge_url
+
+    def token(self, user: str, scopes: Sequence[str] = ()) -> str:
+        return issue_token(
+            self._state, user, f"{user}@example.com", scopes, endpoints=self._endpoints
+        )
+
+
+def find_host_platform() -> HostPlatform:
+    """The platform of YOCASO_STATE; if it does not run, the test run ends with the reason."""
+    try:
+        platform = HostPlatform(Path(os.environ.get("YOCASO_STATE", ".yocaso")))
+        platform.token("probe")
+    except (CallError, StackError) as error:
+        pytest.exit(f"--platform=host: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+    return platform
+
+
+class Platform(ReachablePlatform):
     """Started once per session; `stack` kills, pauses and restarts its processes by name.
 
     `offset` shifts every port, so several platforms run at once. Killed processes restart, except `unsupervised` ones.
@@ -255,7 +311,6 @@ class Platform:
             self._model = None
 
     def token(self, user: str, scopes: Sequence[str] = ()) -> str:
-        """An access token of a user, with every user scope unless `scopes` are given."""
         endpoints = StackEndpoints(self.edge_url, {"auth": self.stack.url("auth-daprd")})
         return issue_token(self._state, user, f"{user}@example.com", scopes, endpoints=endpoints)
 
@@ -272,14 +327,6 @@ class Platform:
             ) as reply,
         ):
             assert reply.status == 200, await reply.text()
-
-    @asynccontextmanager
-    async def client(self, user: str) -> AsyncIterator[Client]:
-        """A client that calls through the edge as a user."""
-        connector = aiohttp.TCPConnector(limit=0)
-        timeout = aiohttp.ClientTimeout(total=170, sock_connect=5)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            yield Client(self.edge_url, self.token(user), session)
 
     async def model(self, path: str, body: Any = None) -> Any:
         """Call a control path of the scripted model: `/__scripts`, `/__journal`, `/__gate`."""

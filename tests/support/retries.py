@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import aiohttp
 
+from services.contracts.llm.conversations import CONVERSATION_SERVICE
+from services.kit.contract import RpcService
 from tests.support.platform import Client
 from tests.support.wait import wait_until
 
@@ -22,11 +24,24 @@ async def until_ok(
     every: float = 0.1,
     **body: Any,
 ) -> Any:
-    """Repeat a call while it fails transiently; any other failure fails the test."""
+    """Repeat a call of the conversation service while it fails transiently; any other failure fails the test."""
+    return await until_ok_of(client, CONVERSATION_SERVICE, method, headers, seconds, every, **body)
+
+
+async def until_ok_of(
+    client: Client,
+    service: RpcService,
+    method: str,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = RECOVERY_SECONDS,
+    every: float = 0.1,
+    **body: Any,
+) -> Any:
+    """The same for a method of any service."""
 
     async def attempt() -> dict[str, Any] | None:
         try:
-            answer = await client.call(method, headers, **body)
+            answer = await client.call_of(service, method, headers, **body)
         except (aiohttp.ClientError, OSError):
             return None
         if answer.status in RETRYABLE_STATUSES:

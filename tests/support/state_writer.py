@@ -37,7 +37,7 @@ async def open_store(store: str) -> AsyncIterator[StateStore]:
     kind, _, address = store.partition(":")
     if kind == "component":
         sidecar = Sidecar(address)
-        yield ComponentStateStore(sidecar)
+        yield ComponentStateStore(sidecar, Database(""))  # the rows have no events
         await sidecar.close()
     else:
         database = Database(address)

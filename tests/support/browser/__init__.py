@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from services.cli.stack.binaries import default_cache
 
@@ -55,8 +55,8 @@ def _install(target: Path) -> None:
 
 
 @asynccontextmanager
-async def open_page() -> AsyncIterator[Page]:
-    """A new page in a browser without a profile: the pinned one for Linux, or the program that `CHROMIUM` names."""
+async def open_browser() -> AsyncIterator[Browser]:
+    """A browser without a profile: the pinned one for Linux, or the program that `CHROMIUM` names."""
     program = os.environ.get("CHROMIUM")
     env: dict[str, str | float | bool] = {**os.environ}
     if program is None:
@@ -65,5 +65,13 @@ async def open_page() -> AsyncIterator[Page]:
         env["LD_LIBRARY_PATH"] = str(folder / "al2023" / "lib")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=QUIET, env=env)
-        yield await browser.new_page(viewport={"width": 1400, "height": 900})
+        yield browser
         await browser.close()
+
+
+@asynccontextmanager
+async def open_page(browser: Browser) -> AsyncIterator[Page]:
+    """A new page with storage of its own."""
+    page = await browser.new_page(viewport={"width": 1400, "height": 900})
+    yield page
+    await page.close()

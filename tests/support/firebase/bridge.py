@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
@@ -16,11 +17,17 @@ from services.cli.stack.stack import Stack
 from services.contracts.apps import EDGE
 from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
 from tests.support.firebase.server import FirebaseServer
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 21_000
+OFFSET: Final = offset_of("firebase")
 LOOKUP_SECONDS: Final = 5
 """How long auth trusts a look-up of a user at Firebase."""
+LONG_AGO: Final = """
+    UPDATE dapr.state SET value = convert_to(regexp_replace(convert_from(value, 'UTF8'),
+        '("looked_up_at": ?)"[^"]*"', '\\1"2000-01-01T00:00:00Z"'), 'UTF8')
+    WHERE key LIKE '%FirebaseBridgeActor/%' RETURNING split_part(key, '/', 2)
+"""
 TEMPLATE: Final = Path(__file__).parent / "dapr.yaml"
 ID_TOKEN: Final = SubjectTokenType.FIREBASE_ID_TOKEN
 COOKIE: Final = SubjectTokenType.FIREBASE_SESSION_COOKIE
@@ -82,8 +89,20 @@ class Bridge:
         listed = await self.call("ListRevocations")
         return [] if listed.status != 200 else listed.body["revocations"]
 
+    async def expire_look_ups(self) -> None:
+        """Make the last look-up of every user old, so that auth asks Firebase again."""
+        connection = await asyncpg.connect(self.stack.database_url())
+        ids = {row[0] for row in await connection.fetch(LONG_AGO)}
+        await connection.close()
+        headers = {"dapr-api-token": self.stack.app_token("auth")}
+        for user_id in ids:  # an active actor would go on with what it has read
+            url = f"{self.stack.url('auth')}/actors/FirebaseBridgeActor/{user_id}"
+            async with self.session.delete(url, headers=headers) as reply:
+                assert reply.status in (200, 500), await reply.text()  # 500: it is not active
+
     async def until_refused(self, token: str) -> Answer:
-        """Wait until a token is refused: the cached look-up must expire first."""
+        """The refusal of a token, as soon as the cached look-up has expired."""
+        await self.expire_look_ups()
 
         async def refused() -> Answer | None:
             answer = await self.exchange(token)
@@ -119,21 +138,6 @@ async def _probe(bridge: Bridge) -> str:
     uid = f"probe-{uuid.uuid4().hex}"
     bridge.google.add(uid)
     return bridge.google.id_token(uid)
-
-
-async def until_sign_in_works(edge_url: str, google: FirebaseServer) -> None:
-    """Wait until a sign-in at the edge succeeds."""
-    google.add("probe")
-    body = {"subjectToken": google.id_token("probe"), "subjectTokenType": ID_TOKEN}
-    url = edge_url + TOKEN_SERVICE["ExchangeToken"].edge_path
-
-    async with aiohttp.ClientSession() as session:
-
-        async def succeeds() -> bool:
-            async with session.post(url, json=body) as reply:
-                return reply.status == 200
-
-        await wait_until(succeeds, 60, "a sign-in to succeed", every=0.1)
 
 
 @asynccontextmanager

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -254,6 +256,26 @@ class FirebaseServer:
             except JoseError:
                 continue
         return None
+
+
+@contextmanager
+def running_firebase(port: int) -> Iterator[FirebaseServer]:
+    """A server on a thread and event loop of its own, which answers while a test blocks its loop."""
+    server, loop = FirebaseServer(port), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def finish(work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    try:
+        finish(server.__aenter__())
+        yield server
+    finally:
+        finish(server.__aexit__())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def _unauthorized(request: web.Request) -> web.Response | None:

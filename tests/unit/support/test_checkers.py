@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.checkers import check_append_log, check_seqs, check_set
+from services.contracts.llm.turns import TurnStatus
+from tests.support.checkers import (
+    LATER_STATUSES,
+    check_append_log,
+    check_ledger,
+    check_ok_rate,
+    check_seqs,
+    check_set,
+    check_statuses,
+)
 from tests.support.history import History, Operation
 
 
@@ -67,6 +76,94 @@ def test_seqs_have_neither_gap_nor_repeat() -> None:
     assert check_seqs([1, 2, 3]) == []
     assert check_seqs([1, 3])
     assert check_seqs([1, 1])
+
+
+def test_a_set_names_each_kind_of_violation() -> None:
+    add = append("a", 0, 1)
+    assert check_set(["a", "a"], [add]) == ["'a' is there 2 times"]
+    assert check_set([], [add]) == ["'a' was acknowledged and is lost"]
+    assert check_set(["a", "z"], [add]) == ["'z' was never added"]
+
+
+# --- statuses ---
+
+
+def reads(*values: str, overlap: bool = False) -> list[Operation]:
+    """Reads of one status, one after the other or all at once."""
+    times = [(0, 100) if overlap else (10 * place, 10 * place + 5) for place in range(len(values))]
+    return [
+        Operation("c", "status", "turn", value, begin, end)
+        for value, (begin, end) in zip(values, times, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        (),
+        ("QUEUED", "QUEUED", "RUNNING", "RUNNING", "COMPLETED", "COMPLETED"),
+        ("QUEUED", "FAILED"),
+        ("RUNNING", "CANCELLED", "CANCELLED"),
+    ],
+)
+def test_a_status_that_goes_along_its_edges_is_accepted(found: tuple[str, ...]) -> None:
+    assert check_statuses(reads(*found)) == []
+
+
+def test_reads_at_the_same_time_may_be_in_either_order() -> None:
+    assert check_statuses(reads("COMPLETED", "RUNNING", overlap=True)) == []
+
+
+def test_a_read_without_an_answer_says_nothing() -> None:
+    [completed, running] = reads("COMPLETED", "RUNNING")
+    running.end = None
+    assert check_statuses([completed, running]) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (("RUNNING", "QUEUED"), "it was RUNNING and then QUEUED"),
+        (("COMPLETED", "RUNNING"), "it was COMPLETED and then RUNNING"),
+        (("CANCELLED", "QUEUED"), "it was CANCELLED and then QUEUED"),
+        (("PAUSED",), "'PAUSED' is no status"),
+    ],
+)
+def test_a_status_that_leaves_its_edges_is_named(found: tuple[str, ...], problem: str) -> None:
+    assert check_statuses(reads(*found)) == [problem]
+
+
+def test_a_second_terminal_status_is_named_even_if_read_at_the_same_time() -> None:
+    ended = "it ended as COMPLETED and as FAILED"
+    assert check_statuses(reads("COMPLETED", "FAILED", overlap=True)) == [ended]
+    assert check_statuses(reads("COMPLETED", "FAILED")) == [
+        ended,
+        "it was COMPLETED and then FAILED",
+    ]
+
+
+def test_the_automaton_has_every_status_and_no_way_out_of_the_terminal_ones() -> None:
+    assert LATER_STATUSES.keys() == set(TurnStatus)
+    assert {status for status, later in LATER_STATUSES.items() if not later} == {
+        status for status in TurnStatus if status.is_terminal
+    }
+
+
+# --- sums and rates ---
+
+
+def test_a_ledger_names_each_account_whose_entries_do_not_add_up() -> None:
+    assert check_ledger({"a": 3, "b": 0}, {"a": [1, 2], "b": []}) == []
+    assert check_ledger({"a": 3}, {"a": [1, 1]}) == ["a: 3 booked, 2 by its entries"]
+    assert check_ledger({"a": 3}, {"a": [1, 2, 1]}) == ["a: 3 booked, 4 by its entries"]
+    assert check_ledger({"a": 3}, {}) == ["a: 3 booked, 0 by its entries"]
+    assert check_ledger({}, {"a": [3]}) == ["a: None booked, 3 by its entries"]
+
+
+def test_a_run_with_too_few_answers_or_without_attempts_is_named() -> None:
+    assert check_ok_rate(2, 10) == []
+    assert check_ok_rate(1, 10) == ["1 of 10 attempts were answered, under 20%"]
+    assert check_ok_rate(0, 0) == ["0 of 0 attempts were answered, under 20%"]
 
 
 async def test_a_history_records_acknowledged_and_unknown_outcomes_in_its_file(
