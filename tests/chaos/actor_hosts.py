@@ -14,7 +14,7 @@ import grpc.aio
 from services.llm.domain.commands import BeginTurnCommand
 from tests.chaos.faults import halt, kill, restart, run_replica, until_ready
 from tests.support.actors import ActorCalls
-from tests.support.checkers import check_seqs, check_set
+from tests.support.checkers import check_append_log, check_seqs
 from tests.support.history import History
 from tests.support.platform import ROOT, Platform
 from tests.support.retries import RECOVERY_SECONDS
@@ -108,30 +108,35 @@ class Appender:
 
 
 async def find_damage(platform: Platform, log: Log) -> list[str]:
-    """Lost or duplicated messages, read from Postgres: with two hosts of an actor, either may serve stale reads."""
+    """Lost, duplicated or misplaced messages, read from Postgres: with two hosts of an actor, either may serve stale reads."""
     connection = await asyncpg.connect(platform.stack.database_url())
     try:
         rows = await connection.fetch(MESSAGES, f"%ConversationActor/{log.conversation}/message/%")
     finally:
         await connection.close()
     messages = sorted((json.loads(row["value"]) for row in rows), key=lambda each: int(each["seq"]))
-    problems = check_set([each["text"] for each in messages], log.history.operations("append"))
+    problems = check_append_log(
+        [each["text"] for each in messages], log.history.operations("append")
+    )
     return problems + check_seqs([int(each["seq"]) for each in messages])
 
 
 async def start_two_hosts(platform: Platform, *, guarded: bool) -> None:
     """Run two hosts of llm; unguarded ones write actor state without ETags."""
-    env = {"PYTHONPATH": str(ROOT) if guarded else os.pathsep.join([UNGUARDED, str(ROOT)])}
-    await run_replica(platform, HOSTS[0], env)
-    await restart(platform, HOSTS[0], env)
+    if guarded:
+        await run_replica(platform, HOSTS[0], {"PYTHONPATH": str(ROOT)})
+    else:
+        env = {"PYTHONPATH": os.pathsep.join([UNGUARDED, str(ROOT)])}
+        await asyncio.gather(run_replica(platform, HOSTS[0], env), restart(platform, HOSTS[0], env))
     await until_ready(platform, *HOSTS, *(f"{host}-daprd" for host in HOSTS))
 
 
-async def restore_one_host(platform: Platform) -> None:
-    """Stop the second host and restart the first one with the guard."""
+async def stop_second_host(platform: Platform, *, guarded: bool = True) -> None:
+    """Stop the second host; an unguarded first one gets its guard back."""
     await halt(platform, HOSTS[1], f"{HOSTS[1]}-daprd")
-    await restart(platform, HOSTS[0], {"PYTHONPATH": str(ROOT)})
-    await restart(platform, f"{HOSTS[0]}-daprd")  # drops actor state that an unguarded host left
+    if not guarded:
+        await restart(platform, HOSTS[0], {"PYTHONPATH": str(ROOT)})
+        await restart(platform, f"{HOSTS[0]}-daprd")  # drops actor state that it left
 
 
 async def double_activation(platform: Platform, appender: Appender, logs: list[Log]) -> int:

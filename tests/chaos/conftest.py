@@ -11,19 +11,31 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import until_writable
+from tests.support.diagnosis import pytest_runtest_makereport as pytest_runtest_makereport
+from tests.support.failpoint_control import FailpointControl
 from tests.support.platform import SHORT_RETENTION, Client, Platform
+from tests.support.port_offsets import offset_of
 
 FIGURES = pytest.StashKey[list[dict[str, Any]]]()
 
 
 @pytest.fixture(scope="session")
-def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FailpointControl]:
+    """Arms failpoints of the platform's apps; its path fits into a socket address (107 bytes)."""
+    with FailpointControl(tmp_path_factory.mktemp("fp") / "s") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def platform(request: pytest.FixtureRequest, controller: FailpointControl) -> Iterator[Platform]:
     """The platform, started once; its state folder, with the logs, is kept when a test failed.
 
     Not under pytest's base folder: a concurrent session removes that folder's permissions for Postgres's user.
     """
     state = Path(tempfile.mkdtemp(prefix="yocaso-chaos-"))
-    running = Platform(state, offset=18_000, env=SHORT_RETENTION)
+    running = Platform(
+        state, offset=offset_of("chaos"), env={"*": controller.environment, **SHORT_RETENTION}
+    )
     running.start()
     yield running
     running.stop()
@@ -32,22 +44,23 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
 
 
 @pytest.fixture
-async def probe_conversation(platform: Platform) -> str:
-    """A conversation of the user `probe`, created once the platform has recovered from the previous test."""
-    return await until_writable(platform)
+async def writable(platform: Platform) -> None:
+    """Waits until the platform has recovered from the previous test."""
+    await until_writable(platform)
 
 
 @pytest.fixture
-async def alice(platform: Platform, probe_conversation: str) -> AsyncIterator[Client]:
-    del probe_conversation  # requested for its wait
+async def alice(platform: Platform, writable: None) -> AsyncIterator[Client]:
+    del writable  # requested for its wait
     async with platform.client(f"alice-{uuid.uuid4().hex[:8]}") as client:
         yield client
 
 
 @pytest.fixture
-def socket(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A path for the failpoint socket that fits into a socket address (107 bytes)."""
-    return tmp_path_factory.mktemp("fp") / "s"
+def failpoints(controller: FailpointControl) -> Iterator[FailpointControl]:
+    """Arms failpoints of the running apps for one test."""
+    yield controller
+    controller.disarm()
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ import contextlib
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 import psutil
 
 from services.cli.edge import CallError
-from tests.support.failpoint_control import FailpointControl
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
 from tests.support.retries import until_ok
@@ -27,22 +26,43 @@ async def kill(platform: Platform, name: str, sign: int = signal.SIGKILL) -> int
     return pid
 
 
+@contextlib.asynccontextmanager
+async def killed_for(platform: Platform, name: str, seconds: float) -> AsyncIterator[None]:
+    """Kill a process by SIGKILL, keep it down for so long, during the block, then start it until it is ready."""
+    await asyncio.to_thread(platform.stack.kill_and_halt, name)
+    began = time.monotonic()
+    try:
+        yield
+        await asyncio.sleep(began + seconds - time.monotonic())
+    finally:
+        await start(platform, name)
+    await until_ready(platform, name)
+
+
 async def until_ready(platform: Platform, *names: str) -> None:
     """Wait until the supervisor has restarted the processes and they pass their readiness probes."""
-    for name in names:
-        await asyncio.to_thread(platform.stack.wait_ready, name)
+    await asyncio.to_thread(platform.stack.wait_ready, *names)
 
 
 async def halt(platform: Platform, *names: str) -> None:
     """Stop processes until they are started again."""
-    for name in names:
-        await asyncio.to_thread(platform.stack.halt, name)
+    await asyncio.to_thread(platform.stack.halt, *names)
 
 
 async def start(platform: Platform, *names: str) -> None:
     """Start halted processes without waiting for them."""
-    for name in names:
-        await asyncio.to_thread(platform.stack.supervisor.start, name)
+    await asyncio.to_thread(platform.stack.supervisor.start, *names)
+
+
+@contextlib.asynccontextmanager
+async def halted(platform: Platform, *names: str) -> AsyncIterator[None]:
+    """Stop processes during the block, then start them until they are ready."""
+    await halt(platform, *names)
+    try:
+        yield
+    finally:
+        await start(platform, *names)
+    await until_ready(platform, *names)
 
 
 async def restart(platform: Platform, name: str, env: Mapping[str, str] | None = None) -> None:
@@ -58,22 +78,6 @@ async def run_replica(platform: Platform, app: str, env: Mapping[str, str]) -> N
         await restart(platform, replica, env)
     else:
         await asyncio.to_thread(platform.stack.add_replica, app, 2, env=env)
-
-
-async def kill_at(
-    platform: Platform,
-    control: FailpointControl,
-    point: str,
-    call: Coroutine[Any, Any, object],
-    target: str = "llm",
-) -> None:
-    """Make a call, kill a process once the failpoint is hit, and wait until it is ready again."""
-    interrupted = asyncio.create_task(call)
-    hit = await control.wait_for(point, 30)
-    await kill(platform, target)
-    await asyncio.gather(interrupted, return_exceptions=True)
-    await hit.release()
-    await until_ready(platform, target)
 
 
 @contextlib.asynccontextmanager
@@ -106,17 +110,12 @@ async def until_tokens_issued(platform: Platform) -> None:
     await wait_until(is_issued, 30, "a token to be issued")
 
 
-async def until_writable(platform: Platform, conversation: str | None = None) -> str:
-    """Wait until the user `probe` can append to a conversation, and return its id.
-
-    It begins no turn, so failpoints of turns stay armed. With `conversation` it creates none either: the number of
-    attempts until a creation succeeds varies, and would use up hits of failpoints of creation.
-    """
+async def until_writable(platform: Platform) -> None:
+    """Wait until the user `probe` can create a conversation and append to it."""
     await until_tokens_issued(platform)
     async with platform.client("probe") as client:
-        named = conversation or (await until_ok(client, "CreateConversation"))["conversationId"]
+        named = (await until_ok(client, "CreateConversation"))["conversationId"]
         await until_ok(client, "AppendMessage", conversationId=named, text="ready?")
-    return named
 
 
 class Recovery:

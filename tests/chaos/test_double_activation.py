@@ -9,7 +9,6 @@ import json
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -21,10 +20,9 @@ from tests.chaos.actor_hosts import (
     begin_turn,
     double_activation,
     find_damage,
-    restore_one_host,
     start_two_hosts,
+    stop_second_host,
 )
-from tests.chaos.faults import restart, until_writable
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.platform import ROOT, Client, Platform
@@ -32,7 +30,7 @@ from tests.support.retries import until_ok
 from tests.support.state_writer import open_store
 
 ACTORS = 8
-ROWS = 150
+ROWS = 60
 MUTANT_ROUNDS = 8
 """Unguarded, one round of the race may cause no damage."""
 
@@ -50,7 +48,7 @@ async def guarded(platform: Platform, request: pytest.FixtureRequest) -> AsyncIt
     """Runs two hosts of llm, with ETags and without."""
     await start_two_hosts(platform, guarded=request.param)
     yield request.param
-    await restore_one_host(platform)
+    await stop_second_host(platform, guarded=request.param)
 
 
 @requirement("chaos:double-activation", "kit:durable-state")
@@ -82,32 +80,34 @@ async def test_two_processes_that_write_one_state_lose_no_commit_under_etags(
     monkeypatch.setenv("DAPR_API_TOKEN", platform.stack.api_token("llm"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT) if guarded_writes else f"{UNGUARDED}:{ROOT}")
     stores = _stores(platform)
-    acknowledged = await _write(stores, key)
-    assert len(acknowledged) == len(stores) * ROWS
+    acknowledged, exits = await _write(stores, key)
     found = await _rows(stores[0], key, len(acknowledged))
-    assert (sorted(found) == sorted(acknowledged)) == guarded_writes
+    # A guarded writer can also fail, when an unguarded one has written over its row.
+    is_damaged = any(exits) or sorted(found) != sorted(acknowledged)
+    assert is_damaged != guarded_writes, (exits, len(found))
+    if guarded_writes:
+        assert len(acknowledged) == len(stores) * ROWS
 
 
 @requirement("chaos:caller-aborts")
 async def test_calls_of_an_actor_do_not_overlap_when_a_caller_disconnects(
-    platform: Platform, alice: Client, appender: Appender, socket: Path
+    alice: Client, appender: Appender, failpoints: FailpointControl
 ) -> None:
-    async with FailpointControl(socket) as control:
-        await restart(platform, "llm", control.environment("turn.after_user_commit:1:stop"))
-        await until_writable(platform)
-        log, other = [Log(await alice.conversation()) for _ in range(2)]
-        leaving = asyncio.create_task(
-            appender.actor("llm", log.conversation, "begin_turn", begin_turn(log))
-        )
-        hit = await control.wait_for("turn.after_user_commit")
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        next_call = asyncio.create_task(appender.append(log, "llm", keyed=True))
-        for _ in range(20):
-            await appender.append(other, "llm", keyed=True)
-        assert not next_call.done(), "two calls of one actor overlapped"
-        await hit.release()
-        assert await next_call
+    failpoints.arm("turn.after_user_commit:1:stop")
+    log, other = [Log(await alice.conversation()) for _ in range(2)]
+    leaving = asyncio.create_task(
+        appender.actor("llm", log.conversation, "begin_turn", begin_turn(log))
+    )
+    hit = await failpoints.wait_for("turn.after_user_commit")
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    next_call = asyncio.create_task(appender.append(log, "llm", keyed=True))
+    for _ in range(20):
+        await appender.append(other, "llm", keyed=True)
+    assert hit.is_standing
+    assert not next_call.done(), "two calls of one actor overlapped"
+    hit.release()
+    assert await next_call
     messages = (await alice.must("ListMessages", conversationId=log.conversation))["messages"]
     assert [each["text"] for each in messages[:2]] == [
         "hello",
@@ -115,7 +115,8 @@ async def test_calls_of_an_actor_do_not_overlap_when_a_caller_disconnects(
     ]
 
 
-async def _write(stores: list[str], key: str) -> list[str]:
+async def _write(stores: list[str], key: str) -> tuple[list[str], list[int | None]]:
+    """Append from one process for each store at once; the acknowledged rows, and exit codes."""
     module = "tests.support.state_writer"
     writers = [
         await asyncio.create_subprocess_exec(
@@ -130,8 +131,8 @@ async def _write(stores: list[str], key: str) -> list[str]:
         assert writer.stdout is not None
         assert await writer.stdout.readline() == b"loaded\n"
     outputs = await asyncio.gather(*(writer.communicate(b"go\n") for writer in writers))
-    assert [writer.returncode for writer in writers] == [0] * len(stores)
-    return [line for output, _ in outputs for line in output.decode().split()]
+    lines = [line for output, _ in outputs for line in output.decode().split()]
+    return lines, [writer.returncode for writer in writers]
 
 
 async def _rows(store: str, key: str, count: int) -> list[str]:

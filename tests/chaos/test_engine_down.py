@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import halt, start, until_ready
+from tests.chaos.faults import halted, until_writable
 from tests.chaos.turns import MIDDLE, ObservedTurn, next_turn_works, problems_of, script
 from tests.requirements import requirement
 from tests.support.model_server import script_text
@@ -19,8 +19,10 @@ from tests.support.wait import wait_until
 
 PARTS = {"workflows": ("workflows", "workflows-daprd"), "scheduler": ("scheduler",)}
 TURNS = 8
+CONVERSATIONS = TURNS + 2
+"""Those of all tests."""
 SECONDS = 60.0
-"""Bound of each test; the engine stays down longer."""
+"""Bound of each test; the engine stays down until its end."""
 
 
 @dataclass
@@ -35,17 +37,16 @@ class EngineDown:
         return await ObservedTurn.begin(self.client, attempts, conversation=named)
 
 
-@pytest.fixture(params=PARTS)
+@pytest.fixture(scope="module", params=PARTS)
 async def engine_down(
-    platform: Platform, alice: Client, request: pytest.FixtureRequest
+    platform: Platform, request: pytest.FixtureRequest
 ) -> AsyncIterator[EngineDown]:
-    """Stops a part of the engine during the test."""
-    made = [await until_ok(alice, "CreateConversation") for _ in range(TURNS)]
-    parts = PARTS[request.param]
-    await halt(platform, *parts)
-    yield EngineDown(alice, [each["conversationId"] for each in made])
-    await start(platform, *parts)
-    await until_ready(platform, *parts)
+    """Stops a part of the engine during the tests of this module."""
+    await until_writable(platform)
+    async with platform.client(f"alice-{request.param}") as client:
+        made = [await client.conversation() for _ in range(CONVERSATIONS)]
+        async with halted(platform, *PARTS[request.param]):
+            yield EngineDown(client, made)
 
 
 @requirement("turns:liveness", "turns:stream")

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.chaos.actor_hosts import HOSTS, Appender, Log, begin_turn, restore_one_host
-from tests.chaos.faults import frozen, kill, restart, until_ready, until_writable
+from tests.chaos.actor_hosts import HOSTS, Appender, Log, begin_turn, stop_second_host
+from tests.chaos.faults import frozen, kill, until_ready
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
 from tests.support.platform import Client, Platform
@@ -26,31 +25,30 @@ async def appender(platform: Platform) -> AsyncIterator[Appender]:
     opened = Appender(platform)
     yield opened
     await opened.close()
-    await restore_one_host(platform)
+    await stop_second_host(platform)
 
 
 @requirement("chaos:hung-sidecar", "kit:locked-actor-types")
 async def test_actor_types_left_locked_by_a_dead_placement_are_registered_again(
-    platform: Platform, alice: Client, appender: Appender, socket: Path
+    platform: Platform, alice: Client, appender: Appender, failpoints: FailpointControl
 ) -> None:
     first, second = HOSTS
-    async with FailpointControl(socket) as control:
-        await restart(platform, first, control.environment(f"{HOLD}:1:stop"))
-        await until_writable(platform)
-        held, other = [Log(await alice.conversation()) for _ in range(2)]
-        holding = asyncio.create_task(
-            appender.actor(first, held.conversation, "begin_turn", begin_turn(held), timeout=60)
-        )
-        hit = await control.wait_for(HOLD)
-        # A second host causes a new placement table; the first sidecar locks its actors and waits for the held call.
-        joining = asyncio.create_task(asyncio.to_thread(platform.stack.add_replica, first, 2))
-        await _until_locked(appender, first, other)
-        async with frozen(platform, f"{first}-daprd"):
-            await kill(platform, "placement")
-            await until_ready(platform, "placement")
-            await wait_until(lambda: _has_joined(platform), 30, "the second host to join again")
-        await hit.release()
-        await asyncio.gather(holding, joining, return_exceptions=True)
+    failpoints.arm(f"{HOLD}:1:stop")
+    held, other = [Log(await alice.conversation()) for _ in range(2)]
+    holding = asyncio.create_task(
+        appender.actor(first, held.conversation, "begin_turn", begin_turn(held), timeout=60)
+    )
+    hit = await failpoints.wait_for(HOLD)
+    # A second host causes a new placement table; the first sidecar locks its actors and waits for the held call.
+    joining = asyncio.create_task(asyncio.to_thread(platform.stack.add_replica, first, 2))
+    await _until_locked(appender, first, other)
+    async with frozen(platform, f"{first}-daprd"):
+        await kill(platform, "placement")
+        await until_ready(platform, "placement")
+        await wait_until(lambda: _has_joined(platform), 30, "the second host to join again")
+    assert hit.is_standing
+    hit.release()
+    await asyncio.gather(holding, joining, return_exceptions=True)
     await asyncio.gather(*(_until_back(platform, f"user-{n}") for n in range(USERS)))
     assert await until_ok(alice, "AppendMessage", conversationId=other.conversation, text="after")
     await until_ready(platform, first, second, f"{first}-daprd", f"{second}-daprd")

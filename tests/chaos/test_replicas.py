@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from tests.chaos.faults import Recovery, halt, kill, until_ready
+from tests.chaos.faults import Recovery, halt, kill, until_ready, until_writable
 from tests.chaos.replicas import (
     FIRST,
     SECOND,
@@ -25,13 +25,21 @@ from tests.support.wait import wait_until
 ORPHANS = 12
 
 
+@pytest.fixture(scope="module")
+async def second_replica(platform: Platform) -> AsyncIterator[None]:
+    """Runs a second replica during the tests of this module."""
+    await until_writable(platform)
+    await start_second(platform)
+    yield
+    await halt(platform, SECOND, f"{SECOND}-daprd")
+
+
 @pytest.fixture
 async def replicas(
-    platform: Platform, alice: Client
+    platform: Platform, second_replica: None
 ) -> AsyncIterator[tuple[ReplicaClient, ReplicaClient]]:
     """Clients of both replicas, as the same user."""
-    del alice  # requested because its fixture waits for the platform
-    await start_second(platform)
+    del second_replica
     user = f"user-{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as exits:
         clients = [
@@ -41,7 +49,6 @@ async def replicas(
         for client in clients:
             await Recovery(client).seconds()
         yield clients[0], clients[1]
-    await halt(platform, SECOND, f"{SECOND}-daprd")
 
 
 @asynccontextmanager

@@ -61,6 +61,7 @@ class ObservedTurn:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     ended_at: float = 0.0
     may_be_cancelled: bool = False
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
     _stream: StreamClient | None = None
     _reading: asyncio.Task[Fold] | None = None
 
@@ -72,18 +73,22 @@ class ObservedTurn:
         *,
         may_be_cancelled: bool = False,
         conversation: str | None = None,
+        **options: Any,
     ) -> Self:
-        """Begin a turn, by default in a new conversation, and read its stream in the background."""
+        """Begin a turn, by default in a new conversation, and read its stream in the background.
+
+        `options` are further fields of the request, such as `admission`.
+        """
         text = f"{script_text(attempts=attempts)} {uuid.uuid4().hex}"
         own = conversation or await client.conversation()
-        turn = cls(client, own, text, may_be_cancelled=may_be_cancelled)
+        turn = cls(client, own, text, may_be_cancelled=may_be_cancelled, options=options)
         turn._stream = turn.repeat(client)
         turn._reading = asyncio.create_task(turn._read())
         return turn
 
     def repeat(self, client: Client) -> StreamClient:
         """A reader that repeats the request with the same key."""
-        body = {"conversationId": self.conversation, "text": self.text}
+        body = {"conversationId": self.conversation, "text": self.text, **self.options}
         return client.reader("StreamMessage", body, {"idempotency-key": self.key})
 
     @property
@@ -142,8 +147,9 @@ class ObservedTurn:
         return [f"{self.key}: {each}" for each in found + self._text_problems(messages, status)]
 
     def _text_problems(self, messages: list[dict[str, Any]], status: str) -> list[str]:
-        users = [each for each in messages if each["role"] == "USER"]
-        answers = [each for each in messages if each["role"] == "ASSISTANT"]
+        own = [each for each in messages if each["turnId"] == self.ref["turnId"]]
+        users = [each for each in own if each["role"] == "USER"]
+        answers = [each for each in own if each["role"] == "ASSISTANT"]
         found: list[str] = []
         if [each["text"] for each in users] != [self.text]:
             found.append(f"{len(users)} user messages")
