@@ -297,7 +297,6 @@ def _bearer(operation: str, kind: Kind, name: str, **fields: Any) -> Row:
 _TEXT: Final[dict[str, Any]] = {"text": "hello"}
 _KEY: Final = {"name": "of the matrix", "scopes": ["conversations:read"]}
 _GUEST: Final = {"subject": "user:guest-of-the-matrix"}
-_NO_FIREBASE: Final = {"answer": "FAILED_PRECONDITION", "unknown": "FAILED_PRECONDITION"}
 
 ROWS: Final[tuple[Row, ...]] = (
     Row("ConversationService.CreateConversation", rest={"title": "of the matrix"}),
@@ -336,7 +335,10 @@ ROWS: Final[tuple[Row, ...]] = (
         consumes=True,
     ),
     _bearer("TokenService.RevokeToken", Kind.ACCESS_TOKEN, "token", unknown=OK, consumes=True),
-    _bearer("TokenService.CreateSessionCookie", Kind.ID_TOKEN, "idToken", **_NO_FIREBASE),
+    _bearer(
+        "TokenService.CreateSessionCookie", Kind.ID_TOKEN, "idToken", unknown="UNAUTHENTICATED"
+    ),
+    # The principals did not sign in by Firebase.
     Row("TokenService.CreateCustomToken", answer="FAILED_PRECONDITION"),
     _sharing("Share", **_GUEST),
     _sharing("Unshare", **_GUEST),

@@ -1,10 +1,11 @@
 """Tenants of the access matrix: three people of two organizations, their credentials and their objects."""
 
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from services.auth.adapters.hashing import random_base62
 from services.auth.domain.keys import new_secret
@@ -23,7 +24,10 @@ from tests.e2e.actions import (
     until_refused,
     user_of,
 )
+from tests.support.firebase import FirebaseServer
 from tests.support.platform import Client, Platform
+
+MadeT = TypeVar("MadeT")
 
 
 @dataclass
@@ -41,13 +45,17 @@ class Person:
 
 
 class Tenants:
-    """Creates people at entry, and credentials and objects on first use; calls that end or rename one get a new one."""
+    """Creates people at entry, and credentials and objects on first use; calls that end or rename one get a new one.
 
-    def __init__(self, platform: Platform) -> None:
+    Calls may run at the same time: each credential and object is made once.
+    """
+
+    def __init__(self, platform: Platform, google: FirebaseServer) -> None:
+        self.google = google
         self._platform = platform
         self._open = AsyncExitStack()
         self.people: dict[Principal, Person] = {}
-        self._credentials: dict[tuple[Principal, str | None], str | None] = {}
+        self._making: dict[object, asyncio.Task[Any]] = {}
 
     async def __aenter__(self) -> "Tenants":
         for principal in PEOPLE:
@@ -63,7 +71,15 @@ class Tenants:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for making in self._making.values():
+            making.cancel()
         await self._open.aclose()
+
+    async def _once(self, what: object, make: Callable[[], Coroutine[Any, Any, MadeT]]) -> MadeT:
+        """What `make` returned for the first caller who asked."""
+        if what not in self._making:
+            self._making[what] = asyncio.create_task(make())
+        return await asyncio.shield(self._making[what])
 
     async def new_person(self, name: str) -> Person:
         """Create a person who administers a new organization."""
@@ -85,9 +101,7 @@ class Tenants:
     async def credential(self, principal: Principal, scope: str | None) -> str | None:
         """A principal's credential; one of low scope has every scope except `scope`."""
         at = (principal, scope if principal.credential is CredentialState.LOW_SCOPE else None)
-        if at not in self._credentials:
-            self._credentials[at] = await self._new_credential(principal, scope)
-        return self._credentials[at]
+        return await self._once(at, lambda: self._new_credential(principal, scope))
 
     async def _new_credential(self, principal: Principal, scope: str | None) -> str | None:
         client = self.person(principal).client
@@ -152,8 +166,8 @@ class Tenants:
             return await self._kept(holder, kind, MAKERS[kind], anew=anew)
         role = "VIEWER" if target is Target.VIEWED else "EDITOR"
 
-        async def shared(_: Platform, holder: Person) -> dict[str, str]:
-            made = await new_conversation(self._platform, holder)
+        async def shared(_: Tenants, holder: Person) -> dict[str, str]:
+            made = await new_conversation(self, holder)
             member = f"organization:{holder.organization}#member"
             subject = member if principal is Principal.COLLEAGUE else f"user:{person.user}"
             await share(holder, made["object"], subject, role)
@@ -170,10 +184,24 @@ class Tenants:
         self, holder: Person, what: object, make: "Maker", *, anew: bool
     ) -> dict[str, str]:
         if anew:
-            return await make(self._platform, holder)
-        if what not in holder.objects:
-            holder.objects[what] = await make(self._platform, holder)
-        return holder.objects[what]
+            return await make(self, holder)
+
+        async def keep() -> dict[str, str]:
+            holder.objects[what] = await make(self, holder)
+            return holder.objects[what]
+
+        return await self._once((holder.user, what), keep)
+
+    async def new_session(self, holder: Person) -> dict[str, str]:
+        """A refresh token of a new session."""
+        token = await signed_in(self._platform, holder.user)
+        return {"refreshToken": token, "token": token}
+
+    async def new_deletion(self) -> dict[str, str]:
+        """The deletion of a new user."""
+        async with self._platform.client(f"gone-{uuid.uuid4().hex[:8]}") as client:
+            begun = await client.must_of(ACCOUNT_SERVICE, "DeleteAccount")
+        return {"deletionId": begun["deletionId"]}
 
 
 async def share(holder: Person, target: str, subject: str, role: str) -> None:
@@ -182,7 +210,7 @@ async def share(holder: Person, target: str, subject: str, role: str) -> None:
     )
 
 
-async def new_conversation(_: Platform, holder: Person) -> dict[str, str]:
+async def new_conversation(_: Tenants, holder: Person) -> dict[str, str]:
     """Create a conversation with a turn, a share and a link; every text contains the holder's canary."""
     word, client = holder.canary, holder.client
     made = await client.conversation(
@@ -201,37 +229,36 @@ async def new_conversation(_: Platform, holder: Person) -> dict[str, str]:
     }
 
 
-async def _new_key(_: Platform, holder: Person) -> dict[str, str]:
+async def _new_key(_: Tenants, holder: Person) -> dict[str, str]:
     key_id, secret = await api_key(holder.client, f"key of {holder.canary}")
     return {"keyId": key_id, "subjectToken": secret}
 
 
-async def _new_organization_key(_: Platform, holder: Person) -> dict[str, str]:
+async def _new_organization_key(_: Tenants, holder: Person) -> dict[str, str]:
     fields = {"organizationId": holder.organization}
     key_id, _secret = await api_key(holder.client, f"our key of {holder.canary}", **fields)
     return {"keyId": key_id}
 
 
-async def _organization(_: Platform, holder: Person) -> dict[str, str]:
+async def _organization(_: Tenants, holder: Person) -> dict[str, str]:
     return {"organizationId": holder.organization}
 
 
-async def _new_session(platform: Platform, holder: Person) -> dict[str, str]:
-    token = await signed_in(platform, holder.user)
-    return {"refreshToken": token, "token": token}
+async def _new_session(tenants: Tenants, holder: Person) -> dict[str, str]:
+    return await tenants.new_session(holder)
 
 
-async def _id_token(_: Platform, __: Person) -> dict[str, str]:
-    return missing_ids(Kind.ID_TOKEN)
+async def _id_token(tenants: Tenants, holder: Person) -> dict[str, str]:
+    """An ID token of a Firebase user who has just signed in."""
+    tenants.google.add(holder.user, email=f"{holder.user}@example.com")
+    return {"idToken": tenants.google.id_token(holder.user)}
 
 
-async def _new_deletion(platform: Platform, _: Person) -> dict[str, str]:
-    async with platform.client(f"gone-{uuid.uuid4().hex[:8]}") as client:
-        begun = await client.must_of(ACCOUNT_SERVICE, "DeleteAccount")
-    return {"deletionId": begun["deletionId"]}
+async def _new_deletion(tenants: Tenants, _: Person) -> dict[str, str]:
+    return await tenants.new_deletion()
 
 
-Maker = Callable[[Platform, Person], Awaitable[dict[str, str]]]
+Maker = Callable[[Tenants, Person], Awaitable[dict[str, str]]]
 MAKERS: Final[dict[Kind, Maker]] = {
     Kind.CONVERSATION: new_conversation,
     Kind.TURN: new_conversation,

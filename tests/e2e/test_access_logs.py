@@ -2,16 +2,19 @@
 
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+import pytest
 from pydantic.alias_generators import to_camel
 
 from services.contracts.apps import SERVICES
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.auth.tokens import TOKEN_SERVICE
+from services.kit.contract import AnyMethod
 from tests.e2e.actions import (
     api_key,
     ask,
@@ -24,10 +27,15 @@ from tests.e2e.actions import (
 )
 from tests.e2e.conftest import KEY_SECRET
 from tests.requirements import requirement
+from tests.support.concurrency import for_each
+from tests.support.firebase import FirebaseServer
+from tests.support.firebase.bridge import ID_TOKEN
+from tests.support.otlp import SpanReceiver
 from tests.support.platform import Client, Platform
-from tests.support.text_search import files_with, rows_with
+from tests.support.text_search import files_with, tables_with, words_in
 from tests.support.wait import wait_until
 
+CANARY: Final = "canary[0-9a-f]{32}"
 HEADERS: Final = (
     *("authorization", "x-api-key", "cookie", "proxy-authorization", "idempotency-key", "baggage"),
     *("x-user-id", "x-scopes", "x-forwarded-for", "x-request-id", "last-event-id", "user-agent"),
@@ -46,10 +54,11 @@ class Canaries:
         return word
 
 
-async def misplace(platform: Platform, client: Client, secrets: Mapping[str, str]) -> None:
+async def misplace(client: Client, secrets: Mapping[str, str]) -> None:
     """Send secrets in wrong places, so that each is part of a failing request."""
     get_turn, stream = client.path("GetTurn"), client.path("StreamEvents")
-    for secret in secrets.values():
+
+    async def send(secret: str) -> None:
         bearer = {"authorization": f"Bearer {secret}"}
         for headers, body in (
             (bearer, {}),
@@ -63,70 +72,103 @@ async def misplace(platform: Platform, client: Client, secrets: Mapping[str, str
         query = {"conversationId": secret, "turnId": secret}
         async with client.session.get(stream, params=query, headers=client.headers()) as reply:
             assert reply.status in (400, 401, 404)
-        for service, method, field in (
+        for service, method, name in (
             (TOKEN_SERVICE, "RevokeToken", "token"),
             (TOKEN_SERVICE, "RefreshToken", "refreshToken"),
             (AUTHORIZATION_SERVICE, "OpenShareLink", "token"),
             (API_KEY_SERVICE, "GetApiKey", "keyId"),
         ):
-            await client.call_of(service, method, **{field: secret})
-    await until_written(client, platform)
+            await client.call_of(service, method, **{name: secret})
+
+    await for_each(secrets.values(), send)
 
 
-async def until_written(client: Client, platform: Platform) -> None:
-    """Log a last call and wait for its line: the lines before it are written."""
-    request_id = f"last-{uuid.uuid4().hex}"
-    await client.must("ListConversations", {"x-request-id": request_id})
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the platform has written beside its tables: logs, the spans in a file and the exported ones."""
 
-    async def last_is_written() -> bool:
-        return bool(files_with([platform.stack.log("edge")], request_id))
+    platform: Platform
+    trace_file: Path
+    spans: SpanReceiver
+    folder: Path
 
-    await wait_until(last_is_written, 10, "the last call to be logged")
+    async def files(self, client: Client) -> list[Path]:
+        """Every file, after a last call of the client was logged and exported: those before it are there."""
+        call, trace = f"last-{uuid.uuid4().hex}", uuid.uuid4().hex
+        headers = {"x-request-id": call, "traceparent": f"00-{trace}-{'1' * 16}-01"}
+        await client.must("ListConversations", headers)
+        logs = self.platform.stack.state.logs
+
+        def last_is_written() -> bool:
+            is_logged = call in self.platform.stack.log("edge").read_text(errors="replace")
+            exporters = {(span.app, span.recorder) for span in self.spans.trace(trace).values()}
+            return is_logged and {("edge", "go"), ("llm", "python")} <= exporters
+
+        await wait_until(last_is_written, 20, "the last call to be logged", every=0.1)
+        exported = self.folder / "exported"
+        # daprd 1.18.3 records the query of an invoked URL in its spans: those are left out.
+        exported.write_bytes(b"\n".join(self.spans.own_exports))
+        return [
+            self.trace_file,
+            exported,
+            *(path for path in logs.rglob("*") if path.is_file()),
+        ]
 
 
-def log_files(platform: Platform, trace_file: Path) -> Iterator[Path]:
-    yield trace_file
-    yield from (path for path in platform.stack.state.logs.rglob("*") if path.is_file())
+@pytest.fixture
+def written(
+    own_platform: Platform, trace_file: Path, spans: SpanReceiver, tmp_path: Path
+) -> Written:
+    return Written(own_platform, trace_file, spans, tmp_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A request with one canary: headers, and a body, or a query if it is None."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = b"{}"
+    query: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def placed(method: AnyMethod, url: str, canaries: Canaries) -> Iterator[Placed]:
+    """Requests of a method with a canary in each header and field, in an unknown field and in broken JSON."""
+    name, fields = method.name, method.request.model_fields
+    for header in HEADERS:
+        yield Placed(url, {header: canaries.new(f"{name} header {header}")})
+    yield Placed(url, body=f'{{"{canaries.new(f"{name} unknown field")}": 1}}'.encode())
+    yield Placed(url, body=f'{{"broken": "{canaries.new(f"{name} broken JSON")}'.encode())
+    for each in fields:
+        yield Placed(url, body=f'{{"{each}": "{canaries.new(f"{name}.{each}")}"}}'.encode())
+    for each in fields if method.is_stream else ():
+        query = {to_camel(each): canaries.new(f"{name}?{each}")}
+        yield Placed(url, body=None, query=query)
 
 
 @requirement("access:logs")
-async def test_misplaced_secrets_reach_no_log(
-    platform: Platform, alice: Client, trace_file: Path
-) -> None:
-    canaries, calls = Canaries(), 0
-    for service in SERVICES:
-        for method in service.methods:
-            if method.internal:
-                continue
-            url = alice.url + method.edge_path
-            name = method.name
-            for headers, body in (
-                *(({h: canaries.new(f"{name} header {h}")}, b"{}") for h in HEADERS),
-                ({}, f'{{"{canaries.new(f"{name} unknown field")}": 1}}'.encode()),
-                ({}, f'{{"broken": "{canaries.new(f"{name} broken JSON")}'.encode()),
-                *(
-                    ({}, f'{{"{field}": "{canaries.new(f"{name}.{field}")}"}}'.encode())
-                    for field in method.request.model_fields
-                ),
-            ):
-                sent = {"content-type": "application/json", **alice.headers(), **headers}
-                if "x-api-key" in headers or name == "DeleteAccount":
-                    del sent["authorization"]
-                async with alice.session.post(url, data=body, headers=sent) as reply:
-                    await reply.read()
-                    calls += 1
-            for field in method.request.model_fields if method.is_stream else ():
-                query = {to_camel(field): canaries.new(f"{name}?{field}")}
-                async with alice.session.get(url, params=query, headers=alice.headers()) as reply:
-                    await reply.read()
-                    calls += 1
-    await until_written(alice, platform)
-    assert calls > 500
+async def test_misplaced_secrets_reach_no_log(alice: Client, written: Written) -> None:
+    canaries = Canaries()
+    public = [method for service in SERVICES for method in service.methods if not method.internal]
+
+    async def send(request: Placed) -> None:
+        sent = {"content-type": "application/json", **alice.headers(), **request.headers}
+        if "x-api-key" in request.headers or request.url.endswith("/delete-account"):
+            del sent["authorization"]
+        verb = "GET" if request.body is None else "POST"
+        async with alice.session.request(
+            verb, request.url, params=request.query, data=request.body, headers=sent
+        ) as reply:
+            await reply.read()
+
+    requests = (
+        each for method in public for each in placed(method, alice.url + method.edge_path, canaries)
+    )
+    assert await for_each(requests, send) > 500
     leaks = {
-        where: files
-        for word, where in canaries.placed.items()
-        if "x-request-id" not in where  # logged on purpose
-        and (files := files_with(log_files(platform, trace_file), word))
+        canaries.placed[word]: files
+        for word, files in words_in(await written.files(alice), CANARY).items()
+        if "x-request-id" not in canaries.placed.get(word, "x-request-id")  # logged on purpose
     }
     assert leaks == {}
 
@@ -178,12 +220,34 @@ async def tokens_of(platform: Platform, alice: Client) -> dict[str, str]:
     }
 
 
+async def firebase_tokens(client: Client, google: FirebaseServer) -> dict[str, str]:
+    """Secrets of a sign-in by Firebase, and the key of the service account."""
+    uid = f"signed-{uuid.uuid4().hex[:8]}"
+    google.add(uid)
+    id_token = google.id_token(uid)
+    signed_in = await client.must_of(
+        TOKEN_SERVICE, "ExchangeToken", subjectToken=id_token, subjectTokenType=ID_TOKEN
+    )
+    fresh = google.id_token(uid)
+    cookie = await client.must_of(TOKEN_SERVICE, "CreateSessionCookie", idToken=fresh)
+    custom = await client.as_(signed_in["accessToken"]).must_of(TOKEN_SERVICE, "CreateCustomToken")
+    private_key = google.service_account()["private_key"].splitlines()
+    return {
+        "Firebase's token": id_token.rpartition(".")[2],
+        "Firebase's other token": fresh.rpartition(".")[2],
+        "session cookie": cookie["sessionCookie"].rpartition(".")[2],
+        "custom token": custom["customToken"].rpartition(".")[2],
+        "service account": private_key[len(private_key) // 2],
+    }
+
+
 @requirement("access:logs")
 async def test_secrets_reach_no_table_and_no_log_and_texts_reach_no_log(
-    platform: Platform,
+    own_platform: Platform,
     alice: Client,
     bob: Client,
-    trace_file: Path,
+    written: Written,
+    google: FirebaseServer,
     stores: list[asyncpg.Connection],
 ) -> None:
     canaries = Canaries()
@@ -192,15 +256,21 @@ async def test_secrets_reach_no_table_and_no_log_and_texts_reach_no_log(
     await bob.must_of(AUTHORIZATION_SERVICE, "OpenShareLink", token=link["token"])
     secrets = {
         **await keys_of(alice, canaries.new("key name")),
-        **await tokens_of(platform, alice),
+        **await tokens_of(own_platform, alice),
+        **await firebase_tokens(bob, google),
         "share link": link["token"],
         "sealing secret": KEY_SECRET,
-        **platform.stack.environment.secrets,
+        **own_platform.stack.environment.secrets,
     }
     del secrets["valkeyHost"]  # an address
-    await misplace(platform, alice, secrets)
-    for what, secret in secrets.items():
-        assert await rows_with(stores, secret) == {}, what
-        assert files_with(log_files(platform, trace_file), secret) == [], what
-    for word, where in canaries.placed.items():
-        assert files_with(log_files(platform, trace_file), word) == [], where
+    await misplace(alice, secrets)
+    files = await written.files(alice)
+    names = {secret: what for what, secret in secrets.items()}
+    assert {names[each]: found for each, found in files_with(files, names).items()} == {}
+    in_tables = await tables_with(stores, names)
+    assert {names[each]: found for each, found in in_tables.items()} == {}
+    leaks = words_in(files, CANARY).keys() & canaries.placed.keys()
+    assert {canaries.placed[word] for word in leaks} == set()
+    # The search finds what is written.
+    assert files_with(files, [alice.path("GetTurn").partition("/api")[2]]) != {}
+    assert await tables_with(stores, [target.partition(":")[2]]) != {}

@@ -88,11 +88,11 @@ async def until_error(frames: AsyncIterator[SseEvent], first: asyncio.Event) -> 
 @requirement("access:stream-recheck", "access:sharing", "access:share-links")
 @pytest.mark.parametrize("way", REVOCATIONS)
 async def test_only_the_stream_of_a_revoked_reader_ends_with_an_error_within_ten_seconds(
-    platform: Platform, alice: Client, bob: Client, conversation: str, way: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access, reading = Access(way, alice, bob, conversation), asyncio.Event()
     await access.give()
-    async with held_turn(platform, alice, conversation) as turn:
+    async with held_turn(own_platform, alice, conversation) as turn:
         follower = bob.reader("StreamEvents", turn.ref)
         ending = asyncio.create_task(until_error(follower.events(), reading))
         await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
@@ -106,23 +106,23 @@ async def test_only_the_stream_of_a_revoked_reader_ends_with_an_error_within_ten
         for resumed in ({}, {"last-event-id": str(follower.fold.seq)}):
             async with bob.stream("StreamEvents", resumed, **turn.ref) as reply:
                 assert reply.status == 404
-        await platform.release_gate(conversation)
+        await own_platform.release_gate(conversation)
         assert (await turn.rest()).terminal == "run.completed"
 
 
 @requirement("access:stream-recheck")
 @pytest.mark.parametrize("way", REVOCATIONS)
 async def test_a_revoked_editor_sees_no_further_event_of_its_own_turn(
-    platform: Platform, alice: Client, bob: Client, conversation: str, way: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access, reading = Access(way, alice, bob, conversation), asyncio.Event()
     await access.give("EDITOR")
-    async with held_turn(platform, bob, conversation) as turn:
+    async with held_turn(own_platform, bob, conversation) as turn:
         ending = asyncio.create_task(until_error(turn.frames, reading))
         await access.take()
         error = await asyncio.wait_for(ending, LIVE_SECONDS)
         assert error["code"] == "NOT_FOUND"
-        await platform.release_gate(conversation)
+        await own_platform.release_gate(conversation)
         seen = turn.stream.fold.text
         whole = await alice.reader("StreamEvents", turn.ref).run()
         assert whole.terminal == "run.completed"
@@ -133,11 +133,11 @@ async def test_a_revoked_editor_sees_no_further_event_of_its_own_turn(
 @requirement("access:stream-recheck")
 @pytest.mark.parametrize("way", REVOCATIONS)
 async def test_a_long_poll_returns_no_event_from_after_a_revocation(
-    platform: Platform, alice: Client, bob: Client, conversation: str, way: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str, way: str
 ) -> None:
     access = Access(way, alice, bob, conversation)
     await access.give()
-    async with held_turn(platform, alice, conversation) as turn:
+    async with held_turn(own_platform, alice, conversation) as turn:
         seen = (await bob.must("ListEvents", **turn.ref))["events"]
         after = seen[-1]["seq"]
         waiting = asyncio.create_task(
@@ -148,7 +148,7 @@ async def test_a_long_poll_returns_no_event_from_after_a_revocation(
         assert hers["events"] == []
         assert not waiting.done()
         await access.take()
-        await platform.release_gate(conversation)
+        await own_platform.release_gate(conversation)
         answer = await asyncio.wait_for(waiting, LIVE_SECONDS)
         assert answer.code == "NOT_FOUND"
         assert (await turn.rest()).terminal == "run.completed"
@@ -159,10 +159,10 @@ async def test_a_long_poll_returns_no_event_from_after_a_revocation(
     "what", [Principal.SIGNED_OUT, Principal.REVOKED_KEY, Principal.REVOKED_KEY_TOKEN]
 )
 async def test_a_revoked_credential_ends_only_its_own_streams(
-    platform: Platform, alice: Client, conversation: str, what: Principal
+    own_platform: Platform, alice: Client, conversation: str, what: Principal
 ) -> None:
     key_id, secret = await api_key(alice)
-    pair = await refreshed(alice, await signed_in(platform, user_of(alice)))
+    pair = await refreshed(alice, await signed_in(own_platform, user_of(alice)))
     shown = {
         Principal.SIGNED_OUT: pair["accessToken"],
         Principal.REVOKED_KEY: secret,
@@ -170,7 +170,7 @@ async def test_a_revoked_credential_ends_only_its_own_streams(
     }[what]
     robot = alice.as_(shown)
     async with (
-        held_turn(platform, robot, conversation) as mine,
+        held_turn(own_platform, robot, conversation) as mine,
         alice.stream("StreamEvents", **mine.ref) as followed,
     ):
         assert followed.status == 200
@@ -185,13 +185,13 @@ async def test_a_revoked_credential_ends_only_its_own_streams(
         async with robot.stream("StreamEvents", **mine.ref) as resumed:
             assert resumed.status == 401
         assert not other.done()
-        await platform.release_gate(conversation)
+        await own_platform.release_gate(conversation)
         assert b"run.completed" in await asyncio.wait_for(other, LIVE_SECONDS)
 
 
 @requirement("access:stream-recheck")
 async def test_send_message_returns_no_answer_to_a_user_revoked_while_it_waits(
-    platform: Platform, alice: Client, bob: Client, conversation: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     access = Access("unshared", alice, bob, conversation)
     await access.give("EDITOR")
@@ -199,9 +199,9 @@ async def test_send_message_returns_no_answer_to_a_user_revoked_while_it_waits(
     sending = asyncio.create_task(
         bob.call("SendMessage", conversationId=conversation, text=said.text)
     )
-    await platform.wait_held(conversation)
+    await own_platform.wait_held(conversation)
     await access.take()
-    await platform.release_gate(conversation)
+    await own_platform.release_gate(conversation)
     assert (await asyncio.wait_for(sending, 20)).code == "NOT_FOUND"
 
     async def answered() -> bool:
@@ -212,16 +212,17 @@ async def test_send_message_returns_no_answer_to_a_user_revoked_while_it_waits(
 
 
 @requirement("access:cache", "access:stream-recheck")
+@pytest.mark.disturbs
 async def test_a_revocation_takes_effect_while_wake_ups_are_lost(
-    platform: Platform, alice: Client, bob: Client, conversation: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     access, reading = Access("unshared", alice, bob, conversation), asyncio.Event()
     await access.give()
-    async with held_turn(platform, alice, conversation) as turn:
+    async with held_turn(own_platform, alice, conversation) as turn:
         follower = bob.reader("StreamEvents", turn.ref)
         ending = asyncio.create_task(until_error(follower.events(), reading))
         await asyncio.wait_for(reading.wait(), LIVE_SECONDS)
-        platform.stack.pause("valkey")
+        own_platform.stack.pause("valkey")
         try:
             await access.take()
 
@@ -231,6 +232,6 @@ async def test_a_revocation_takes_effect_while_wake_ups_are_lost(
             await wait_until(refused, REFUSED_SECONDS, "the refusal")
             assert (await asyncio.wait_for(ending, LIVE_SECONDS))["code"] == "NOT_FOUND"
         finally:
-            platform.stack.resume("valkey")
-        await platform.release_gate(conversation)
+            own_platform.stack.resume("valkey")
+        await own_platform.release_gate(conversation)
         assert (await turn.rest()).terminal == "run.completed"

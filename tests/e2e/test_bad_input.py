@@ -123,7 +123,7 @@ async def test_a_field_given_twice_in_a_query_is_refused(alice: Client, conversa
 
 @requirement("model:unknown")
 async def test_an_unknown_model_is_refused_and_nothing_is_written(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     said = prompt()
     for method, fields in (
@@ -138,4 +138,4 @@ async def test_an_unknown_model_is_refused_and_nothing_is_written(
     assert (await alice.call("CreateConversation", model="no/such")).code == "MODEL_INVALID"
     assert await messages(alice, conversation) == []
     assert len((await alice.must("ListConversations"))["conversations"]) == 1
-    assert await platform.model_calls(said.word) == []
+    assert await own_platform.model_calls(said.word) == []

@@ -8,6 +8,8 @@ from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.usefixtures("own_platform")  # the model is scripted
+
 
 @requirement("access:budgets")
 async def test_a_key_past_its_budget_is_refused_and_its_owner_is_not(alice: Client) -> None:
@@ -43,7 +45,7 @@ async def until_charged(client: Client, key_id: str, spent: float) -> None:
 
 @requirement("access:budgets", "turns:usage")
 async def test_a_cancelled_turn_charges_its_key_for_what_was_sent_before_the_cancel(
-    platform: Platform, alice: Client
+    own_platform: Platform, alice: Client
 ) -> None:
     key_id, secret = await api_key(alice, budget={"amount": 10, "period": "TOTAL"})
     robot = alice.as_(secret)
@@ -54,7 +56,7 @@ async def test_a_cancelled_turn_charges_its_key_for_what_was_sent_before_the_can
     gate = f"cut-{conversation}"
     said = prompt(tokens=9, gate=gate, gate_after=3)
     async with live_turn(robot, conversation, said, until_text=True) as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
         cancelled = await robot.must("CancelTurn", **turn.ref)
         fold = await turn.rest()
     usage = cancelled["usage"]

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,13 +13,10 @@ from services.auth.domain.firebase import user_id_of
 from services.contracts.apps import app_of
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT, FirebaseServer
-from tests.support.firebase.bridge import until_sign_in_works
 from tests.support.guide import Example, examples_of, printed_by, script_of
 from tests.support.platform import ROOT, Platform
 
 GUIDE: Final = ROOT / "services/auth/clients.md"
-OFFSET: Final = 13_400
-GOOGLE_PORT: Final = 21_496
 EXAMPLES: Final = examples_of(GUIDE)
 ORGANIZATION: Final = "members-of-the-guide"
 SECONDS: Final = 100
@@ -45,42 +41,23 @@ class Printed:
     errors: str
 
 
-@pytest.fixture(scope="module")
-async def google() -> AsyncIterator[FirebaseServer]:
-    """Firebase with three users."""
-    async with FirebaseServer(GOOGLE_PORT) as server:
-        for uid in ("ada", "bob", "carol"):
-            server.add(uid, email=f"{uid}@example.com")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def firebase_platform(
-    google: FirebaseServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
-    """A platform with sign-in by Firebase."""
-    env = {"auth": google.environment()}
-    running = Platform(tmp_path_factory.mktemp("guide"), OFFSET, env=env).start()
-    yield running
-    running.stop()
-
-
 async def run(language: str, google: FirebaseServer, platform: Platform) -> Printed:
     """Run the examples of a language in order."""
-    await platform.until_answering()
-    await until_sign_in_works(platform.edge_url, google)
+    ada, bob = f"ada-of-{language}", f"bob-of-{language}"
+    for uid in (ada, bob):
+        google.add(uid, email=f"{uid}@example.com")
     long = {"match": "a long story", "script": {"tokens": 600, "delay_ms": 100}}
     await platform.model("/__scripts", {"scripts": [long]})
-    bob = user_id_of(PROJECT, "bob")
-    await platform.write_tuples((f"user:{bob}", "member", f"organization:{ORGANIZATION}"))
+    reader = user_id_of(PROJECT, bob)
+    await platform.write_tuples((f"user:{reader}", "member", f"organization:{ORGANIZATION}"))
     env = {
         **os.environ,
         "API": f"{platform.edge_url}/api/v1",
-        "ID_TOKEN": google.id_token({"js": "ada", "sh": "carol"}[language]),
-        "BOB_ID_TOKEN": google.id_token("bob"),
-        "BOB": bob,
+        "ID_TOKEN": google.id_token(ada),
+        "BOB_ID_TOKEN": google.id_token(bob),
+        "BOB": reader,
         "ORGANIZATION": ORGANIZATION,
-        "BOB_TOKEN": platform.token(bob),
+        "BOB_TOKEN": platform.token(reader),
     }
     chosen = [each for each in EXAMPLES if each.language == language]
     pipe = asyncio.subprocess.PIPE
@@ -98,9 +75,10 @@ async def run(language: str, google: FirebaseServer, platform: Platform) -> Prin
 
 
 @pytest.fixture(scope="module")
-async def printed(google: FirebaseServer, firebase_platform: Platform) -> dict[str, Printed]:
-    """Output of the examples, by language."""
-    return {language: await run(language, google, firebase_platform) for language in COMMANDS}
+async def printed(google: FirebaseServer, own_platform: Platform) -> dict[str, Printed]:
+    """Output of the examples, by language; the programs run at the same time, each for a user of its own."""
+    runs = (run(language, google, own_platform) for language in COMMANDS)
+    return dict(zip(COMMANDS, await asyncio.gather(*runs), strict=True))
 
 
 @requirement("access:guide")

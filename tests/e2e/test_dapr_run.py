@@ -24,10 +24,11 @@ from tests.requirements import requirement
 from tests.support.dapr_command import find_dapr, unpacked
 from tests.support.model_server import ModelServer
 from tests.support.platform import ROOT, Client
+from tests.support.port_offsets import offset_of
 from tests.support.run_templates import FAULTS, TEMPLATE, Fault, write_template
 from tests.support.wait import wait_until
 
-OFFSET: Final = 10_500
+OFFSET: Final = offset_of("dapr run")
 MODEL_PORT: Final = 6095 + OFFSET
 MODEL: Final = {
     "LLM_BASE_URL": f"http://127.0.0.1:{MODEL_PORT}/v1",

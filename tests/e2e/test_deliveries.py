@@ -6,6 +6,7 @@ import aiohttp
 
 from services.contracts.apps import USER_SCOPES
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
+from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
 USER = "delivered"
@@ -34,27 +35,31 @@ async def a_conversation(platform: Platform, call_id: str) -> dict[str, str]:
     return {"conversationId": created["conversationId"]}
 
 
-async def test_an_append_delivered_twice_is_stored_once(platform: Platform) -> None:
-    named = await a_conversation(platform, "call-0")
-    first = await deliver(platform, "AppendMessage", "call-1", **named, text="once")
-    assert await deliver(platform, "AppendMessage", "call-1", **named, text="once") == first
-    other = await deliver(platform, "AppendMessage", "call-2", **named, text="once")
+@requirement("kit:call-ids")
+async def test_an_append_delivered_twice_is_stored_once(own_platform: Platform) -> None:
+    named = await a_conversation(own_platform, "call-0")
+    first = await deliver(own_platform, "AppendMessage", "call-1", **named, text="once")
+    assert await deliver(own_platform, "AppendMessage", "call-1", **named, text="once") == first
+    other = await deliver(own_platform, "AppendMessage", "call-2", **named, text="once")
     assert other["message"]["seq"] == "2"
 
 
-async def test_a_message_delivered_twice_is_answered_once(platform: Platform) -> None:
-    named = await a_conversation(platform, "call-5")
-    first = await deliver(platform, "SendMessage", "call-3", **named, text="hello")
-    assert await deliver(platform, "SendMessage", "call-3", **named, text="hello") == first
-    listed = await deliver(platform, "ListMessages", "call-6", **named)
+@requirement("kit:call-ids")
+async def test_a_message_delivered_twice_is_answered_once(own_platform: Platform) -> None:
+    named = await a_conversation(own_platform, "call-5")
+    first = await deliver(own_platform, "SendMessage", "call-3", **named, text="hello")
+    assert await deliver(own_platform, "SendMessage", "call-3", **named, text="hello") == first
+    listed = await deliver(own_platform, "ListMessages", "call-6", **named)
     assert [message["role"] for message in listed["messages"]] == ["USER", "ASSISTANT"]
 
 
-async def test_a_creation_delivered_twice_makes_one_conversation(platform: Platform) -> None:
-    first = await deliver(platform, "CreateConversation", "call-4", title="one")
-    assert await deliver(platform, "CreateConversation", "call-4", title="one") == first
+@requirement("kit:call-ids")
+async def test_a_creation_delivered_twice_makes_one_conversation(own_platform: Platform) -> None:
+    first = await deliver(own_platform, "CreateConversation", "call-4", title="one")
+    assert await deliver(own_platform, "CreateConversation", "call-4", title="one") == first
 
 
+@requirement("kit:call-ids")
 async def test_a_client_cannot_set_the_call_id(alice: Client) -> None:
     named = {"conversationId": await alice.conversation()}
     posed = {"x-call-id": "mine"}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.requirements import requirement
 from tests.support.platform import ROOT, Client, Platform
@@ -16,21 +17,29 @@ SOURCE = Path("services/llm/app.py")
 
 
 @requirement("kit:dev")
+@pytest.mark.disturbs
 async def test_an_app_runs_from_a_terminal_and_restarts_when_its_code_changes(
-    platform: Platform, alice: Client
+    own_platform: Platform, alice: Client
 ) -> None:
-    port = platform.stack.spec("llm").ports["app llm"]
+    port = own_platform.stack.spec("llm").ports["app llm"]
     supervised = listener(port)
-    command = ("-m", "services.cli.main", "dev", "llm", "--state", str(platform.stack.state.path))
+    command = (
+        "-m",
+        "services.cli.main",
+        "dev",
+        "llm",
+        "--state",
+        str(own_platform.stack.state.path),
+    )
     terminal = await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     try:
         first = await wait_until(lambda: other(port, {supervised}), 30, "the app of the terminal")
-        await platform.until_answering()
+        await own_platform.until_answering()
         os.utime(ROOT / SOURCE)  # as an editor does that saves the file
         second = await wait_until(lambda: other(port, {supervised, first}), 30, "its restart")
-        await platform.until_answering()
+        await own_platform.until_answering()
         assert psutil.Process(second).parent() == psutil.Process(terminal.pid)
     finally:
         terminal.send_signal(signal.SIGINT)
@@ -38,7 +47,7 @@ async def test_an_app_runs_from_a_terminal_and_restarts_when_its_code_changes(
     assert terminal.returncode == 0
     assert b"restarting: app.py changed" in said
     await wait_until(lambda: other(port, {first, second}), 30, "the app of the supervisor")
-    await platform.until_answering()
+    await own_platform.until_answering()
 
 
 def listener(port: int) -> int | None:

@@ -7,12 +7,12 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
 
 from services.codegen.openapi import edge_document
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
 from tests.requirements import requirement
-from tests.support.browser import open_page
+from tests.support.browser import open_browser, open_page
 from tests.support.platform import Client, Platform
 
 CREATE: Final = CONVERSATION_SERVICE["CreateConversation"]
@@ -58,9 +58,15 @@ class Reference:
         await self.page.get_by_role("button", name="Send").first.click()
 
 
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as opened:
+        yield opened
+
+
 @pytest.fixture
-async def reference(platform: Platform) -> AsyncIterator[Reference]:
-    async with open_page() as page:
+async def reference(platform: Platform, browser: Browser) -> AsyncIterator[Reference]:
+    async with open_page(browser) as page:
         opened = Reference(page)
         opened.watch()
         await page.goto(f"{platform.edge_url}/docs")

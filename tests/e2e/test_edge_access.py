@@ -75,12 +75,15 @@ async def ask_conversation(
 @requirement("access:edge:revocation")
 @pytest.mark.parametrize("is_exchanged", [False, True], ids=["key", "token of a key"])
 async def test_a_revoked_key_is_refused_everywhere_and_its_streams_end(
-    platform: Platform, alice: Client, is_exchanged: bool
+    own_platform: Platform, alice: Client, is_exchanged: bool
 ) -> None:
     key_id, secret = await api_key(alice)
     robot = alice.as_(await exchanged(alice, secret) if is_exchanged else secret)
     await robot.must("ListConversations")
-    async with held_stream(platform, robot) as reading, held_stream(platform, alice) as other:
+    async with (
+        held_stream(own_platform, robot) as reading,
+        held_stream(own_platform, alice) as other,
+    ):
         began = time.monotonic()
         await alice.must_of(API_KEY_SERVICE, "RevokeApiKey", keyId=key_id)
         await until_refused(robot)
@@ -91,7 +94,7 @@ async def test_a_revoked_key_is_refused_everywhere_and_its_streams_end(
 
 
 @requirement("access:edge:keys")
-async def test_no_log_shows_a_key_or_a_token(platform: Platform, alice: Client) -> None:
+async def test_no_log_shows_a_key_or_a_token(own_platform: Platform, alice: Client) -> None:
     _, secret = await api_key(alice)
     token = await exchanged(alice, secret)
     for headers in ({"x-api-key": secret}, {"authorization": f"Bearer {token}"}):
@@ -99,7 +102,7 @@ async def test_no_log_shows_a_key_or_a_token(platform: Platform, alice: Client) 
     for bad in (secret + "0", token + "x"):
         assert await status_of(alice, {"authorization": f"Bearer {bad}"}) == 401
     assert await status_of(alice, {}, f"?api_key={secret}") == 401
-    logs = list(platform.stack.state.logs.glob("*.log"))
+    logs = list(own_platform.stack.state.logs.glob("*.log"))
     assert any(log.name == "edge.log" for log in logs)
     for log in logs:
         text = log.read_text(errors="replace")

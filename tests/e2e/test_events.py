@@ -36,10 +36,10 @@ async def event_of(platform: Platform, topic: AnyTopic, text: str) -> dict[str, 
 
 @requirement("events:turn-completed")
 async def test_a_completed_turn_is_published_without_its_texts(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     await ask(alice, conversation, "an unlogged question")
-    event = await event_of(platform, TURN_COMPLETED, conversation)
+    event = await event_of(own_platform, TURN_COMPLETED, conversation)
     assert (event["type"], event["source"]) == (TURN_COMPLETED.name, "/yocaso/llm")
     data = event["data"]
     assert data["userId"] == user_of(alice)
@@ -55,11 +55,11 @@ async def test_a_completed_turn_is_published_without_its_texts(
 @requirement("events:conversation-deleted")
 @pytest.mark.parametrize("times", [1, 3])
 async def test_a_deletion_is_published_and_recorded_once(
-    platform: Platform, alice: Client, conversation: str, times: int
+    own_platform: Platform, alice: Client, conversation: str, times: int
 ) -> None:
     for _ in range(times):
         await alice.must("DeleteConversation", conversationId=conversation)
-    event = await event_of(platform, CONVERSATION_DELETED, conversation)
+    event = await event_of(own_platform, CONVERSATION_DELETED, conversation)
     assert event["data"]["userId"] == user_of(alice)
 
     async def recorded() -> list[Any]:
@@ -72,12 +72,12 @@ async def test_a_deletion_is_published_and_recorded_once(
 
 @requirement("events:access-changed")
 async def test_removed_access_is_published_with_its_position(
-    platform: Platform, alice: Client, bob: Client, conversation: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     share = {"object": f"conversation:{conversation}", "subject": f"user:{user_of(bob)}"}
     await alice.must_of(AUTHORIZATION_SERVICE, "Share", **share, role="VIEWER")
     await alice.must_of(AUTHORIZATION_SERVICE, "Unshare", **share)
-    event = await event_of(platform, ACCESS_CHANGED, conversation)
+    event = await event_of(own_platform, ACCESS_CHANGED, conversation)
     assert int(event["data"]["position"]) > 0
     change = {"userId": user_of(bob), "object": f"conversation:{conversation}"}
     assert change in event["data"]["changes"]

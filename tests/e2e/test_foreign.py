@@ -1,15 +1,15 @@
 """Other people's Dapr apps, in Go, TypeScript and Java, call the platform through sidecars of their own."""
 
+import asyncio
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any, Final
 
 import pytest
 
 from services.contracts.apps import EDGE
 from services.contracts.llm.conversations import CREATE_CONVERSATION, STREAM_MESSAGE
-from tests.e2e.conftest import TRUSTED_APP
+from tests.e2e.actions import prompt
+from tests.e2e.conftest import STRANGER, TRUSTED_APP
 from tests.requirements import requirement
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.foreign import PROGRAMS, Asking, ForeignSidecar, Program, asking
@@ -17,13 +17,7 @@ from tests.support.model_server import Script, script_text
 from tests.support.platform import Client, Platform, idempotency_key
 from tests.support.sse import StreamClient
 
-OFFSET: Final = 12_900
-PORT: Final = 17_100
-"""Of the first foreign sidecar."""
 WAYS: Final = ("edge", "trusted")
-STRANGER: Final = "stranger"
-"""An app that the operator does not trust."""
-STREAM_SECONDS: Final = 2
 CUTS: Final = (150, 700, 801, 903, 1_000)
 """Bytes of the answers, with their headers, after which the first connections are cut."""
 TOKENS: Final = 12
@@ -33,48 +27,8 @@ pytestmark = pytest.mark.timeout(60)
 in_each_language = pytest.mark.parametrize("program", PROGRAMS, ids=lambda each: each.language)
 
 
-def app_of(program: Program) -> str:
-    return f"shop-{program.language}"
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with certificates that trusts one app of each language."""
-    running = Platform(
-        tmp_path_factory.mktemp("foreign"),
-        OFFSET,
-        secure=True,
-        env={"edge": {"EDGE_SIDECAR_STREAM_SECONDS": str(STREAM_SECONDS)}},
-        trusted_apps=tuple(map(app_of, PROGRAMS)),
-    )
-    running.start()
-    yield running
-    running.stop()
-
-
-def started(platform: Platform, port: int, *app_ids: str) -> Iterator[dict[str, ForeignSidecar]]:
-    """Running sidecars of foreign apps."""
-    folder = platform.stack.state.path
-    sidecars = {app: ForeignSidecar(folder, app, port + at) for at, app in enumerate(app_ids)}
-    with ExitStack() as stops:
-        for sidecar in sidecars.values():
-            stops.callback(sidecar.stop)
-            sidecar.start()
-        for sidecar in sidecars.values():
-            sidecar.wait_ready()
-        yield sidecars
-
-
-@pytest.fixture(scope="module")
-def sidecars(secure: Platform) -> Iterator[dict[str, ForeignSidecar]]:
-    """A sidecar of each trusted app and of one that is not, with certificates."""
-    yield from started(secure, PORT, *map(app_of, PROGRAMS), STRANGER)
-
-
-@pytest.fixture(scope="module")
-def plain(platform: Platform) -> Iterator[dict[str, ForeignSidecar]]:
-    """A sidecar of a trusted app and of one that is not, without certificates."""
-    yield from started(platform, PORT + 10, TRUSTED_APP, STRANGER)
+def trusted_app_of(program: Program) -> str:
+    return f"{TRUSTED_APP}-{program.language}"
 
 
 def environment(platform: Platform, sidecar: ForeignSidecar, user: str) -> dict[str, str]:
@@ -114,50 +68,58 @@ def refusal(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @requirement("dapr:foreign-apps")
-@in_each_language
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_turn_streams_and_resumes_where_its_sidecar_died(
-    secure: Platform, sidecars: dict[str, ForeignSidecar], program: Program, way: str
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar], way: str
 ) -> None:
-    user, gate = f"ada-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
-    sidecar = sidecars[app_of(program)]
-    text = script_text(tokens=TOKENS, unicode=True, gate=gate, gate_after=HELD_AFTER)
-    async with asking(program, way, text, environment(secure, sidecar, user)) as asked:
-        await asked.until("text.delta")
-        await secure.wait_held(gate)  # the first token was shown; the model has not sent the others
-        sidecar.stop(kill=True)
-        sidecar.start()
-        sidecar.wait_ready()
-        await secure.release_gate(gate)
-        await asked.finish()
-    await require_same_bytes(secure, user, asked)
-    assert [entry["tokens_sent"] for entry in await secure.model_calls("")][-1] == TOKENS
+    async def resumes(program: Program) -> None:
+        user, gate = f"ada-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+        sidecar = sidecars[trusted_app_of(program)]
+        said = prompt(tokens=TOKENS, unicode=True, gate=gate, gate_after=HELD_AFTER)
+        env = environment(own_platform, sidecar, user)
+        async with asking(program, way, said.text, env) as asked:
+            await asked.until("text.delta")
+            await own_platform.wait_held(gate)  # shown is the first token; the others were not sent
+            sidecar.stop(kill=True)
+            sidecar.start()
+            await asyncio.to_thread(sidecar.wait_ready)
+            await own_platform.release_gate(gate)
+            await asked.finish()
+        await require_same_bytes(own_platform, user, asked)
+        [call] = await own_platform.model_calls(said.word)
+        assert call["tokens_sent"] == TOKENS
+
+    await asyncio.gather(*map(resumes, PROGRAMS))
 
 
 @requirement("dapr:foreign-apps")
-@in_each_language
 async def test_connections_that_are_cut_within_an_answer_repeat_and_lose_nothing(
-    platform: Platform, plain: dict[str, ForeignSidecar], program: Program
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar]
 ) -> None:
-    user = f"ada-{uuid.uuid4().hex[:8]}"
-    text = script_text(tokens=120, unicode=True, delay_ms=5)
-    sidecar = plain[TRUSTED_APP]
-    async with CuttingProxy(sidecar.port, CUTS) as proxy:
-        env = {**environment(platform, sidecar, user), "DAPR_HTTP_PORT": str(proxy.port)}
-        async with asking(program, "edge", text, env) as asked:
-            await asked.finish()
-    await require_same_bytes(platform, user, asked)
-    assert len(proxy.done) >= 3  # a client may close a connection before its cut
-    async with platform.client(user) as client:
-        assert len((await client.must("ListConversations"))["conversations"]) == 1
+    sidecar = sidecars[TRUSTED_APP]
+
+    async def loses_nothing(program: Program) -> None:
+        user = f"ada-{uuid.uuid4().hex[:8]}"
+        text = script_text(tokens=120, unicode=True, delay_ms=5)
+        async with CuttingProxy(sidecar.port, CUTS) as proxy:
+            env = environment(own_platform, sidecar, user)
+            port = {"DAPR_HTTP_PORT": str(proxy.port)}
+            async with asking(program, "edge", text, {**env, **port}) as asked:
+                await asked.finish()
+        await require_same_bytes(own_platform, user, asked)
+        assert len(proxy.done) >= 3  # a client may close a connection before its cut
+        async with own_platform.client(user) as client:
+            assert len((await client.must("ListConversations"))["conversations"]) == 1
+
+    await asyncio.gather(*map(loses_nothing, PROGRAMS))
 
 
 @requirement("dapr:foreign-apps")
 @in_each_language
 async def test_a_wrong_token_is_unauthenticated(
-    secure: Platform, sidecars: dict[str, ForeignSidecar], program: Program
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar], program: Program
 ) -> None:
-    env = environment(secure, sidecars[app_of(program)], "ada")
+    env = environment(own_platform, sidecars[trusted_app_of(program)], "ada")
     async with asking(program, "edge", "hello", {**env, "YOCASO_TOKEN": "wrong"}) as asked:
         error = refusal(await asked.finish())
     assert (error["status"], error["code"]) == (401, "UNAUTHENTICATED")
@@ -166,9 +128,9 @@ async def test_a_wrong_token_is_unauthenticated(
 @requirement("dapr:foreign-apps")
 @in_each_language
 async def test_with_certificates_the_sidecar_refuses_an_app_that_is_not_trusted(
-    secure: Platform, sidecars: dict[str, ForeignSidecar], program: Program
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar], program: Program
 ) -> None:
-    env = environment(secure, sidecars[STRANGER], "ada")
+    env = environment(own_platform, sidecars[STRANGER], "ada")
     async with asking(program, "trusted", "hello", env) as asked:
         error = refusal(await asked.finish())
     assert error["status"] == 403
@@ -176,32 +138,9 @@ async def test_with_certificates_the_sidecar_refuses_an_app_that_is_not_trusted(
 
 
 @requirement("dapr:foreign-apps")
-@in_each_language
-async def test_without_certificates_the_app_refuses_one_that_is_not_trusted(
-    platform: Platform, plain: dict[str, ForeignSidecar], program: Program
-) -> None:
-    env = environment(platform, plain[STRANGER], "ada")
-    async with asking(program, "trusted", "hello", env) as asked:
-        error = refusal(await asked.finish())
-    assert (error["status"], error["code"]) == (401, "UNAUTHENTICATED")
-
-
-@requirement("dapr:foreign-apps")
-@in_each_language
-@pytest.mark.parametrize(("way", "app"), [("edge", STRANGER), ("trusted", TRUSTED_APP)])
-async def test_without_certificates_an_app_calls_either_way(
-    platform: Platform, plain: dict[str, ForeignSidecar], program: Program, way: str, app: str
-) -> None:
-    user = f"ada-{uuid.uuid4().hex[:8]}"
-    async with asking(program, way, "hello", environment(platform, plain[app], user)) as asked:
-        await asked.finish()
-    await require_same_bytes(platform, user, asked)
-
-
-@requirement("dapr:foreign-apps")
-@pytest.mark.parametrize("app", [app_of(PROGRAMS[0]), STRANGER])
+@pytest.mark.parametrize("app", [TRUSTED_APP, STRANGER])
 async def test_the_edge_takes_the_user_from_the_token_whatever_an_app_says(
-    secure: Platform, sidecars: dict[str, ForeignSidecar], alice: Client, app: str
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar], alice: Client, app: str
 ) -> None:
     sidecar, user = sidecars[app], f"ada-{uuid.uuid4().hex[:8]}"
     url = sidecar.url_of(EDGE.id, CREATE_CONVERSATION.edge_path)
@@ -209,10 +148,10 @@ async def test_the_edge_takes_the_user_from_the_token_whatever_an_app_says(
     headers = {"dapr-api-token": sidecar.token, **claims}
     async with alice.session.post(url, json={}, headers=headers) as reply:
         assert reply.status == 401
-    headers["authorization"] = f"Bearer {secure.token(user)}"
+    headers["authorization"] = f"Bearer {own_platform.token(user)}"
     async with alice.session.post(url, json={}, headers=headers) as reply:
         created = await reply.json()
-    async with secure.client(user) as client:
+    async with own_platform.client(user) as client:
         found = await client.must("ListConversations")
     assert [each["conversationId"] for each in found["conversations"]] == [
         created["conversationId"]
@@ -221,10 +160,10 @@ async def test_the_edge_takes_the_user_from_the_token_whatever_an_app_says(
 
 @requirement("dapr:foreign-streams")
 async def test_through_the_edge_a_stream_ends_with_reconnect_before_a_sidecar_cuts_it(
-    secure: Platform, sidecars: dict[str, ForeignSidecar]
+    own_platform: Platform, sidecars: dict[str, ForeignSidecar]
 ) -> None:
     gate = uuid.uuid4().hex
-    async with secure.client(f"ada-{uuid.uuid4().hex[:8]}") as client:
+    async with own_platform.client(f"ada-{uuid.uuid4().hex[:8]}") as client:
         body = {
             "conversationId": await client.conversation(),
             "text": script_text(tokens=TOKENS, gate=gate, gate_after=HELD_AFTER),
@@ -236,6 +175,6 @@ async def test_through_the_edge_a_stream_ends_with_reconnect_before_a_sidecar_cu
         seen = [event.event async for event in reader.events()]
         assert seen[-1] == "reconnect"
         assert "text.delta" in seen
-        await secure.release_gate(gate)
+        await own_platform.release_gate(gate)
         fold = await reader.run()
     assert (fold.terminal, fold.text) == ("run.completed", Script(tokens=TOKENS).answer(""))

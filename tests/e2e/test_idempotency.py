@@ -11,6 +11,8 @@ from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
+pytestmark = pytest.mark.usefixtures("own_platform")  # the model is scripted
+
 
 async def raw(client: Client, method: str, key: str, **body: Any) -> tuple[int, bytes, bool]:
     """Status, bytes, and whether the answer is a replay."""
@@ -57,17 +59,17 @@ async def test_a_final_refusal_is_replayed_too(alice: Client) -> None:
 
 @requirement("kit:idempotency")
 async def test_a_repeat_while_the_first_call_runs_gets_409_with_retry_after(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"progress-{conversation}"
     body = {"conversationId": conversation, "text": prompt(tokens=2, gate=gate).text}
     first = asyncio.create_task(raw(alice, "SendMessage", "key", **body))
-    await platform.wait_held(gate)
+    await own_platform.wait_held(gate)
     early = await alice.call("SendMessage", {"idempotency-key": "key"}, **body)
     assert (early.status, early.code) == (409, "ABORTED")
     assert int(early.headers["retry-after"]) >= 1
     assert early.body["error"]["details"]["retryInfo"]["retryAfter"].endswith("s")
-    await platform.release_gate(gate)
+    await own_platform.release_gate(gate)
     done = await first
     assert await raw(alice, "SendMessage", "key", **body) == (200, done[1], True)
 
@@ -97,7 +99,7 @@ async def test_a_key_belongs_to_one_method(alice: Client, conversation: str) -> 
 
 @requirement("turns:idempotent", "events:resume")
 async def test_a_stream_with_the_same_key_follows_the_same_turn(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"same-{conversation}"
     said = prompt(tokens=5, gate=gate, gate_after=2)
@@ -106,24 +108,24 @@ async def test_a_stream_with_the_same_key_follows_the_same_turn(
     readers = [alice.reader("StreamMessage", body, key) for _ in range(3)]
     running = [asyncio.create_task(one.run()) for one in readers]
     await wait_until(lambda: all(one.fold.text for one in readers), what="text at every reader")
-    await platform.release_gate(gate)
+    await own_platform.release_gate(gate)
     folds = await asyncio.gather(*running)
     late = await alice.reader("StreamMessage", body, key).run()
     assert folds[0].raw == folds[1].raw == folds[2].raw == late.raw
-    assert len(await platform.model_calls(said.word)) == 1
+    assert len(await own_platform.model_calls(said.word)) == 1
     assert len(await messages(alice, conversation)) == 2
 
 
 @requirement("turns:idempotent")
 async def test_many_repeats_at_once_are_one_turn(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     said = prompt(tokens=2)
     body = {"conversationId": conversation, "text": said.text}
     answers = await asyncio.gather(*(raw(alice, "SendMessage", "key", **body) for _ in range(10)))
     assert {status for status, _, _ in answers} <= {200, 409}
     assert len({content for status, content, _ in answers if status == 200}) == 1
-    assert len(await platform.model_calls(said.word)) == 1
+    assert len(await own_platform.model_calls(said.word)) == 1
     assert len(await messages(alice, conversation)) == 2
 
 

@@ -18,7 +18,7 @@ LARGE = TEXT + "x" * (65_536 - len(TEXT.encode()))
 @requirement("conversations:messages", "conversations:delete", "kit:large-reads")
 @pytest.mark.timeout(240)
 async def test_a_conversation_of_many_large_messages_is_listed_continued_and_removed(
-    platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
+    own_platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     async def append(_: int) -> None:
         await alice.must("AppendMessage", conversationId=conversation, text=LARGE)
@@ -32,7 +32,7 @@ async def test_a_conversation_of_many_large_messages_is_listed_continued_and_rem
     assert all(message["text"] == LARGE for message in listed)
 
     # The reactivated actor reads all its rows.
-    await deactivate(platform, "ConversationActor", conversation)
+    await deactivate(own_platform, "ConversationActor", conversation)
     await ask(alice, conversation, "and now?")
 
     await alice.must("DeleteConversation", conversationId=conversation)

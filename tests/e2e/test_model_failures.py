@@ -1,6 +1,8 @@
 """Failures of the model by class: which are retried, and what a reader sees."""
 
 import asyncio
+import uuid
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from services.kit.eventlog import EventLog
 from tests.e2e.actions import (
+    Prompt,
     ask,
     ended,
     events_of,
@@ -19,6 +22,9 @@ from tests.e2e.actions import (
 )
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
+from tests.support.sse import Fold
+
+pytestmark = pytest.mark.usefixtures("own_platform")  # the model is scripted
 
 MODEL_ATTEMPTS = 5
 """One attempt by the host that admitted the turn and four by the workflow."""
@@ -36,7 +42,7 @@ FINAL: list[tuple[dict[str, Any], str]] = [
     ({"tokens": 4, "error_after": 2, "error_code": 403}, "CONTENT_FILTERED"),
     ({"tokens": 4, "finish": "content_filter"}, "CONTENT_FILTERED"),
 ]
-RETRYABLE_STATUSES: list[dict[str, Any]] = [
+RETRYABLE: list[dict[str, Any]] = [
     {"status": 429},
     {"status": 503},
     {"status": 500},
@@ -51,6 +57,7 @@ PASSING_AFTER_TEXT: list[dict[str, Any]] = [
     {"cut": "rst", "cut_after": 3},
     {"cut": "fin", "cut_after": 3, "framing": "close"},
 ]
+RETRY_AFTER = ["2", "date:3"]
 LASTING: list[tuple[dict[str, Any], str]] = [
     ({"status": 503}, "MODEL_UNAVAILABLE"),
     ({"status": 429}, "RATE_LIMITED"),
@@ -65,14 +72,14 @@ LASTING: list[tuple[dict[str, Any], str]] = [
 @requirement("model:retry-by-class", "model:error-in-200", "turns:one-terminal")
 @pytest.mark.parametrize(("failure", "code"), FINAL, ids=lambda value: str(value)[:50])
 async def test_a_permanent_failure_fails_the_turn_without_a_retry(
-    platform: Platform, alice: Client, conversation: str, failure: dict[str, Any], code: str
+    own_platform: Platform, alice: Client, conversation: str, failure: dict[str, Any], code: str
 ) -> None:
     said = prompt(**failure)
     fold = await ask(alice, conversation, said.text)
     assert fold.terminal == "run.failed"
     error = fold.events[-1]["data"]["error"]
     assert (error["code"], error["isTerminal"]) == (code, True)
-    assert len(await platform.model_calls(said.word)) == 1
+    assert len(await own_platform.model_calls(said.word)) == 1
     ref = {"conversationId": conversation, "turnId": fold.events[0]["data"]["turnId"]}
     turn = await alice.must("GetTurn", **ref)
     assert (turn["status"], turn["error"]) == ("FAILED", error)
@@ -94,64 +101,107 @@ async def test_send_message_answers_with_the_turns_error(alice: Client, conversa
     assert details["upstreamError"]["statusCode"] == 402
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A turn whose model failed: its end, its model calls and the answers that were stored."""
+
+    fold: Fold
+    calls: list[dict[str, Any]]
+    stored: list[tuple[str, bool]]
+
+
+async def tried(platform: Platform, client: Client, said: Prompt, gate: str = "") -> Tried:
+    """Stream a turn to its end; a model that waits at `gate` goes on when text was shown."""
+    conversation = await client.conversation()
+    async with live_turn(client, conversation, said, until_text=bool(gate)) as turn:
+        if gate:
+            await platform.wait_held(gate)
+            await platform.release_gate(gate)
+        fold = await turn.rest()
+    calls = await platform.model_calls(said.word)
+    stored = (await messages(client, conversation))[1:]
+    return Tried(fold, calls, [(each["text"], each["incomplete"]) for each in stored])
+
+
+async def transient_failures(own_platform: Platform) -> list[Tried]:
+    """Turns whose first attempt fails before any text."""
+    async with own_platform.client(f"patient-{uuid.uuid4().hex[:8]}") as client:
+        said = [prompt(attempts=[{"tokens": 6, **each}, {"tokens": 6}]) for each in RETRYABLE]
+        return await asyncio.gather(*(tried(own_platform, client, each) for each in said))
+
+
 @requirement("model:retry-by-class", "model:error-in-200")
-@pytest.mark.parametrize("failure", RETRYABLE_STATUSES, ids=str)
+@pytest.mark.waits(begin=transient_failures)
+@pytest.mark.parametrize("failure", RETRYABLE, ids=str)
 async def test_a_transient_failure_before_any_text_is_retried_silently(
-    platform: Platform, alice: Client, conversation: str, failure: dict[str, Any]
+    waited: list[Tried], failure: dict[str, Any]
 ) -> None:
-    said = prompt(attempts=[{"tokens": 6, **failure}, {"tokens": 6}])
-    fold = await ask(alice, conversation, said.text)
-    assert (fold.terminal, fold.text, fold.restarts) == ("run.completed", WHOLE, 0)
-    assert len(await platform.model_calls(said.word)) == 2
+    turn = waited[RETRYABLE.index(failure)]
+    assert (turn.fold.terminal, turn.fold.text) == ("run.completed", WHOLE)
+    assert (turn.fold.restarts, len(turn.calls)) == (0, 2)
+
+
+async def failures_after_text(own_platform: Platform) -> list[Tried]:
+    """Turns whose first attempt fails after it has shown text."""
+    async with own_platform.client(f"patient-{uuid.uuid4().hex[:8]}") as client:
+
+        async def fails(failure: dict[str, Any]) -> Tried:
+            gate = f"passing-{uuid.uuid4().hex}"
+            failing = {"tokens": 6, "gate": gate, "gate_after": 2, **failure}
+            said = prompt(attempts=[failing, {"tokens": 6}])
+            return await tried(own_platform, client, said, gate)
+
+        return await asyncio.gather(*map(fails, PASSING_AFTER_TEXT))
 
 
 @requirement("model:cuts", "model:error-in-200", "turns:attempt-restarted")
+@pytest.mark.waits(begin=failures_after_text)
 @pytest.mark.parametrize("failure", PASSING_AFTER_TEXT, ids=str)
 async def test_text_of_a_failed_attempt_is_dropped_and_never_duplicated(
-    platform: Platform, alice: Client, conversation: str, failure: dict[str, Any]
+    waited: list[Tried], failure: dict[str, Any]
 ) -> None:
-    gate = f"passing-{conversation}"
-    failing = {"tokens": 6, "gate": gate, "gate_after": 2, **failure}
-    said = prompt(attempts=[failing, {"tokens": 6}])
-    async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await platform.wait_held(gate)
-        await platform.release_gate(gate)
-        fold = await turn.rest()
-    assert (fold.terminal, fold.text, fold.restarts) == ("run.completed", WHOLE, 1)
-    assert len(await platform.model_calls(said.word)) == 2
-    stored = await messages(alice, conversation)
-    assert [(each["text"], each["incomplete"]) for each in stored[1:]] == [(WHOLE, False)]
+    turn = waited[PASSING_AFTER_TEXT.index(failure)]
+    assert (turn.fold.terminal, turn.fold.text) == ("run.completed", WHOLE)
+    assert (turn.fold.restarts, len(turn.calls)) == (1, 2)
+    assert turn.stored == [(WHOLE, False)]
+
+
+async def retries_after(own_platform: Platform) -> list[Tried]:
+    """Turns whose model says when to try again."""
+    async with own_platform.client(f"patient-{uuid.uuid4().hex[:8]}") as client:
+        said = [
+            prompt(status=429, retry_after=each, fail_times=1, tokens=2) for each in RETRY_AFTER
+        ]
+        return await asyncio.gather(*(tried(own_platform, client, each) for each in said))
 
 
 @requirement("model:retry-by-class")
-@pytest.mark.parametrize("wanted", ["2", "date:3"])
-async def test_a_retry_waits_for_retry_after(
-    platform: Platform, alice: Client, conversation: str, wanted: str
-) -> None:
-    said = prompt(status=429, retry_after=wanted, fail_times=1, tokens=2)
-    sent = await alice.must("SendMessage", conversationId=conversation, text=said.text)
-    assert sent["turn"]["attempts"] == 2
-    first, second = await platform.model_calls(said.word)
+@pytest.mark.waits(begin=retries_after)
+@pytest.mark.parametrize("wanted", RETRY_AFTER)
+async def test_a_retry_waits_for_retry_after(waited: list[Tried], wanted: str) -> None:
+    turn = waited[RETRY_AFTER.index(wanted)]
+    assert turn.fold.terminal == "run.completed"
+    first, second = turn.calls
     assert second["opened_at"] - first["opened_at"] >= 1.9
 
 
-@requirement("model:terminal-rule", "model:cuts", "turns:bounds")
-async def test_a_lasting_failure_fails_the_turn_after_a_bounded_number_of_attempts(
-    platform: Platform, alice: Client
-) -> None:
-    async def fails(failure: dict[str, Any], code: str) -> None:
-        said = prompt(**failure)
-        conversation = await alice.conversation()
-        fold = await ask(alice, conversation, said.text)
-        assert fold.terminal == "run.failed", failure
-        assert fold.events[-1]["data"]["error"]["code"] == code, failure
-        assert len(await platform.model_calls(said.word)) == MODEL_ATTEMPTS, failure
-        stored = (await messages(alice, conversation))[1:]
-        assert [(each["text"], each["incomplete"]) for each in stored] == (
-            [(fold.text, True)] if fold.text else []
-        ), failure
+async def lasting_failures(own_platform: Platform) -> list[Tried]:
+    """Turns that fail at every attempt; the workflow waits longer and longer between them."""
+    async with own_platform.client(f"patient-{uuid.uuid4().hex[:8]}") as client:
+        said = [prompt(**failure) for failure, _ in LASTING]
+        return await asyncio.gather(*(tried(own_platform, client, each) for each in said))
 
-    await asyncio.gather(*(fails(failure, code) for failure, code in LASTING))
+
+@requirement("model:terminal-rule", "model:cuts", "turns:bounds")
+@pytest.mark.waits(begin=lasting_failures)
+async def test_a_lasting_failure_fails_the_turn_after_a_bounded_number_of_attempts(
+    waited: list[Tried],
+) -> None:
+    for turn, (failure, code) in zip(waited, LASTING, strict=True):
+        assert turn.fold.terminal == "run.failed", failure
+        assert turn.fold.events[-1]["data"]["error"]["code"] == code, failure
+        assert len(turn.calls) == MODEL_ATTEMPTS, failure
+        assert turn.stored == ([(turn.fold.text, True)] if turn.fold.text else []), failure
 
 
 @requirement("model:terminal-rule")
@@ -179,17 +229,17 @@ async def test_an_answer_sent_byte_by_byte_parses_to_the_same_text(
 @requirement("turns:bounds")
 @pytest.mark.parametrize(("wanted", "sent"), [({"maxOutputTokens": 77}, 77), ({}, 4096)])
 async def test_the_token_limit_is_sent_to_the_model(
-    platform: Platform, alice: Client, conversation: str, wanted: dict[str, int], sent: int
+    own_platform: Platform, alice: Client, conversation: str, wanted: dict[str, int], sent: int
 ) -> None:
     said = prompt(tokens=1)
     await alice.must("SendMessage", conversationId=conversation, text=said.text, **wanted)
-    [call] = await platform.model_calls(said.word)
+    [call] = await own_platform.model_calls(said.word)
     assert call["max_tokens"] == sent
 
 
 @requirement("turns:bounds")
 async def test_a_turn_past_its_deadline_fails(
-    platform: Platform,
+    own_platform: Platform,
     alice: Client,
     conversation: str,
     log: EventLog,
@@ -198,12 +248,12 @@ async def test_a_turn_past_its_deadline_fails(
     gate = f"late-{conversation}"
     said = prompt(tokens=3, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
         await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
         await pass_deadline(database, turn.turn_id)
-        await platform.release_gate(gate)
+        await own_platform.release_gate(gate)
         await log.release(turn.turn_id, newer.number)
     found = await ended(alice, turn.ref, timeout=30)
     assert (found["status"], found["error"]["code"]) == ("FAILED", "DEADLINE_EXCEEDED")

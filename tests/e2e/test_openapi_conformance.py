@@ -1,11 +1,13 @@
 """The edge answers generated requests as the OpenAPI document says, and never with 5xx."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -18,6 +20,8 @@ from schemathesis.specs.openapi.checks import (
 from tests.requirements import requirement
 from tests.support.platform import Client, Platform
 
+pytestmark = pytest.mark.disturbs  # these tests are not async: they hold the event loop
+
 # Only responses are checked: the protobuf JSON mapping also accepts requests outside the schema, such as snake_case
 # names and numbers as strings.
 CHECKS = [
@@ -27,7 +31,12 @@ CHECKS = [
     response_schema_conformance,
 ]
 DOCUMENT = Path(__file__).parents[2] / "services/contracts/openapi/yocaso.json"
-EXAMPLES = 20
+EXAMPLES = 6
+LONG_EXAMPLES = 200
+SETTINGS = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 LONGEST_POLL_SECONDS = 1
 
 schema = schemathesis.openapi.from_path(DOCUMENT)
@@ -71,23 +80,45 @@ def aim(fields: Any, known: dict[str, str]) -> None:
         fields["waitSeconds"] = min(fields["waitSeconds"], LONGEST_POLL_SECONDS)
 
 
-turns = itertools.cycle([True, False])
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Calls the edge, every other time with ids of existing objects, and checks the responses."""
+
+    fuzzer: Client
+    leaver: Client
+    known: dict[str, str]
+    connections: requests.Session
+    turns: Iterator[bool] = field(default_factory=lambda: itertools.cycle([True, False]))
+
+    def require_conformance(self, case: schemathesis.Case) -> None:
+        leaves = case.operation.path.endswith("/delete-account")
+        client = self.leaver if leaves else self.fuzzer
+        if next(self.turns):
+            aim(case.body, self.known)
+            aim(case.query, self.known)
+        response = case.call(client.url, self.connections, client.headers(), timeout=30)
+        case.validate_response(response, checks=CHECKS)
+
+
+@pytest.fixture(scope="module")
+def caller(fuzzer: Client, leaver: Client, known: dict[str, str]) -> Iterator[Caller]:
+    with requests.Session() as connections:
+        yield Caller(fuzzer, leaver, known, connections)
 
 
 @requirement("kit:openapi-conformance")
 @schema.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-def test_an_operation_answers_as_its_document_says(
-    case: schemathesis.Case, fuzzer: Client, leaver: Client, known: dict[str, str]
+@settings(SETTINGS, max_examples=EXAMPLES, derandomize=True)
+def test_an_operation_answers_as_its_document_says(case: schemathesis.Case, caller: Caller) -> None:
+    caller.require_conformance(case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@requirement("kit:openapi-conformance")
+@schema.parametrize()
+@settings(SETTINGS, max_examples=LONG_EXAMPLES)
+def test_an_operation_answers_many_more_requests_as_its_document_says(
+    case: schemathesis.Case, caller: Caller
 ) -> None:
-    caller = leaver if case.operation.path.endswith("/delete-account") else fuzzer
-    if next(turns):
-        aim(case.body, known)
-        aim(case.query, known)
-    response = case.call(base_url=caller.url, headers=caller.headers(), timeout=30)
-    case.validate_response(response, checks=CHECKS)
+    caller.require_conformance(case)

@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any, Final
 
 import aiohttp
@@ -27,14 +28,14 @@ from services.kit.access.identity import CallerIdentity
 from services.kit.contract import AnyMethod
 from services.kit.dapr.client import RpcClient
 from tests.chaos.faults import until_tokens_issued
-from tests.e2e.actions import ask
+from tests.e2e.conftest import OFFSET, TRUSTED_APP
 from tests.requirements import requirement
+from tests.support.concurrency import for_each
 from tests.support.foreign import ForeignSidecar
 from tests.support.platform import ROOT, Client, Platform
 from tests.support.readme import example_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 13_000
 CALLERS: Final = tuple(app.id for app in APPS)
 VERBS: Final = ("POST", "GET", "PUT", "DELETE", "PATCH")
 CELLS: Final = [
@@ -43,6 +44,10 @@ CELLS: Final = [
     for caller in CALLERS
     if caller != method.service.app_id  # a sidecar calls its own app without a policy check
 ]
+IMPOSTOR_PORT: Final = 7190 + OFFSET
+"""Of the first port of a sidecar that gets no certificate."""
+Attempt = tuple[str, AnyMethod, str]
+"""A caller, a method and a verb."""
 UNREACHABLE: Final = [
     method
     for method in app_of("auth").methods
@@ -72,37 +77,10 @@ SPELLINGS: Final = (
 )
 
 
-BACK_END: Final = "backend"
-BACK_END_PORT: Final = 17_300
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with certificates, which trusts one back end."""
-    running = Platform(
-        tmp_path_factory.mktemp("secure"), OFFSET, secure=True, trusted_apps=(BACK_END,)
-    )
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def back_end(secure: Platform) -> Iterator[ForeignSidecar]:
-    """The sidecar of the trusted back end."""
-    sidecar = ForeignSidecar(secure.stack.state.path, BACK_END, BACK_END_PORT)
-    try:
-        sidecar.start()
-        sidecar.wait_ready()
-        yield sidecar
-    finally:
-        sidecar.stop()
-
-
-@pytest.fixture
-async def ada(secure: Platform) -> AsyncIterator[Client]:
-    async with secure.client(f"ada-{uuid.uuid4().hex[:8]}") as client:
-        yield client
+@pytest.fixture(scope="session")
+def back_end(sidecars: dict[str, ForeignSidecar]) -> ForeignSidecar:
+    """The sidecar of a trusted back end."""
+    return sidecars[TRUSTED_APP]
 
 
 async def invoked(
@@ -131,79 +109,102 @@ def refused_by_sidecar(status: int, text: str) -> bool:
     return status in (403, 404) and '"error"' not in text
 
 
-@requirement("access:proven-callers")
-async def test_turns_are_answered_and_streamed(ada: Client) -> None:
-    conversation = await ada.conversation()
-    assert (await ask(ada, conversation, "hello")).text == "You said: hello"
-    sent = await ada.must("SendMessage", conversationId=conversation, text="again")
-    assert sent["turn"]["status"] == "COMPLETED"
+def verbs_of(caller: str, method: AnyMethod) -> tuple[str, ...]:
+    """The verbs with which the contract lets an app call a method."""
+    return method.verbs if caller in callers_of(method) else ()
+
+
+def attempts() -> Iterator[Attempt]:
+    """Every caller with every method by POST, and by the other verbs where one of them is allowed.
+
+    For each caller and app one method that it may not call is tried by every verb too.
+    """
+    refused: set[tuple[str, str]] = set()
+    for caller, method in CELLS:
+        pair = (caller, method.service.app_id)
+        every = bool(verbs_of(caller, method)) or pair not in refused
+        if not verbs_of(caller, method):
+            refused.add(pair)
+        yield from ((caller, method, verb) for verb in (VERBS if every else VERBS[:1]))
 
 
 @requirement("access:proven-callers")
 async def test_a_call_reaches_an_app_where_the_contract_allows_it_and_nowhere_else(
-    secure: Platform, ada: Client
+    own_platform: Platform, alice: Client
 ) -> None:
-    tried = 0
-    for caller, method in CELLS:
-        wanted = caller in callers_of(method)
-        for verb in VERBS:
-            allowed = wanted and verb in (("POST", "GET") if method.is_stream else ("POST",))
-            found = await invoked(
-                secure, ada.session, caller, method.service.app_id, verb, method.path
-            )
-            assert refused_by_sidecar(*found) is not allowed, (caller, method.name, verb, found)
-            tried += 1
-    assert tried == len(CELLS) * len(VERBS)
+    async def reaches(attempt: Attempt) -> None:
+        caller, method, verb = attempt
+        found = await invoked(
+            own_platform, alice.session, caller, method.service.app_id, verb, method.path
+        )
+        allowed = verb in verbs_of(caller, method)
+        assert refused_by_sidecar(*found) is not allowed, (caller, method.name, verb, found)
+
+    assert await for_each(attempts(), reaches) > len(CELLS)
+    assert {(caller, method.name) for caller, method, _ in attempts()} == {
+        (caller, method.name) for caller, method in CELLS
+    }
 
 
 @requirement("access:trusted-apps")
 async def test_a_trusted_back_end_reaches_every_user_facing_method_and_no_other(
-    secure: Platform, ada: Client, back_end: ForeignSidecar
+    own_platform: Platform, alice: Client, back_end: ForeignSidecar
 ) -> None:
     claimed = {"x-user-id": "ada"}  # without scopes, so that no method has an effect
-    for method in METHODS:
-        for verb in VERBS:
-            allowed = method.scope is not None and verb in method.verbs
-            found = await invoked(
-                secure, ada.session, back_end, method.service.app_id, verb, method.path, claimed
-            )
-            assert refused_by_sidecar(*found) is not allowed, (method.name, verb, found)
-            if allowed:
-                assert found[0] == 401, (method.name, verb, found)
-                assert "UNAUTHENTICATED" in found[1]
+
+    async def reaches(attempt: tuple[AnyMethod, str]) -> None:
+        method, verb = attempt
+        allowed = method.scope is not None and verb in method.verbs
+        found = await invoked(
+            own_platform,
+            alice.session,
+            back_end,
+            method.service.app_id,
+            verb,
+            method.path,
+            claimed,
+        )
+        assert refused_by_sidecar(*found) is not allowed, (method.name, verb, found)
+        if allowed:
+            assert found[0] == 401, (method.name, verb, found)
+            assert "UNAUTHENTICATED" in found[1]
+
+    await for_each(product(METHODS, VERBS), reaches)
 
 
 @requirement("access:trusted-apps")
 async def test_a_trusted_back_end_acts_for_a_user_with_that_users_rights_and_is_named(
-    secure: Platform, ada: Client, back_end: ForeignSidecar
+    own_platform: Platform, alice: Client, back_end: ForeignSidecar
 ) -> None:
-    conversation, eve = await ada.conversation(), f"eve-{uuid.uuid4().hex[:8]}"
+    conversation, eve = await alice.conversation(), f"eve-{uuid.uuid4().hex[:8]}"
     claimed = {"x-user-id": eve, "x-scopes": CONVERSATIONS_READ}
 
-    async def called(method: AnyMethod) -> tuple[int, Any]:
-        path, headers = method.path, {**claimed, "content-type": "application/json"}
+    async def called(method: AnyMethod, **said: str) -> tuple[int, Any]:
+        path, headers = method.path, {**claimed, **said, "content-type": "application/json"}
         url = f"http://{LOOPBACK}:{back_end.port}/v1.0/invoke/llm/method{path}"
         headers["dapr-api-token"] = back_end.token
         body = {"conversationId": conversation}
-        async with ada.session.post(url, json=body, headers=headers) as reply:
+        async with alice.session.post(url, json=body, headers=headers) as reply:
             return reply.status, await reply.json()
 
     assert (await called(GET_CONVERSATION))[0] == 404
     assert (await called(DELETE_CONVERSATION))[0] == 403  # needs a scope that was not claimed
+    as_edge = {"dapr-caller-app-id": EDGE.id}  # a second name beside that of the sidecar
+    assert (await called(GET_CONVERSATION, **as_edge))[0] == 401
 
     async def denied() -> list[dict[str, Any]] | None:
-        answer = await ada.must_of(AUDIT_SERVICE, "ListAuditEvents", action="ACCESS_DENIED")
+        answer = await alice.must_of(AUDIT_SERVICE, "ListAuditEvents", action="ACCESS_DENIED")
         return [event for event in answer["events"] if event["actor"] == eve] or None
 
     recorded: list[dict[str, Any]] = await wait_until(
         denied, 20, "the denial in the owner's audit log"
     )
-    assert recorded[0]["details"]["app"] == BACK_END
+    assert recorded[0]["details"]["app"] == TRUSTED_APP
 
 
 @requirement("access:trusted-apps", "kit:rpc-client")
 async def test_the_example_of_kits_readme_asks_in_a_users_name(
-    secure: Platform, back_end: ForeignSidecar, monkeypatch: pytest.MonkeyPatch
+    own_platform: Platform, back_end: ForeignSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in back_end.environment.items():
         monkeypatch.setenv(name, value)
@@ -214,50 +215,62 @@ async def test_the_example_of_kits_readme_asks_in_a_users_name(
     for _ in range(2):
         assert await example["ask"](client, user, "hello", key) == "You said: hello"
     await client.close()
-    async with secure.client(user.user_id) as ada:
+    async with own_platform.client(user.user_id) as ada:
         assert len((await ada.must("ListConversations"))["conversations"]) == 1
 
 
 @requirement("access:proven-callers")
 async def test_no_spelling_of_an_internal_path_passes_the_policies(
-    secure: Platform, ada: Client
+    own_platform: Platform, alice: Client
 ) -> None:
-    tried = 0
-    for method in UNREACHABLE:
-        internal = method.path
-        public = next(each.path for each in method.service.methods if not each.internal)
-        for written in SPELLINGS:
-            path = written.format(
-                public=public, internal=internal, upper=internal.upper(), lower=internal.lower()
-            ).replace("{slashes}", internal.replace("/", "%2f"))
-            status, text = await invoked(secure, ada.session, "edge", "auth", "POST", path)
-            unparsable = status == 500 and "forbidden" in text  # daprd's response to such a path
-            no_such = status == 404 and "No such method." in text
-            assert status in (400, 403) or no_such or unparsable, (path, status, text)
-            tried += 1
-    assert tried >= 2 * len(SPELLINGS)
+    async def refused(path: str) -> None:
+        status, text = await invoked(own_platform, alice.session, "edge", "auth", "POST", path)
+        unparsable = status == 500 and "forbidden" in text  # daprd's response to such a path
+        no_such = status == 404 and "No such method." in text
+        assert status in (400, 403) or no_such or unparsable, (path, status, text)
+
+    paths = [path for method in UNREACHABLE for path in spelled(method)]
+    assert await for_each(paths, refused) >= 2 * len(SPELLINGS)
+
+
+def spelled(method: AnyMethod) -> Iterator[str]:
+    """Spellings of the path of an internal method."""
+    internal = method.path
+    public = next(each.path for each in method.service.methods if not each.internal)
+    for written in SPELLINGS:
+        path = written.format(
+            public=public, internal=internal, upper=internal.upper(), lower=internal.lower()
+        )
+        yield path.replace("{slashes}", internal.replace("/", "%2f"))
 
 
 @requirement("access:proven-callers")
 @pytest.mark.parametrize("name", ["dapr-caller-app-id", "Dapr-Caller-App-Id", "x-dapr-app-id"])
-async def test_a_claimed_app_id_is_ignored(secure: Platform, ada: Client, name: str) -> None:
-    for method in UNREACHABLE:
-        for said in CALLERS:
-            found = await invoked(
-                secure, ada.session, "edge", "auth", "POST", method.path, {name: said}
-            )
-            assert found[0] == 403, (method.name, said, found)
-            assert refused_by_sidecar(*found)
+async def test_a_claimed_app_id_is_ignored(
+    own_platform: Platform, alice: Client, name: str
+) -> None:
+    async def refused(attempt: tuple[AnyMethod, str]) -> None:
+        method, said = attempt
+        found = await invoked(
+            own_platform, alice.session, "edge", "auth", "POST", method.path, {name: said}
+        )
+        assert found[0] == 403, (method.name, said, found)
+        assert refused_by_sidecar(*found)
+
+    await for_each(product(UNREACHABLE, CALLERS), refused)
 
 
 @requirement("access:proven-callers")
-async def test_only_workflows_may_schedule_an_activity_of_another_app(secure: Platform) -> None:
-    secure.stack.halt("auth")  # else the app's own worker could get the workflow
+@pytest.mark.disturbs
+async def test_only_workflows_may_schedule_an_activity_of_another_app(
+    own_platform: Platform,
+) -> None:
+    own_platform.stack.halt("auth")  # else the app's own worker could get the workflow
     try:
-        outcome = schedule_from(secure, "auth", RUN_TURN.name, RUN_TURN.app_id)
+        outcome = schedule_from(own_platform, "auth", RUN_TURN.name, RUN_TURN.app_id)
     finally:
-        secure.stack.restart("auth")
-        await until_tokens_issued(secure)
+        own_platform.stack.restart("auth")
+        await until_tokens_issued(own_platform)
     assert "access denied by workflow access policy" in outcome
 
 
@@ -276,9 +289,9 @@ def schedule_from(platform: Platform, app: str, activity: str, host: str) -> str
 
 
 @requirement("access:proven-callers")
-def test_sentry_issues_no_certificate_for_another_app(secure: Platform) -> None:
-    spec = secure.stack.spec("llm-daprd")
-    ports = iter(range(19_950, 19_960))
+def test_sentry_issues_no_certificate_for_another_app(own_platform: Platform) -> None:
+    spec = own_platform.stack.spec("llm-daprd")
+    ports = iter(range(IMPOSTOR_PORT, IMPOSTOR_PORT + 10))
     flags = {"--app-id": "edge"} | {
         flag: str(next(ports))
         for flag in (
@@ -305,8 +318,10 @@ def test_sentry_issues_no_certificate_for_another_app(secure: Platform) -> None:
 
 @requirement("access:proven-callers")
 @pytest.mark.parametrize("app", CALLERS)
-async def test_a_sidecar_refuses_a_call_without_a_certificate(secure: Platform, app: str) -> None:
-    port = secure.stack.spec(f"{app}-daprd").ports[f"internal gRPC of the sidecar of {app}"]
+async def test_a_sidecar_refuses_a_call_without_a_certificate(
+    own_platform: Platform, app: str
+) -> None:
+    port = own_platform.stack.spec(f"{app}-daprd").ports[f"internal gRPC of the sidecar of {app}"]
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await channel.unary_unary("/dapr.proto.internals.v1.ServiceInvocation/CallLocal")(

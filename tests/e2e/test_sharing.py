@@ -89,13 +89,15 @@ async def test_a_shared_role_permits_only_its_operations_until_it_is_revoked(
 
 @requirement("access:sharing")
 async def test_a_role_shared_with_an_organization_applies_to_its_members_only(
-    platform: Platform, alice: Client, bob: Client, conversation: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     organization = f"org-{uuid.uuid4().hex[:12]}"
     subject = f"organization:{organization}#member"
     await shared(alice, "Share", conversation, subject=subject, role="EDITOR")
     assert await codes(bob, conversation) == NOBODY
-    await platform.write_tuples((f"user:{user_of(bob)}", "member", f"organization:{organization}"))
+    await own_platform.write_tuples(
+        (f"user:{user_of(bob)}", "member", f"organization:{organization}")
+    )
     assert await codes(bob, conversation) == EDITOR
     assert await shared_with(bob) == [f"conversation:{conversation}"]
     await shared(alice, "Unshare", conversation, subject=subject)
@@ -160,26 +162,36 @@ async def test_an_ended_link_answers_as_an_unknown_one(
     assert again.code == "NOT_FOUND"
 
 
+async def deleted_and_shared(own_platform: Platform) -> dict[str, str | None]:
+    """Delete a conversation that bob wrote in, and wait until his share is gone; the code of each call on it."""
+    async with (
+        own_platform.client(f"alice-{uuid.uuid4().hex[:8]}") as alice,
+        own_platform.client(f"bob-{uuid.uuid4().hex[:8]}") as bob,
+    ):
+        conversation = await alice.conversation()
+        await shared(alice, "Share", conversation, subject=f"user:{user_of(bob)}", role="EDITOR")
+        await ask(bob, conversation, "said by bob")
+        assert len(await messages(alice, conversation)) == 2
+        await alice.must("DeleteConversation", conversationId=conversation)
+        found = {
+            who: (await client.call("GetConversation", conversationId=conversation)).code
+            for who, client in (("alice", alice), ("bob", bob))
+        }
+
+        async def is_gone() -> str | None:
+            if await shared_with(bob):
+                return None
+            return (await sharing(alice, "ListShares", object=f"conversation:{conversation}")).code
+
+        return {**found, "shares": await wait_until(is_gone, 20, "the tuples to be deleted")}
+
+
 @requirement("access:sharing", "access:object-deletion")
+@pytest.mark.waits(begin=deleted_and_shared)
 async def test_a_deleted_conversation_is_not_found_for_users_it_was_shared_with(
-    alice: Client, bob: Client
+    waited: dict[str, str | None],
 ) -> None:
-    conversation = await alice.conversation()
-    await shared(alice, "Share", conversation, subject=f"user:{user_of(bob)}", role="EDITOR")
-    await ask(bob, conversation, "said by bob")
-    assert len(await messages(alice, conversation)) == 2
-    await alice.must("DeleteConversation", conversationId=conversation)
-    for client in (alice, bob):
-        assert (await client.call("GetConversation", conversationId=conversation)).code == (
-            "NOT_FOUND"
-        )
-
-    async def is_gone() -> bool:
-        return await shared_with(bob) == []
-
-    await wait_until(is_gone, 20, "the share to be deleted")
-    listed = await sharing(alice, "ListShares", object=f"conversation:{conversation}")
-    assert listed.code == "NOT_FOUND"
+    assert waited == dict.fromkeys(("alice", "bob", "shares"), "NOT_FOUND")
 
 
 @requirement("access:sharing")

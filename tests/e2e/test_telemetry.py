@@ -2,11 +2,9 @@
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-
-import pytest
 
 from services.contracts.llm.conversations import SEND_MESSAGE, STREAM_MESSAGE
 from services.contracts.workflows.service import START_WORKFLOW
@@ -16,7 +14,6 @@ from tests.support.otlp import ReceivedSpan, SpanReceiver
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
 
-OFFSET: Final = 11_700
 CLIENT_SPAN: Final = "00f067aa0ba902b7"
 HOPS: Final = (
     ("llm", "python", "internal", "model.call"),
@@ -32,13 +29,13 @@ HOPS: Final = (
 
 @requirement("kit:telemetry")
 async def test_a_clients_trace_reaches_the_model(
-    platform: Platform, alice: Client, conversation: str, trace_file: Path
+    own_platform: Platform, alice: Client, conversation: str, trace_file: Path
 ) -> None:
     # The first attempt fails, so that the workflow waits and makes the second.
     trace, said = uuid.uuid4().hex, prompt(attempts=[{"status": 500}, {"tokens": 2}])
     headers = {"traceparent": f"00-{trace}-{CLIENT_SPAN}-01"}
     await alice.must("SendMessage", headers, conversationId=conversation, text=said.text)
-    asked = await platform.model_calls(said.word)
+    asked = await own_platform.model_calls(said.word)
     assert [call["traceparent"].split("-")[1] for call in asked] == [trace, trace]
 
     def spans() -> list[dict[str, Any]] | None:
@@ -58,53 +55,32 @@ async def test_a_clients_trace_reaches_the_model(
     assert not [span for span in found if said.word in json.dumps(span)]
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[SpanReceiver]:
-    with SpanReceiver() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def exporting(
-    tmp_path_factory: pytest.TempPathFactory, receiver: SpanReceiver
-) -> Iterator[Platform]:
-    """A platform that exports its spans."""
-    running = Platform(tmp_path_factory.mktemp("exporting"), OFFSET)
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in receiver.environment.items():
-            environment.setenv(name, value)
-        running.start()
-    yield running
-    running.stop()
-
-
 @requirement("edge:spans")
 @requirement("kit:telemetry")
 async def test_a_streamed_turn_is_one_trace_from_the_edge_to_the_model(
-    exporting: Platform, receiver: SpanReceiver
+    own_platform: Platform, alice: Client, conversation: str, spans: SpanReceiver
 ) -> None:
     trace, said = uuid.uuid4().hex, prompt(tokens=3)
     headers = {"traceparent": f"00-{trace}-{CLIENT_SPAN}-01"}
-    async with exporting.client("traced") as client:
-        body = {"conversationId": await client.conversation(), "text": said.text}
-        await client.reader("StreamMessage", body, headers).run()
-        (asked,) = await exporting.model_calls(said.word)
+    body = {"conversationId": conversation, "text": said.text}
+    await alice.reader("StreamMessage", body, headers).run()
+    (asked,) = await own_platform.model_calls(said.word)
+    last = asked["traceparent"].split("-")[2]
 
-        def complete() -> dict[str, ReceivedSpan] | None:
-            found = receiver.trace(trace)
-            reached = path_to_the_client(found, asked["traceparent"].split("-")[2])
-            return found if len(reached) >= len(HOPS) else None
+    def complete() -> dict[str, ReceivedSpan] | None:
+        found = spans.trace(trace)
+        return found if len(path_to_the_client(found, last)) >= len(HOPS) else None
 
-        spans = await wait_until(complete, 20, "every span of the turn")
-        reached = path_to_the_client(spans, asked["traceparent"].split("-")[2])
-        assert tuple((each.app, each.recorder, each.kind, each.name) for each in reached) == HOPS
-        assert reached[-1].parent_id == CLIENT_SPAN
-        assert "ConversationActor.begin_turn" in {each.name for each in spans.values()}
-        for secret in (said.word, client.token, body["conversationId"]):
-            assert not [
-                each for each in spans.values() if each.app == "edge" and secret in repr(each)
-            ]
-        assert not [each for each in spans.values() if said.word in repr(each)]
+    received = await wait_until(complete, 20, "every span of the turn", every=0.2)
+    reached = path_to_the_client(received, last)
+    assert tuple((each.app, each.recorder, each.kind, each.name) for each in reached) == HOPS
+    assert reached[-1].parent_id == CLIENT_SPAN
+    assert "ConversationActor.begin_turn" in {each.name for each in received.values()}
+    for secret in (said.word, alice.token, conversation):
+        assert not [
+            each for each in received.values() if each.app == "edge" and secret in repr(each)
+        ]
+    assert not [each for each in received.values() if said.word in repr(each)]
 
 
 def path_to_the_client(spans: Mapping[str, ReceivedSpan], span_id: str) -> list[ReceivedSpan]:

@@ -81,15 +81,15 @@ async def test_a_list_shows_its_owners_conversations_only(alice: Client, bob: Cl
 
 @requirement("conversations:tenancy")
 async def test_a_stranger_cannot_cancel_a_turn(
-    platform: Platform, alice: Client, bob: Client, conversation: str
+    own_platform: Platform, alice: Client, bob: Client, conversation: str
 ) -> None:
     gate = f"stranger-{conversation}"
     said = prompt(tokens=3, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said) as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
         refused = await bob.call("CancelTurn", **turn.ref)
         assert refused.code == "NOT_FOUND"
-        await platform.release_gate(gate)
+        await own_platform.release_gate(gate)
         assert (await turn.rest()).terminal == "run.completed"
 
 

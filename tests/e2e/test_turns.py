@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import asyncpg
+import pytest
 
 from services.contracts.llm.turns import TURN_STREAM
 from services.kit.eventlog import EventLog, NewEvent, NewStream
@@ -23,6 +24,8 @@ from tests.requirements import requirement
 from tests.support.actors import ActorCalls
 from tests.support.platform import Client, Platform
 from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.usefixtures("own_platform")  # the model is scripted
 
 MAX_QUEUE = 8
 
@@ -44,13 +47,13 @@ async def test_send_message_answers_with_the_finished_turn_and_its_message(
 
 @requirement("turns:send")
 async def test_the_model_sees_the_system_prompt_and_the_history(
-    platform: Platform, alice: Client
+    own_platform: Platform, alice: Client
 ) -> None:
     conversation = await alice.conversation(systemPrompt="Be brief.", model="scripted/one")
     await alice.must("SendMessage", conversationId=conversation, text="first")
     said = prompt(tokens=1)
     await alice.must("SendMessage", conversationId=conversation, text=said.text)
-    [call] = await platform.model_calls(said.word)
+    [call] = await own_platform.model_calls(said.word)
     assert [(each["role"], each["content"]) for each in call["messages"]] == [
         ("system", "Be brief."),
         ("user", "first"),
@@ -61,15 +64,15 @@ async def test_the_model_sees_the_system_prompt_and_the_history(
 
 @requirement("turns:stream", "edge:stream-flush")
 async def test_the_first_text_arrives_before_the_model_has_finished(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"first-{conversation}"
     said = prompt(tokens=4, gate=gate, gate_after=1)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
         assert turn.stream.fold.text == "token0 "
-        [call] = await platform.model_calls(said.word)
+        [call] = await own_platform.model_calls(said.word)
         assert (call["outcome"], call["tokens_sent"], call["waiting_at"]) == ("open", 1, gate)
-        await platform.release_gate(gate)
+        await own_platform.release_gate(gate)
         fold = await turn.rest()
     assert fold.text == "token0 token1 token2 token3 "
     assert (await messages(alice, conversation))[-1]["text"] == fold.text
@@ -89,24 +92,24 @@ async def test_a_stream_begins_with_run_started_and_ends_with_its_one_terminal_e
 
 @requirement("turns:reject")
 async def test_a_message_is_refused_while_a_turn_runs(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"reject-{conversation}"
     async with live_turn(alice, conversation, prompt(tokens=2, gate=gate)) as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
         for method in ("SendMessage", "StreamMessage"):
             refused = await alice.call(method, conversationId=conversation, text="me too")
             assert (refused.status, refused.code) == (409, "TURN_IN_PROGRESS")
         view = await alice.must("GetConversation", conversationId=conversation)
         assert (view["activeTurnId"], view["messageCount"]) == (turn.turn_id, "1")
-        await platform.release_gate(gate)
+        await own_platform.release_gate(gate)
         await turn.rest()
     await alice.must("SendMessage", conversationId=conversation, text="now")
 
 
 @requirement("turns:enqueue")
 async def test_queued_turns_run_in_order_and_the_queue_is_bounded(
-    platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
+    own_platform: Platform, alice: Client, conversation: str, database: asyncpg.Connection
 ) -> None:
     async def turns() -> int:
         like = f"%{conversation}/turn/%"
@@ -119,7 +122,7 @@ async def test_queued_turns_run_in_order_and_the_queue_is_bounded(
         {"conversationId": conversation, "text": prompt(tokens=1, gate=gate).text},
     )
     first = asyncio.create_task(running.run())
-    await platform.wait_held(gate)
+    await own_platform.wait_held(gate)
     texts = [f"waiting {number}" for number in range(MAX_QUEUE)]
     sending: list[asyncio.Task[object]] = []
     for number, text in enumerate(texts, 2):
@@ -130,7 +133,7 @@ async def test_queued_turns_run_in_order_and_the_queue_is_bounded(
         "SendMessage", conversationId=conversation, text="one more", admission="ENQUEUE"
     )
     assert (full.status, full.code) == (429, "QUOTA_EXCEEDED")
-    await platform.release_gate(gate)
+    await own_platform.release_gate(gate)
     await asyncio.gather(first, *sending)
     asked = [each["text"] for each in await messages(alice, conversation) if each["role"] == "USER"]
     assert asked[1:] == texts
@@ -149,13 +152,13 @@ def has_turns(turns: Callable[[], Awaitable[int]], number: int) -> Callable[[], 
 
 @requirement("turns:disconnect")
 async def test_a_turn_continues_when_its_reader_disconnects(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"leave-{conversation}"
     said = prompt(tokens=5, gate=gate, gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await platform.wait_held(gate)
-    await platform.release_gate(gate)
+        await own_platform.wait_held(gate)
+    await own_platform.release_gate(gate)
     assert (await ended(alice, turn.ref))["status"] == "COMPLETED"
     assert (await messages(alice, conversation))[-1]["text"].split() == [
         f"token{number}" for number in range(5)
@@ -164,15 +167,17 @@ async def test_a_turn_continues_when_its_reader_disconnects(
 
 @requirement("turns:disconnect", "edge:client-gone")
 async def test_a_disconnect_cancels_the_turn_if_requested(
-    platform: Platform, alice: Client, conversation: str
+    own_platform: Platform, alice: Client, conversation: str
 ) -> None:
     gate = f"hang-up-{conversation}"
     said = prompt(tokens=5, gate=gate, gate_after=2)
     async with live_turn(alice, conversation, said, until_text=True, onDisconnect="CANCEL") as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
     found = await ended(alice, turn.ref)
     assert (found["status"], found["cancel"]["tokensAfterCancel"]) == ("CANCELLED", 0)
-    assert [call["outcome"] for call in await platform.model_calls(said.word)] == ["client_closed"]
+    assert [call["outcome"] for call in await own_platform.model_calls(said.word)] == [
+        "client_closed"
+    ]
     assert (await messages(alice, conversation))[-1]["incomplete"] is True
 
 
@@ -186,20 +191,20 @@ async def test_cancel_on_disconnect_does_not_affect_a_reader_that_stays(
 
 @requirement("turns:fenced", "turns:attempt-restarted", "turns:one-terminal")
 async def test_a_superseded_attempt_can_write_nothing(
-    platform: Platform, alice: Client, conversation: str, log: EventLog
+    own_platform: Platform, alice: Client, conversation: str, log: EventLog
 ) -> None:
     gate = f"fence-{conversation}"
     said = prompt(attempts=[{"tokens": 6, "gate": gate, "gate_after": 2}, {"tokens": 6}])
     async with live_turn(alice, conversation, said, until_text=True) as turn:
-        await platform.wait_held(gate)
+        await own_platform.wait_held(gate)
         await log.release(turn.turn_id, 1, timedelta(hours=1))
         newer = await log.begin_attempt(turn.turn_id)
         assert newer is not None
         await log.append(turn.turn_id, newer.number, [NewEvent("custom", {"by": "the newer"})])
-        await platform.release_gate(gate)
+        await own_platform.release_gate(gate)
 
         async def gave_up() -> bool:
-            return (await platform.model_calls(said.word))[0]["outcome"] != "open"
+            return (await own_platform.model_calls(said.word))[0]["outcome"] != "open"
 
         await wait_until(gave_up, what="the stale attempt to stop")
         await log.release(turn.turn_id, newer.number)
@@ -219,11 +224,11 @@ async def test_a_superseded_attempt_can_write_nothing(
 
 @requirement("turns:liveness")
 async def test_a_turn_is_answered_although_its_host_died_after_admitting_it(
-    platform: Platform, alice: Client, conversation: str, log: EventLog
+    own_platform: Platform, alice: Client, conversation: str, log: EventLog
 ) -> None:
     turn_id = f"turn_{uuid.uuid4().hex}"
     await log.open(NewStream(turn_id, TURN_STREAM, user_of(alice), conversation))
-    ref = await begin_without_attempt(platform, conversation, turn_id)
+    ref = await begin_without_attempt(own_platform, conversation, turn_id)
     assert (await alice.must("GetTurn", **ref))["status"] == "RUNNING"
     assert (await ended(alice, ref, timeout=40))["status"] == "COMPLETED"
     assert (await events_of(alice, ref)).text == "You said: hello"
@@ -249,11 +254,11 @@ async def begin_without_attempt(
 
 @requirement("turns:liveness")
 async def test_a_turn_without_a_stream_can_be_cancelled_and_ends_at_its_deadline(
-    platform: Platform, alice: Client, log: EventLog, database: asyncpg.Connection
+    own_platform: Platform, alice: Client, log: EventLog, database: asyncpg.Connection
 ) -> None:
     ids = [await alice.conversation() for _ in range(2)]
     turns = [
-        await begin_without_attempt(platform, each, f"turn_{uuid.uuid4().hex}") for each in ids
+        await begin_without_attempt(own_platform, each, f"turn_{uuid.uuid4().hex}") for each in ids
     ]
     cancelled = await alice.must("CancelTurn", **turns[0])
     assert cancelled["status"] == "CANCELLED"

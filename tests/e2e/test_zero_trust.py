@@ -1,37 +1,60 @@
-"""Every port except the edge's requires a token: apps, sidecars, Dapr's APIs and actors, tried with wrong tokens."""
+"""Every port except the edge's requires a token: apps, sidecars, Dapr's APIs and actors, tried with wrong tokens.
 
-import itertools
+Every path is called without a token and with a wrong one, every kind of path with each kind of wrong token.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import cycle, product
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 import grpc.aio
 import psutil
 import pytest
 from dapr.proto import api_v1
 from dapr.proto.runtime.v1 import dapr_pb2_grpc
+from valkey.asyncio import Valkey
+from valkey.exceptions import AuthenticationError
 from yarl import URL
 
 from services.cli.stack.ports import LOOPBACK
 from services.contracts import apps
-from services.contracts.apps import EDGE, METHODS, callers_of
+from services.contracts.apps import EDGE, METHODS
+from services.kit.contract import AnyMethod
 from tests.requirements import requirement
+from tests.support.concurrency import for_each
 from tests.support.platform import Client, Platform
 
 APPS: Final = tuple(app.id for app in apps.APPS if app is not EDGE)
 """Apps whose port requires the sidecar's token."""
 SIDECARS: Final = (*APPS, EDGE.id)
-CALLERS: Final = {app.id for app in apps.APPS if app.calls}
+PORTS: Final = {
+    "public": "app edge",
+    "token of the app": f"app ({'|'.join(APPS)})",
+    "token of the sidecar": "(HTTP|gRPC) of the sidecar of .+",
+    "certificate": "internal gRPC of the sidecar of .+|placement|scheduler|sentry",
+    "password": "postgres|valkey|openfga|openfga grpc|versitygw",
+    "loopback": "metrics of the sidecar of .+|.+ (health|metrics)|placement raft|scheduler etcd (client|peer)",
+}
+"""What protects each port beside the loopback address, by a pattern of the ports' names."""
 ACTORS: Final = tuple(actor for app in apps.APPS for actor in app.actors)
-FORGED: Final = (
+Call = tuple[str, str]
+"""A verb and a path."""
+ACTOR_CALLS: Final = (
     *(("PUT", f"/actors/{actor}/x/method/delete") for actor in ACTORS),
     *(("PUT", f"/actors/{actor}/x/method/remind/purge") for actor in ACTORS),
     *(("PUT", f"/actors/{actor}/x/method/timer/t") for actor in ACTORS),
     *(("DELETE", f"/actors/{actor}/x") for actor in ACTORS),
-    ("GET", "/dapr/config"),
-    ("GET", "/dapr/subscribe"),
-    ("POST", "/job/anything"),
-    ("POST", "/events/turn.completed"),
 )
+PATHS_OF_APPS: Final[dict[str, tuple[Call, ...]]] = {
+    "methods": tuple(("POST", method.path) for method in METHODS),
+    "actors": ACTOR_CALLS,
+    "discovery": (("GET", "/dapr/config"), ("GET", "/dapr/subscribe")),
+    "jobs": (("POST", "/job/anything"),),
+    "events": (("POST", "/events/turn.completed"),),
+}
 DAPR_APIS: Final = (
     ("GET", "/v1.0/state/statestore/key"),
     ("POST", "/v1.0/state/statestore"),
@@ -55,6 +78,10 @@ DAPR_APIS: Final = (
     ("PUT", "/v1.0/metadata/key"),
     ("POST", "/v1.0/shutdown"),
 )
+PATHS_OF_SIDECARS: Final[dict[str, tuple[Call, ...]]] = {
+    "APIs": DAPR_APIS,
+    "invocation": (("POST", "/v1.0/invoke/auth/method/x"),),
+}
 INTERNAL: Final = [method for method in METHODS if method.internal]
 SPELLINGS: Final = (
     "{public}/../{internal}",
@@ -73,12 +100,26 @@ SPELLINGS: Final = (
 """Spellings of an internal path that a check of public paths could miss."""
 
 
-def tokens(platform: Platform, right: str) -> list[dict[str, str]]:
-    """No token, malformed ones, and the tokens of other apps and sidecars."""
-    others = {platform.stack.app_token(app) for app in SIDECARS}
-    others |= {platform.stack.api_token(app) for app in SIDECARS}
-    wrong = ["", "wrong", right[:-1], right + "0", *sorted(others - {right})]
+def wrong_tokens(own_platform: Platform, app: str, right: str) -> list[dict[str, str]]:
+    """A header of each kind of wrong token: none, malformed ones, and those of other apps and sidecars."""
+    other = next(each for each in SIDECARS if each != app)
+    tokens = (own_platform.stack.app_token, own_platform.stack.api_token)
+    others = [token(each) for token in tokens for each in (app, other)]
+    wrong = ["", "wrong", right[:-1], right + "0", *(each for each in others if each != right)]
     return [{}, *({"dapr-api-token": value} for value in wrong)]
+
+
+def attempts(
+    paths: dict[str, tuple[Call, ...]], wrong: list[dict[str, str]]
+) -> Iterator[tuple[Call, dict[str, str]]]:
+    """The first path of each kind with each wrong token, the others without a token and with one of them."""
+    none, *others = wrong
+    remaining = cycle(others)
+    for first, *rest in paths.values():
+        yield from product([first], wrong)
+        for call in rest:
+            yield call, none
+            yield call, next(remaining)
 
 
 async def status(
@@ -93,38 +134,45 @@ async def status(
 @requirement("access:zero-trust")
 @pytest.mark.parametrize("app", APPS)
 async def test_an_app_refuses_every_token_but_its_sidecars(
-    platform: Platform, alice: Client, app: str
+    own_platform: Platform, alice: Client, app: str
 ) -> None:
-    paths = [*FORGED, *(("POST", method.path) for method in METHODS)]
-    wrong = tokens(platform, platform.stack.app_token(app))
-    for (verb, path), headers in itertools.product(paths, wrong):
-        found, text = await status(
-            alice.session, verb, platform.stack.url(app) + path, {**headers, "x-user-id": "ada"}
-        )
+    async def refuses(attempt: tuple[Call, dict[str, str]]) -> None:
+        (verb, path), headers = attempt
+        url = own_platform.stack.url(app) + path
+        found, text = await status(alice.session, verb, url, {**headers, "x-user-id": "ada"})
         assert found == 401, (verb, path, headers, text)
-    assert len(paths) * len(wrong) > 400
+
+    wrong = wrong_tokens(own_platform, app, own_platform.stack.app_token(app))
+    assert len(wrong) == 8
+    tried = await for_each(attempts(PATHS_OF_APPS, wrong), refuses)
+    assert tried > 2 * len(METHODS)
 
 
 @requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
 async def test_a_sidecar_refuses_every_token_but_its_own(
-    platform: Platform, alice: Client, app: str
+    own_platform: Platform, alice: Client, app: str
 ) -> None:
-    url = platform.stack.url(f"{app}-daprd")
-    paths = [*DAPR_APIS, ("POST", "/v1.0/invoke/auth/method/x"), ("GET", "/v1.0/healthz/outbound")]
-    wrong = tokens(platform, platform.stack.api_token(app))
-    for (verb, path), headers in itertools.product(paths, wrong):
-        found, text = await status(alice.session, verb, url + path, headers)
-        assert found in (401, 404) or path.endswith("outbound"), (verb, path, headers, text)
+    async def refuses(attempt: tuple[Call, dict[str, str]]) -> None:
+        (verb, path), headers = attempt
+        url = own_platform.stack.url(f"{app}-daprd") + path
+        found, text = await status(alice.session, verb, url, headers)
+        assert found in (401, 404), (verb, path, headers, text)
+
+    wrong = wrong_tokens(own_platform, app, own_platform.stack.api_token(app))
+    tried = await for_each(attempts(PATHS_OF_SIDECARS, wrong), refuses)
+    assert tried > 2 * len(DAPR_APIS)
 
 
 @requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
-async def test_the_grpc_port_of_a_sidecar_requires_its_token(platform: Platform, app: str) -> None:
-    port = platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
+async def test_the_grpc_port_of_a_sidecar_requires_its_token(
+    own_platform: Platform, app: str
+) -> None:
+    port = own_platform.stack.spec(f"{app}-daprd").ports[f"gRPC of the sidecar of {app}"]
     async with grpc.aio.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         stub: Any = dapr_pb2_grpc.DaprStub(channel)
-        for headers in tokens(platform, platform.stack.api_token(app)):
+        for headers in wrong_tokens(own_platform, app, own_platform.stack.api_token(app)):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.GetState(
                     api_v1.GetStateRequest(store_name="statestore", key="x"),
@@ -138,82 +186,91 @@ async def test_the_grpc_port_of_a_sidecar_requires_its_token(platform: Platform,
 @requirement("access:zero-trust")
 @pytest.mark.parametrize("app", SIDECARS)
 async def test_a_sidecar_has_only_the_apis_that_its_app_uses(
-    platform: Platform, alice: Client, app: str
+    own_platform: Platform, alice: Client, app: str
 ) -> None:
-    headers = {"dapr-api-token": platform.stack.api_token(app)}
-    for verb, path in DAPR_APIS:
-        found, text = await status(
-            alice.session, verb, platform.stack.url(f"{app}-daprd") + path, headers
-        )
+    headers = {"dapr-api-token": own_platform.stack.api_token(app)}
+
+    async def has_none(call: Call) -> None:
+        verb, path = call
+        url = own_platform.stack.url(f"{app}-daprd") + path
+        found, text = await status(alice.session, verb, url, headers)
         assert found in (403, 404, 405), (verb, path, found, text)
-    assert platform.stack.is_ready(f"{app}-daprd")
+
+    await for_each(DAPR_APIS, has_none)
+    assert own_platform.stack.is_ready(f"{app}-daprd")
 
 
 @requirement("access:zero-trust")
-async def test_everything_listens_on_loopback_only(platform: Platform) -> None:
+async def test_everything_listens_on_loopback_only(own_platform: Platform) -> None:
     listening: list[tuple[str, str, int]] = []
-    for name in platform.stack.names:
-        for process in platform.family(name):
+    for name in own_platform.stack.names:
+        for process in own_platform.family(name):
             listening += [
                 (name, connection.laddr.ip, connection.laddr.port)
                 for connection in process.net_connections(kind="inet")
                 if connection.status == psutil.CONN_LISTEN
             ]
-    assert {name for name, _, _ in listening} == set(platform.stack.names)
+    assert {name for name, _, _ in listening} == set(own_platform.stack.names)
     ports = {
         what: port
-        for name in platform.stack.names
-        for what, port in platform.stack.spec(name).ports.items()
+        for name in own_platform.stack.names
+        for what, port in own_platform.stack.spec(name).ports.items()
     }
-    # placement and scheduler 1.18.3 ignore --healthz-listen-address; their health ports serve nothing else.
-    health = {ports["placement health"], ports["scheduler health"]}
+    # Dapr's control plane 1.18.3 ignores --healthz-listen-address, and sentry --metrics-listen-address too; these ports
+    # serve nothing else.
+    known = ("placement health", "scheduler health", "sentry health", "sentry metrics")
     outside = [each for each in listening if each[1] not in (LOOPBACK, "::1")]
-    assert {port for _, _, port in outside} <= health
+    assert {port for _, _, port in outside} <= {ports[each] for each in known}
     assert {port for _, _, port in listening} <= set(ports.values())  # no profiler, no debugger
 
 
 @requirement("access:zero-trust")
-async def test_no_path_at_the_edge_reaches_an_internal_method(
-    platform: Platform, alice: Client
-) -> None:
-    before = await alice.must("ListConversations")
-    tried = 0
-    for method in INTERNAL:
-        public = next(
-            (
-                each.path
-                for each in METHODS
-                if each.service.app_id == method.service.app_id and not each.internal
-            ),
-            "/yocaso.none.v1.None/None",
-        )
-        internal = method.path
-        for spelling in SPELLINGS:
-            path = spelling.format(
-                public=public.lstrip("/"),
-                internal=internal.lstrip("/"),
-                upper=internal.upper().lstrip("/"),
-            )
-            outside = f"{alice.url}{method.edge_path.rpartition('/')[0]}/{path}"
-            inside = f"{alice.url}/v1.0/invoke/{method.service.app_id}/method/{path}"
-            for url in (outside, inside):
-                found, text = await status(alice.session, "POST", url, alice.headers())
-                assert found in (400, 401, 404, 405), (url, found, text)
-                tried += 1
-    assert tried >= 2 * len(SPELLINGS) * len(INTERNAL)
-    assert await alice.must("ListConversations") == before
+async def test_every_port_has_one_row_in_the_table_of_ports(own_platform: Platform) -> None:
+    rows: dict[str, list[str]] = {}
+    for name in own_platform.stack.names:
+        for port in own_platform.stack.spec(name).ports:
+            rows[port] = [guard for guard, what in PORTS.items() if re.fullmatch(what, port)]
+    assert {port: found for port, found in rows.items() if len(found) != 1} == {}
 
 
 @requirement("access:zero-trust")
-async def test_an_app_also_refuses_callers_that_the_contract_does_not_name(
-    platform: Platform, alice: Client
+async def test_a_store_refuses_a_client_without_its_password(
+    own_platform: Platform, alice: Client
 ) -> None:
-    for method in INTERNAL:
-        for caller in CALLERS - {*callers_of(method), method.service.app_id}:
-            url = platform.stack.url(f"{caller}-daprd")
-            path = f"/v1.0/invoke/{method.service.app_id}/method{method.path}"
-            own = {"dapr-api-token": platform.stack.api_token(caller)}
-            for said in ({}, *({"dapr-caller-app-id": name} for name in callers_of(method))):
-                found, text = await status(alice.session, "POST", url + path, {**own, **said})
-                assert found == 403, (caller, method.name, said, text)
-                assert "PERMISSION_DENIED" in text
+    stack = own_platform.stack
+    database = URL(stack.database_url())
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(str(database.with_password("wrong")))
+    stranger = Valkey(host=LOOPBACK, port=stack.spec("valkey").ports["valkey"])
+    with pytest.raises(AuthenticationError):
+        await stranger.get("key")
+    await stranger.aclose()
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        async with alice.session.get(f"{stack.url('openfga')}/stores", headers=headers) as reply:
+            assert reply.status == 401
+
+
+@requirement("access:zero-trust")
+async def test_no_path_at_the_edge_reaches_an_internal_method(alice: Client) -> None:
+    before = await alice.must("ListConversations")
+
+    async def refused(url: str) -> None:
+        found, text = await status(alice.session, "POST", url, alice.headers())
+        assert found in (400, 401, 404, 405), (url, found, text)
+
+    urls = [url for method in INTERNAL for url in spelled(alice.url, method)]
+    assert await for_each(urls, refused) == 2 * len(SPELLINGS) * len(INTERNAL)
+    assert await alice.must("ListConversations") == before
+
+
+def spelled(edge: str, method: AnyMethod) -> Iterator[str]:
+    """URLs of the edge that could reach an internal method, by its own paths and by those of Dapr."""
+    same_app = (each for each in METHODS if each.service.app_id == method.service.app_id)
+    public = next(
+        (each.path for each in same_app if not each.internal), "/yocaso.none.v1.None/None"
+    )
+    internal = method.path.lstrip("/")
+    for spelling in SPELLINGS:
+        path = spelling.format(public=public.lstrip("/"), internal=internal, upper=internal.upper())
+        yield f"{edge}{method.edge_path.rpartition('/')[0]}/{path}"
+        yield f"{edge}/v1.0/invoke/{method.service.app_id}/method/{path}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,19 +11,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from services.cli.stack import Stack
 from services.contracts.apps import USER_SCOPES
 from services.kit.access.limits import FALLBACK_SECONDS
 from services.kit.clock import utc_now
+from tests.component.conftest import OFFSET
+from tests.support.firebase.bridge import Bridge, open_bridge
+from tests.support.port_offsets import PORTS
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[3]
-OFFSET = 9_000
-START_SECONDS = 40
+START_SECONDS = 120
+"""A start costs some 3 s of CPU, which a busy machine stretches."""
 TOKEN = "a-token-of-the-sidecar"
 V = TypeVar("V")
 BY_AUTH = {"dapr-api-token": TOKEN, "dapr-caller-app-id": "auth"}
@@ -65,6 +65,7 @@ class AuthApp:
 
     async def until_ready(self) -> "AuthApp":
         async def ready() -> bool:
+            assert self.process.poll() is None, f"auth ended; see {self.log}"
             try:
                 async with (
                     aiohttp.ClientSession() as session,
@@ -143,6 +144,20 @@ async def replicas(
     apps.stop()
 
 
+@pytest.fixture(scope="session")
+async def running_bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
+    folder = tmp_path_factory.mktemp("firebase")
+    async with open_bridge(folder, PORTS["firebase"]) as bridge:
+        yield bridge
+
+
+@pytest.fixture
+def bridge(running_bridge: Bridge) -> Bridge:
+    """The auth app beside a fake of Google that knows nobody."""
+    running_bridge.google.reset()
+    return running_bridge
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody who is signed in, as the edge vouches."""
@@ -211,14 +226,3 @@ async def administer(app: AuthApp, user_id: str, organization_id: str) -> None:
         app, "llm", "AuthorizationService", "WriteTuples", writes=[a_tuple]
     )
     assert status == 200, answer
-
-
-@pytest.fixture
-async def empty_database_url(database_url: str) -> AsyncIterator[str]:
-    """A database in which auth has never started."""
-    name = f"auth_{secrets.token_hex(4)}"
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    yield make_url(database_url).set(database=name).render_as_string(hide_password=False)
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()

@@ -269,8 +269,8 @@ async def test_a_use_is_noted_once_in_a_while(replicas: list[AuthApp]) -> None:
 async def test_a_key_whose_maker_was_never_answered_is_managed_by_its_owner(
     auth_apps: AuthApps, replicas: list[AuthApp], tmp_path: Path
 ) -> None:
-    async with FailpointControl(tmp_path / "failpoints") as control:
-        app = auth_apps.start(control.environment("auth.key_created:1:kill"))
+    with FailpointControl(tmp_path / "failpoints", "auth.key_created:1:kill") as control:
+        app = auth_apps.start(control.environment)
         ada = somebody(await app.until_ready())
         call = asyncio.create_task(ada.key())
         await control.wait_for("auth.key_created")

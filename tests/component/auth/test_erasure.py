@@ -11,8 +11,7 @@ from services.auth.adapters.hashing import ERASED_USERS, KeyedHash
 from services.auth.adapters.postgres.audit import PostgresAuditLog
 from services.auth.adapters.postgres.deletions import PostgresDeletionReceipts
 from services.auth.adapters.postgres.users import PostgresUserRecords
-from services.auth.app import MIGRATIONS
-from services.auth.tables import SCHEMA, api_key_charges, api_key_days, api_keys, audit_events
+from services.auth.tables import api_key_charges, api_key_days, api_keys, audit_events
 from services.contracts.auth.accounts import DeletionStatus
 from services.contracts.auth.audit import AuditAction
 from services.kit.clock import utc_now
@@ -21,9 +20,8 @@ from tests.requirements import requirement
 
 
 @pytest.fixture
-async def database(empty_database_url: str) -> AsyncIterator[Database]:
-    database = Database(empty_database_url)
-    await database.migrate(SCHEMA, MIGRATIONS)
+async def database(own_database_url: str) -> AsyncIterator[Database]:
+    database = Database(own_database_url)
     yield database
     await database.close()
 

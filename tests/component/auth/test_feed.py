@@ -13,9 +13,7 @@ import pytest
 
 from services.auth.adapters.postgres import feed as postgres_feed
 from services.auth.adapters.postgres.feed import PostgresAccessFeed, publish_statement
-from services.auth.app import MIGRATIONS
 from services.auth.service.accounts import UserTuples
-from services.auth.tables import SCHEMA
 from services.cli.stack import Stack
 from services.contracts.auth.topics import ACCESS_CHANGED
 from services.kit.access.cache import ANY_ACCESS_CHANGE, AccessChange, AccessChanges
@@ -66,12 +64,9 @@ class Feeds:
 
 
 @pytest.fixture
-async def feeds(empty_database_url: str) -> AsyncIterator[Feeds]:
-    database = Database(empty_database_url)
-    await database.migrate(SCHEMA, MIGRATIONS)
-    await database.close()
+async def feeds(own_database_url: str) -> AsyncIterator[Feeds]:
     async with AsyncExitStack() as stack:
-        yield Feeds(empty_database_url, stack)
+        yield Feeds(own_database_url, stack)
 
 
 async def position_of(feed: PostgresAccessFeed) -> int:

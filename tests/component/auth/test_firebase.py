@@ -2,29 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
 from services.auth.adapters.firebase.directory import open_service_account_admin
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT
-from tests.support.firebase.bridge import LOOKUP_SECONDS, Bridge, open_bridge
+from tests.support.firebase.bridge import LOOKUP_SECONDS, Bridge
 from tests.support.wait import wait_until
-
-FIREBASE_PORT = 21_900
-
-
-@pytest.fixture(scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
-    async with open_bridge(tmp_path_factory.mktemp("firebase"), FIREBASE_PORT) as bridge:
-        yield bridge
-
-
-@pytest.fixture
-def bridge(running: Bridge) -> Bridge:
-    running.google.reset()
-    return running
 
 
 @requirement("access:firebase:link")
@@ -85,11 +70,8 @@ async def test_a_disabled_user_is_refused_and_so_are_the_sessions_of_before(
     user_id = (await bridge.claims(before))["sub"]
     assert ("sub", user_id) in [(r["claim"], r["value"]) for r in await bridge.revocations()]
     user.disabled = False
-
-    async def welcome() -> bool:
-        return (await bridge.exchange(bridge.google.id_token("disabled"))).status == 200
-
-    await wait_until(welcome, LOOKUP_SECONDS + 5, "a welcome")
+    await bridge.expire_look_ups()
+    assert (await bridge.exchange(bridge.google.id_token("disabled"))).status == 200
 
 
 @requirement("access:firebase:standing")

@@ -20,12 +20,13 @@ from services.auth.adapters.firebase.directory import open_emulated_admin
 from tests.support.firebase import PROJECT
 from tests.support.firebase.bridge import COOKIE, Bridge, open_bridge
 from tests.support.firebase.signing import signing_input
+from tests.support.port_offsets import PORTS
 from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.emulator, pytest.mark.timeout(120)]
 
-FIREBASE_PORT: Final = 21_903
-EMULATOR_PORT: Final = 21_950
+FIREBASE_PORT: Final = PORTS["firebase emulator's"]
+EMULATOR_PORT: Final = PORTS["emulator"]
 HOST: Final = f"127.0.0.1:{EMULATOR_PORT}"
 API: Final = f"http://{HOST}/identitytoolkit.googleapis.com/v1"
 CONFIG: Final = {

@@ -1,7 +1,6 @@
 """The end of a Firebase user: deleted there, forgotten here, whatever fails in between."""
 
 from collections.abc import AsyncIterator
-from typing import Final
 
 import pytest
 from dapr.conf import settings as dapr_settings
@@ -16,22 +15,13 @@ from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database
 from tests.requirements import requirement
 from tests.support.firebase import PROJECT
-from tests.support.firebase.bridge import Bridge, open_bridge
-
-FIREBASE_PORT: Final = 21_902
-
-
-@pytest.fixture(scope="module")
-async def bridge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
-    async with open_bridge(tmp_path_factory.mktemp("erasure"), FIREBASE_PORT) as bridge:
-        yield bridge
+from tests.support.firebase.bridge import Bridge
 
 
 @pytest.fixture
 async def links(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FirebaseService]:
     """What the activity of the erasure works with, beside the app."""
     stack, google = bridge.stack, bridge.google
-    google.reset()
     monkeypatch.setattr(dapr_settings, "DAPR_API_TOKEN", stack.api_token("auth"))
     sidecar = Sidecar(f"127.0.0.1:{stack.spec('auth-daprd').ports['gRPC of the sidecar of auth']}")
     database = Database(stack.database_url())

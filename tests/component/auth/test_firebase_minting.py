@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,28 +15,14 @@ from joserfc.jwk import RSAKey
 from tests.component.auth.conftest import START_SECONDS, AuthApp, AuthApps
 from tests.requirements import requirement
 from tests.support.failpoint_control import FailpointControl
-from tests.support.firebase.bridge import COOKIE, Bridge, open_bridge
+from tests.support.firebase.bridge import COOKIE, Bridge
 from tests.support.firebase.signing import signing_input
 from tests.support.wait import wait_until
 
-FIREBASE_PORT: Final = 21_901
 CUSTOM_TOKEN_AUDIENCE: Final = (
     "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
 )
 # A new process takes seconds until its sidecar believes it; tests that restart have more time.
-NO_FAILPOINTS: Final = {"YOCASO_FAILPOINTS": ""}
-
-
-@pytest.fixture(scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
-    async with open_bridge(tmp_path_factory.mktemp("minting"), FIREBASE_PORT) as bridge:
-        yield bridge
-
-
-@pytest.fixture
-def bridge(running: Bridge) -> Bridge:
-    running.google.reset()
-    return running
 
 
 async def cookie_of(bridge: Bridge, uid: str, seconds: int = 600) -> str:
@@ -136,9 +121,9 @@ async def test_killed_between_question_and_record_the_next_sign_in_asks_again(
 ) -> None:
     google = bridge.google
     google.add("frank")
-    async with FailpointControl(tmp_path / "fp.sock") as control:
-        point = control.environment("firebase.after_lookup:1:kill")
-        await asyncio.to_thread(bridge.stack.restart, "auth", env=point)  # frank is its own probe
+    with FailpointControl(tmp_path / "fp", "firebase.after_lookup:1:kill") as control:
+        # frank is its own probe
+        await asyncio.to_thread(bridge.stack.restart, "auth", env=control.environment)
         pid = bridge.stack.pid("auth")
         assert pid is not None
 
@@ -151,7 +136,7 @@ async def test_killed_between_question_and_record_the_next_sign_in_asks_again(
         await asyncio.to_thread(bridge.stack.wait_exited, "auth", pid)
         asked = google.asked_about["frank"]
         assert asked > 0
-        await bridge.restart(NO_FAILPOINTS)
+        await bridge.restart()
         user_id = await bridge.user_id("frank")
         assert google.asked_about["frank"] > asked
         assert (await bridge.custom_token(user_id)).status == 200

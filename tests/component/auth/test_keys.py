@@ -12,14 +12,11 @@ from joserfc import jws
 
 from services.auth.adapters.jose import JoseTokenSigner
 from services.auth.adapters.postgres.signing import PostgresSigningKeys
-from services.auth.app import MIGRATIONS
 from services.auth.domain.signing import LONGEST_TOKEN, PUBLISHED_AHEAD, SigningKey
 from services.auth.service.tokens import TokenIssuer
-from services.auth.tables import SCHEMA
 from services.contracts.auth.tokens import IssueLocalTokenRequest
-from services.kit.errors import ErrorCode, RpcError
 from services.kit.storage.db import Database
-from tests.component.auth.conftest import AuthApps
+from tests.component.auth.conftest import AuthApp
 from tests.requirements import requirement
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -44,10 +41,9 @@ def clock() -> MovedClock:
 
 
 @pytest.fixture
-async def stores(empty_database_url: str) -> AsyncIterator[list[PostgresSigningKeys]]:
+async def stores(own_database_url: str) -> AsyncIterator[list[PostgresSigningKeys]]:
     """The key stores of replicas, each with connections of its own."""
-    databases = [Database(empty_database_url) for _ in range(REPLICAS)]
-    await asyncio.gather(*(database.migrate(SCHEMA, MIGRATIONS) for database in databases))
+    databases = [Database(own_database_url) for _ in range(REPLICAS)]
     yield [PostgresSigningKeys(database) for database in databases]
     for database in databases:
         await database.close()
@@ -130,9 +126,8 @@ async def test_a_rotation_that_ends_half_way_leaves_nothing_behind(
     def dies(keys: Sequence[SigningKey]) -> SigningKey | None:
         raise ConnectionResetError
 
-    with pytest.raises(RpcError) as lost:
+    with pytest.raises(ConnectionResetError):
         await stores[0].add(dies)
-    assert lost.value.code is ErrorCode.UNAVAILABLE
     assert await stores[1].all() == []
     await an_issuer(stores[1], clock).rotate_when_due()
     assert len(await stores[0].all()) == 1
@@ -140,9 +135,9 @@ async def test_a_rotation_that_ends_half_way_leaves_nothing_behind(
 
 @requirement("auth:jwks")
 async def test_private_numbers_are_neither_in_the_table_nor_in_the_log(
-    auth_apps: AuthApps, database_url: str
+    replicas: list[AuthApp], database_url: str
 ) -> None:
-    app = await auth_apps.start().until_ready()
+    app = replicas[0]
     await app.call("IssueLocalToken", userId="alice", email="alice@example.com")
     await app.call("RotateKey")
     connection = await asyncpg.connect(database_url)

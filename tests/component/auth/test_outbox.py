@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,9 +13,8 @@ from sqlalchemy import func, select
 from services.auth.adapters.openfga import OpenFgaRelations
 from services.auth.adapters.postgres.feed import PostgresAccessFeed
 from services.auth.adapters.postgres.outbox import PostgresOutbox
-from services.auth.app import MIGRATIONS
 from services.auth.service.outbox import TupleOutbox
-from services.auth.tables import SCHEMA, outbox
+from services.auth.tables import outbox
 from services.cli.stack import Stack
 from services.contracts.auth.authorization import RelationTuple
 from services.kit.errors import ErrorCode, RpcError
@@ -22,6 +22,7 @@ from services.kit.storage.db import Database
 from tests.component.auth.conftest import START_SECONDS, AuthApps
 from tests.component.auth.test_sharing import World
 from tests.requirements import requirement
+from tests.support.failpoint_control import FailpointControl
 from tests.support.wait import wait_until
 
 
@@ -54,9 +55,8 @@ class Store:
 
 
 @pytest.fixture
-async def store(servers: Stack, empty_database_url: str) -> AsyncIterator[Store]:
-    database = Database(empty_database_url)
-    await database.migrate(SCHEMA, MIGRATIONS)
+async def store(servers: Stack, own_database_url: str) -> AsyncIterator[Store]:
+    database = Database(own_database_url)
     opened = Store(servers, database)
     yield opened
     await opened.relations.close()
@@ -126,16 +126,19 @@ async def test_relays_that_run_together_deliver_each_change(store: Store) -> Non
 @pytest.mark.timeout(150)
 @requirement("access:outbox")
 async def test_a_process_that_dies_between_commit_and_delivery_loses_nothing(
-    auth_apps: AuthApps, empty_database_url: str
+    auth_apps: AuthApps, empty_database_url: str, tmp_path: Path
 ) -> None:
-    own = {"YOCASO_DATABASE_URL": empty_database_url}  # where nothing else is to be delivered
-    dying = auth_apps.start({**own, "YOCASO_FAILPOINTS": "auth.outbox.deliver:1:kill"})
-    first = World(await dying.until_ready())
-    olga, bob = first.person("olga"), first.person("bob")
-    target = await first.made_by(olga)
-    with pytest.raises(aiohttp.ClientError):
-        await olga.must("Share", object=target, subject=bob.subject)
-    assert await asyncio.to_thread(dying.process.wait, START_SECONDS) != 0
+    own = {
+        "YOCASO_DATABASE_URL": empty_database_url
+    }  # migrated by the app; nothing else is to be delivered
+    with FailpointControl(tmp_path / "failpoints", "auth.outbox.deliver:1:kill") as control:
+        dying = auth_apps.start({**own, **control.environment})
+        first = World(await dying.until_ready())
+        olga, bob = first.person("olga"), first.person("bob")
+        target = await first.made_by(olga)
+        with pytest.raises(aiohttp.ClientError):
+            await olga.must("Share", object=target, subject=bob.subject)
+        assert await asyncio.to_thread(dying.process.wait, START_SECONDS) != 0
     second = World(await auth_apps.start(own).until_ready())
 
     async def delivered() -> Any:

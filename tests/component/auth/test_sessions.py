@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 
 from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
 from services.auth.adapters.jose import JoseTokenSigner
-from services.auth.adapters.postgres.sessions import PostgresRevocations
+from services.auth.adapters.postgres.sessions import MAX_CLOCK_ERROR, PostgresRevocations
 from services.auth.adapters.postgres.signing import PostgresSigningKeys
 from services.auth.domain.firebase import FirebaseTokenKind, FirebaseUser
 from services.auth.domain.sessions import GRACE, LONGEST_ACCESS_TOKEN, SESSION_LIFE
@@ -238,8 +238,8 @@ async def test_a_refresh_whose_reply_was_lost_to_a_kill_is_repeated_elsewhere(
     auth_apps: AuthApps, replicas: list[AuthApp], door: Door, tmp_path: Path
 ) -> None:
     token = (await door.sign_in(a_user())).refresh_token
-    async with FailpointControl(tmp_path / "failpoints") as control:
-        app = auth_apps.start(control.environment("auth.session_refreshed:1:kill"))
+    with FailpointControl(tmp_path / "failpoints", "auth.session_refreshed:1:kill") as control:
+        app = auth_apps.start(control.environment)
         await app.until_ready()
         call = asyncio.create_task(token_service(app, "RefreshToken", refreshToken=token))
         await control.wait_for("auth.session_refreshed")
@@ -355,7 +355,7 @@ async def test_a_revocation_is_listed_until_its_last_token_is_over(door: Door) -
         return found & {user_id, key_id}
 
     assert await listed() == {user_id, key_id}
-    door.clock.now += LONGEST_ACCESS_TOKEN
+    door.clock.now += LONGEST_ACCESS_TOKEN + MAX_CLOCK_ERROR
     assert await listed() == {user_id}
     door.clock.now += LONGEST_TOKEN - LONGEST_ACCESS_TOKEN
     assert await listed() == set()

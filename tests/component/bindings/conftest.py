@@ -14,10 +14,11 @@ from services.codegen.dapr import set_scopes
 from services.kit.storage.db import Database
 from tests.component.bindings.app import APP
 from tests.component.bindings.mail import Mailbox
-from tests.component.jobs.conftest import write_template
+from tests.support.app_stacks import AppCalls, write_template
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET = 17_400
+OFFSET = offset_of("bindings")
 MAIL_PORT = 7192 + OFFSET + 50
 MAIL_SERVER = {"host": "127.0.0.1", "port": MAIL_PORT, "emailFrom": "yocaso@example.com"}
 COMPONENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,7 +51,7 @@ class Mailer:
         self.stack = stack
         self.database = database
         self.mailbox = mailbox
-        self._session = session
+        self._calls = AppCalls(stack, session)
 
     async def call(
         self,
@@ -60,10 +61,7 @@ class Mailer:
         method: str = "POST",
     ) -> tuple[int, Any]:
         """Call the app as its sidecar does."""
-        sent = {"dapr-api-token": self.stack.app_token("llm"), **(headers or {})}
-        url = f"{self.stack.url('llm')}{path}"
-        async with self._session.request(method, url, json=body or {}, headers=sent) as reply:
-            return reply.status, await reply.json()
+        return await self._calls.call("llm", path, body, headers, method)
 
     async def send(self, **body: object) -> str:
         """Send mail; OK, or the code of the error."""
@@ -75,7 +73,7 @@ class Mailer:
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("bindings")
-    template = write_template(Path(__file__).parent / "dapr.yaml", APP, folder)
+    template = write_template(Path(__file__).parent / "dapr.yaml", folder, APP)
     for name, (kind, metadata) in COMPONENTS.items():
         (folder / "components" / f"{name}.yaml").write_text(component(name, kind, metadata))
     stack = Stack(folder / "state", port_offset=OFFSET, dapr_yaml=template)

@@ -140,16 +140,12 @@ async def test_a_message_with_an_id_is_handled_once(mailer: Mailer) -> None:
 async def test_a_death_before_the_commit_leaves_one_effect_of_the_repeated_message(
     mailer: Mailer, tmp_path: Path
 ) -> None:
-    async with FailpointControl(tmp_path / "failpoints") as control:
-        armed = control.environment("bindings.before_commit:1:kill")
-        mailer.stack.restart("llm", env=armed)
-        try:
-            await wait_until(lambda: control.hits, 30, "a kill amid a message")
-            await wait_until(lambda: mailer.stack.is_ready("llm"), 60, "the app")
-            for _ in range(2):
-                assert await mailer.call("/orders", headers={"order-id": "o3"}) == (200, {})
-        finally:
-            mailer.stack.restart("llm", env=control.environment(""))
+    with FailpointControl(tmp_path / "failpoints", "bindings.before_commit:1:kill") as control:
+        mailer.stack.restart("llm", env=control.environment)
+        await wait_until(lambda: control.hits, 30, "a kill amid a message")
+        await wait_until(lambda: mailer.stack.is_ready("llm"), 60, "the app")
+        for _ in range(2):
+            assert await mailer.call("/orders", headers={"order-id": "o3"}) == (200, {})
     assert await _orders(mailer) == ["o3"]
 
 

@@ -9,26 +9,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 
 from services.cli.stack import Stack
-from services.codegen.dapr import configuration
-from services.kit.manifest import App
 from services.kit.storage.db import Database
 from tests.component.jobs.app import APP
+from tests.support.app_stacks import AppCalls, write_template
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-ROOT = Path(__file__).parents[3]
-OFFSET = 17_200
-
-
-def write_template(source: Path, app: App, folder: Path) -> Path:
-    """The template, with the configuration that follows from the manifest, and an empty components folder."""
-    (folder / "components").mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(configuration(app)))
-    template = folder / "dapr.yaml"
-    template.write_text(source.read_text().replace("appDirPath: root", f"appDirPath: {ROOT}"))
-    return template
+OFFSET = offset_of("jobs")
 
 
 class Works:
@@ -37,7 +26,7 @@ class Works:
     def __init__(self, stack: Stack, session: aiohttp.ClientSession, database: Database) -> None:
         self.stack = stack
         self.database = database
-        self._session = session
+        self._calls = AppCalls(stack, session)
 
     async def post(
         self,
@@ -48,13 +37,7 @@ class Works:
         app: str = "llm",
     ) -> tuple[int, Any]:
         """Call the app as its sidecar does; 0 if it does not answer."""
-        sent = {"dapr-api-token": self.stack.app_token(app), **(headers or {})}
-        url = f"{self.stack.url(app)}{path}"
-        try:
-            async with self._session.post(url, json=body or {}, headers=sent) as reply:
-                return reply.status, await reply.json()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return 0, repr(error)
+        return await self._calls.call(app, path, body, headers)
 
     async def schedule(
         self, number: int, *, seconds: float = 0, key: str = "", mode: str = ""
@@ -116,7 +99,7 @@ def a_plan(
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("jobs")
-    template = write_template(Path(__file__).parent / "dapr.yaml", APP, folder)
+    template = write_template(Path(__file__).parent / "dapr.yaml", folder, APP)
     stack = Stack(folder / "state", port_offset=OFFSET, dapr_yaml=template)
     stack.start(seconds=90)
     yield stack

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.cli.stack import Stack
-from services.kit.dapr.jobs.runs import MAX_ATTEMPTS
+from services.kit.dapr.deliveries import MAX_ATTEMPTS
 from tests.component.jobs.app import TICK_VARIABLE
 from tests.component.jobs.conftest import Works, a_plan
 from tests.requirements import requirement

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.timeout(150)
 async def test_a_death_at_any_step_of_a_run_leaves_one_effect(
     works: Works, tmp_path: Path, step: str
 ) -> None:
-    async with FailpointControl(tmp_path / "failpoints") as control:
-        works.stack.restart("llm", env={**control.environment(f"{step}:1:kill"), "JOBS_TICK": ""})
+    with FailpointControl(tmp_path / "failpoints", f"{step}:1:kill") as control:
+        works.stack.restart("llm", env={**control.environment, "JOBS_TICK": ""})
         try:
             await works.schedule(100)
             await wait_until(lambda: control.hits, 30, f"a kill at {step}")
@@ -26,9 +26,7 @@ async def test_a_death_at_any_step_of_a_run_leaves_one_effect(
             await works.schedule(101)  # delivered after the repeats of the first
             await works.wait_effects(2)
         finally:
-            works.stack.restart(
-                "llm", env={**control.environment(""), "JOBS_TICK": "*/2 * * * * *"}
-            )
+            works.stack.restart("llm", env={"JOBS_TICK": "*/2 * * * * *"})
     assert len(await works.effects()) == 2
 
 

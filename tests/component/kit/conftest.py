@@ -9,8 +9,9 @@ from services.cli.stack import Stack
 from services.kit.eventlog import migrate_event_log
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
+from tests.support.port_offsets import offset_of
 
-OFFSET = 15_000
+OFFSET = offset_of("actors")
 SECOND = "workflows-2"
 TEMPLATE = Path(__file__).parent / "actors" / "dapr.yaml"
 

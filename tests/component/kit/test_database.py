@@ -248,3 +248,66 @@ async def test_a_refused_statement_is_a_bug_and_keeps_its_connection(database_ur
         await database.fetch("SELECT $1::int", "x")
     assert await by_fetch(database, "SELECT pg_backend_pid()") == first
     await database.close()
+
+
+@requirement("kit:database")
+@pytest.mark.parametrize(
+    "own", [TimeoutError(), ConnectionRefusedError("another server"), KeyError("a bug")]
+)
+async def test_a_blocks_own_error_passes_unchanged_and_undoes_the_transaction(
+    own: Exception, database_url: str
+) -> None:
+    database, name = Database(database_url), f"own_{secrets.token_hex(4)}"
+
+    async def fail() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute(text(f"CREATE TABLE {name} ()"))
+            raise own
+
+    with pytest.raises(type(own)) as raised:
+        await fail()
+    assert raised.value is own
+    assert await by_fetch(database, f"SELECT to_regclass('{name}')") is None
+    await database.close()
+
+
+@requirement("kit:database")
+async def test_a_blocks_time_limit_amid_a_statement_is_its_own_error(database_url: str) -> None:
+    database, called = Database(database_url), list[str]()
+
+    async def take_too_long() -> None:
+        async with database.transaction() as transaction:
+            transaction.on_commit(lambda: called.append("committed"))
+            async with asyncio.timeout(0.1):
+                await transaction.execute(text("SELECT pg_sleep(20)"))
+
+    with pytest.raises(TimeoutError):
+        await take_too_long()
+    assert await by_transaction(database, "SELECT 1") == 1
+    assert called == []
+    await database.close()
+
+
+@requirement("kit:database")
+@pytest.mark.parametrize("step", ["statement", "commit"])
+async def test_a_session_that_ends_amid_a_transaction_is_unavailable(
+    step: str, database_url: str
+) -> None:
+    database, other = Database(database_url), await asyncpg.connect(database_url)
+    called = list[str]()
+
+    async def lose_the_session() -> None:
+        async with database.transaction() as transaction:
+            transaction.on_commit(lambda: called.append("committed"))
+            pid = (await transaction.execute(text("SELECT pg_backend_pid()"))).scalar()
+            await other.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+            if step == "statement":
+                await transaction.execute(text("SELECT 1"))
+
+    with pytest.raises(RpcError) as away:
+        await lose_the_session()
+    assert away.value.code is ErrorCode.UNAVAILABLE
+    assert called == []
+    assert await by_transaction(database, "SELECT 1") == 1
+    await other.close()
+    await database.close()

@@ -27,6 +27,7 @@ from services.kit.eventlog import (
     StreamHead,
     TerminalEvents,
 )
+from services.kit.eventlog.host import FROZEN_SECONDS
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
 from tests.requirements import requirement
@@ -171,7 +172,12 @@ async def test_work_of_a_frozen_process_is_taken_over(
     other = await host()
     stream_id = uuid.uuid4().hex
     process = await abandoned(servers, database_url, [stream_id])
+    head = await other.engine.log.head(stream_id)
+    assert head is not None
     process.send_signal(signal.SIGSTOP)
+    # Its session holds the lock, and its last heartbeat is as old as that of a frozen process.
+    frozen = "UPDATE events.hosts SET beat_at = beat_at - make_interval(secs => $2) WHERE id = $1"
+    await database.fetch(frozen, head.host, FROZEN_SECONDS)
     try:
         await wait_until(lambda: ended(other, stream_id), 30, "the frozen one's work to end")
     finally:

@@ -39,9 +39,10 @@ from tests.component.kit.rpc_client.contract import (
     WatchRequest,
 )
 from tests.requirements import requirement
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 16_350
+OFFSET: Final = offset_of("rpc client")
 TEMPLATE: Final = Path(__file__).parent / "rpc_client" / "dapr.yaml"
 ADA: Final = CallerIdentity("ada", "adä@example.com", frozenset({READ, "x:y"}), "key_1")
 pytestmark = pytest.mark.timeout(240)

@@ -41,7 +41,9 @@ async def component(
     monkeypatch.setenv("DAPR_API_TOKEN", stack.api_token("workflows"))
     ports = stack.spec("workflows-daprd").ports
     sidecar = Sidecar(f"127.0.0.1:{ports['gRPC of the sidecar of workflows']}")
-    yield ComponentStateStore(sidecar)
+    database = Database(stack.database_url())
+    yield ComponentStateStore(sidecar, database)
+    await database.close()
     await sidecar.close()
 
 

@@ -20,9 +20,10 @@ from services.platform import WorkflowClient
 from tests.component.kit.workflows.contract import ANSWER, CALLER, FIXED, HOST, PLAY, Plan, Text
 from tests.component.kit.workflows.guide import EXAMPLE
 from tests.requirements import requirement
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 19_300
+OFFSET: Final = offset_of("workflows")
 TEMPLATE: Final = Path(__file__).parent / "workflows" / "dapr.yaml"
 SIDECAR: Final = f"{HOST}-daprd"
 ENDED: Final = ("COMPLETED", "FAILED", "TERMINATED")
@@ -312,7 +313,7 @@ async def test_a_purge_takes_the_history_of_children(plays: Plays) -> None:
         assert (await plays.read(instance_id))["status"] is None
 
 
-@requirement("chaos:W3", "kit:workflows:events", "kit:workflows:children")
+@requirement("chaos:W4", "kit:workflows:events", "kit:workflows:children")
 @pytest.mark.parametrize("victims", [(HOST,), (SIDECAR,), (HOST, SIDECAR)], ids="+".join)
 async def test_every_wait_survives_a_kill(plays: Plays, victims: tuple[str, ...]) -> None:
     kinds = ("event", "child", "all")

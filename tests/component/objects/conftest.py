@@ -11,8 +11,9 @@ from services.kit.manifest import OBJECTS
 from services.kit.settings import load_settings
 from services.kit.storage.objects import ObjectStore, ObjectStoreSettings
 from tests.component.cli.command import TEMPLATE
+from tests.support.port_offsets import offset_of
 
-OFFSET = 18_000
+OFFSET = offset_of("objects")
 APP = "workflows"
 """The app that uses the object store in these tests."""
 

@@ -128,11 +128,11 @@ async def test_parts_of_a_killed_process_are_found_and_deleted(
     stack: Stack, objects: ObjectStore, tmp_path: Path, step: str
 ) -> None:
     began = datetime.now(UTC).replace(microsecond=0)
-    async with FailpointControl(tmp_path / "points") as control:
+    with FailpointControl(tmp_path / "points", step) as control:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.component.objects.uploader", "killed/a", str(20 * MIB)),
             cwd=ROOT,
-            env={**os.environ, **stack.environment.for_app(APP), **control.environment(step)},
+            env={**os.environ, **stack.environment.for_app(APP), **control.environment},
         )
         await control.wait_for(step.partition(":")[0], timeout=30)
         assert await process.wait() == -signal.SIGKILL

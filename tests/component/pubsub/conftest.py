@@ -14,25 +14,23 @@ from services.cli.stack import Stack
 from services.codegen.dapr import component_files, set_scopes
 from services.kit.storage.db import Database
 from tests.component.pubsub.topics import LEDGER, SHOP
+from tests.support.app_stacks import ROOT, AppCalls, write_template
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-ROOT = Path(__file__).parents[3]
-OFFSET = 17_000
+OFFSET = offset_of("pubsub")
 
 
-def write_template(folder: Path) -> Path:
+def write_files(folder: Path) -> Path:
     """The template, with components whose scopes follow from the two manifests."""
+    template = write_template(Path(__file__).parent / "dapr.yaml", folder)
     components = folder / "components"
-    components.mkdir()
     for file in component_files():
         if file.parent.name == "local":
             (components / file.name).write_text(set_scopes(file.read_text(), (SHOP, LEDGER)))
     for name in ("resiliency.yaml", "config.yaml"):
         text = (ROOT / "components" / "common" / name).read_text()
         (components if name == "resiliency.yaml" else folder).joinpath(name).write_text(text)
-    template = folder / "dapr.yaml"
-    source = (Path(__file__).parent / "dapr.yaml").read_text()
-    template.write_text(source.replace("appDirPath: root", f"appDirPath: {ROOT}"))
     return template
 
 
@@ -42,19 +40,14 @@ class Apps:
     def __init__(self, stack: Stack, session: aiohttp.ClientSession, database: Database) -> None:
         self.stack = stack
         self.database = database
+        self._calls = AppCalls(stack, session)
         self._session = session
 
     async def post(
         self, app: str, path: str, headers: dict[str, str] | None = None, **body: Any
     ) -> tuple[int, Any]:
         """Call an app as its sidecar does; 0 if it does not answer."""
-        sent = {"dapr-api-token": self.stack.app_token(app), **(headers or {})}
-        url = f"{self.stack.url(app)}{path}"
-        try:
-            async with self._session.post(url, json=body, headers=sent) as reply:
-                return reply.status, await reply.json()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return 0, repr(error)
+        return await self._calls.call(app, path, body, headers)
 
     async def deliver(self, path: str, event: dict[str, Any] | bytes) -> str:
         """Deliver a message to the ledger as its sidecar does; the answer."""
@@ -116,7 +109,7 @@ class Apps:
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("pubsub")
-    stack = Stack(folder / "state", port_offset=OFFSET, dapr_yaml=write_template(folder))
+    stack = Stack(folder / "state", port_offset=OFFSET, dapr_yaml=write_files(folder))
     stack.start(seconds=90)
     yield stack
     stack.stop()

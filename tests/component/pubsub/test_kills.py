@@ -1,6 +1,7 @@
 """Deaths of the publisher and the subscriber at each step, and random kills of everything."""
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Sequence
@@ -17,11 +18,8 @@ from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 
-EVENTS: Final = 10_000
 PER_CALL: Final = 100
 VICTIMS: Final[tuple[str, ...]] = ("llm", "auth", "llm-daprd", "auth-daprd", "valkey", "postgres")
-ROUNDS: Final = 3
-"""Each process is killed so often, in a random order, after random numbers of handled events."""
 
 
 @requirement("chaos:H4")
@@ -36,38 +34,43 @@ async def test_a_death_at_each_step_loses_and_repeats_nothing(
     apps: Apps, tmp_path: Path, app: str, steps: Sequence[str]
 ) -> None:
     numbers = list(range(100, 105))
-    async with FailpointControl(tmp_path / "failpoints") as control:
-        armed = control.environment(*(f"{step}:1:kill" for step in steps))
-        apps.stack.restart(app, env=armed)
-        try:
-            await apps.place(*numbers)
-            for step in steps:
-                await control.wait_for(step, timeout=40)
-            await apps.wait_entered(*numbers, seconds=90)
-        finally:
-            apps.stack.restart(app, env=control.environment(""))
+    points = [f"{step}:1:kill" for step in steps]
+    with FailpointControl(tmp_path / "failpoints", *points) as control:
+        apps.stack.restart(app, env=control.environment)
+        await apps.place(*numbers)
+        for step in steps:
+            await control.wait_for(step, timeout=40)
+        await apps.wait_entered(*numbers, seconds=90)
     await wait_until(lambda: _is_empty(apps), 30, "the outbox to be empty")
     assert await apps.entries(*numbers) == numbers
 
 
 @requirement("chaos:H3")
-async def test_ten_thousand_events_under_random_kills_have_one_effect_each(apps: Apps) -> None:
-    """Prints the seed, and how often each process was killed."""
+@pytest.mark.parametrize(
+    ("events", "kills"), [(2_000, 8), pytest.param(10_000, 18, marks=pytest.mark.long)]
+)
+async def test_events_under_random_kills_have_one_effect_each(
+    apps: Apps, events: int, kills: int
+) -> None:
+    """Kills each process, in a random order, after random numbers of handled events; prints the seed."""
     seed = time.time_ns() % 100_000
     chance = random.Random(seed)
     killed: dict[str, int] = dict.fromkeys(VICTIMS, 0)
-    numbers = list(range(10_000, 10_000 + EVENTS))
+    numbers = list(range(10_000, 10_000 + events))
     placing = asyncio.create_task(_place_all(apps, numbers))
     try:
-        victims = [each for _ in range(ROUNDS) for each in chance.sample(VICTIMS, len(VICTIMS))]
-        steps = sorted(chance.sample(range(1, EVENTS - PER_CALL), len(victims)))
+        rounds = itertools.chain.from_iterable(
+            chance.sample(VICTIMS, len(VICTIMS)) for _ in itertools.count()
+        )
+        victims = list(itertools.islice(rounds, kills))
+        steps = sorted(chance.sample(range(1, events - PER_CALL), kills))
         for victim, step in zip(victims, steps, strict=True):
             await wait_until(lambda step=step: _has_entered(apps, step), 200, f"{step} entries")
             if apps.stack.pid(victim) is not None:
                 apps.stack.kill(victim)
                 killed[victim] += 1
         await placing
-        await wait_until(lambda: _has_entered(apps, EVENTS), 200, "every event to have its entry")
+        await wait_until(lambda: _has_entered(apps, events), 200, "every event to have its entry")
     finally:
         placing.cancel()
         print(f"seed {seed}, killed {killed}")
