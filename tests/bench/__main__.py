@@ -1,4 +1,4 @@
-"""`poe bench [W1 W2 W3 W6 access create events growth overload retention memory start]`: figures of this machine, one JSON line each."""
+"""`poe bench [W1 W2 W3 W6 open-loop access create events growth overload retention memory start]`: figures of this machine, one JSON line each."""
 
 import argparse
 import asyncio
@@ -18,16 +18,18 @@ from tests.bench import (
     events,
     footprint,
     growth,
+    open_loop,
     overload,
     retention,
     steps,
     streams,
     turns,
 )
-from tests.bench.figures import emit
+from tests.bench.figures import FigureRefused, emit
 from tests.support.platform import Platform
+from tests.support.port_offsets import offset_of
 
-OFFSET = 12_000
+OFFSET = offset_of("bench")
 STANDALONE: dict[str, Callable[[Path], None]] = {
     "W2": steps.measure,
     "access": access.measure,
@@ -36,6 +38,7 @@ STANDALONE: dict[str, Callable[[Path], None]] = {
 """Benches that start their own processes."""
 Measure = Callable[[Platform], Coroutine[None, None, None]]
 W6: Final = "W6"
+OPEN_LOOP: Final = "open-loop"
 ON_PLATFORM: dict[str, Measure] = {
     "W1": appends.measure,
     "W3": turns.measure,
@@ -49,24 +52,31 @@ ON_PLATFORM: dict[str, Measure] = {
 
 
 def main() -> None:
-    """Run the named benches, or all except W6, which takes minutes."""
+    """Run the named benches, or all except W6 and the open loop, whose sizes are options; exit code 1 for a refused figure."""
     names = [*STANDALONE, *ON_PLATFORM]
     parser = argparse.ArgumentParser(prog="poe bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="|".join([*names, W6]))
+    parser.add_argument("names", nargs="*", metavar="|".join([*names, W6, OPEN_LOOP]))
     sizes = streams.Sizes()
     parser.add_argument("--turns", type=int, default=sizes.turns, help="W6: open turns")
     parser.add_argument(
         "--readers", type=int, default=sizes.readers, help="W6: readers of the turns"
     )
-    parser.add_argument("--seconds", type=float, default=sizes.seconds, help="W6: duration")
+    parser.add_argument("--seconds", type=float, help="W6, open-loop: duration")
+    arrivals = open_loop.Arrivals()
+    parser.add_argument("--rate", type=float, default=arrivals.rate, help="open-loop: calls per s")
     chosen = parser.parse_args()
     wanted = chosen.names or names
-    unknown = set(wanted) - {*names, W6}
+    unknown = set(wanted) - {*names, W6, OPEN_LOOP}
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     _raise_file_limit()
-    sizes = streams.Sizes(chosen.turns, chosen.readers, chosen.seconds)
-    on_platform = {**ON_PLATFORM, W6: partial(streams.measure, sizes=sizes)}
+    sizes = streams.Sizes(chosen.turns, chosen.readers, chosen.seconds or sizes.seconds)
+    arrivals = open_loop.Arrivals(chosen.rate, chosen.seconds or arrivals.seconds)
+    on_platform = {
+        **ON_PLATFORM,
+        W6: partial(streams.measure, sizes=sizes),
+        OPEN_LOOP: partial(open_loop.measure, arrivals=arrivals),
+    }
     emit("machine", cores=os.cpu_count(), load=os.getloadavg()[0])
     with tempfile.TemporaryDirectory(prefix="yocaso-bench-") as folder:
         for name, bench in STANDALONE.items():
@@ -97,4 +107,7 @@ def _on_platform(state: Path, measures: list[Measure]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FigureRefused as refused:
+        raise SystemExit(f"a figure is refused: {refused}") from None

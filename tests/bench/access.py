@@ -23,11 +23,12 @@ from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.llm.conversations import CONVERSATIONS_READ
 from tests.bench.access_app import APP as BENCH_APP
 from tests.bench.access_app import BENCH_SERVICE
-from tests.bench.figures import emit, milliseconds, quantile
+from tests.bench.figures import added, emit, paired
 from tests.support.platform import ROOT, Client, Platform
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 14_000
+OFFSET: Final = offset_of("bench of an app")
 APP_PORT: Final = 7191 + OFFSET
 USER: Final = "bench-access"
 ROUNDS: Final = 600
@@ -140,27 +141,19 @@ class _Bench:
         }
 
     async def compare(self, kind: str, rounds: int, calls: dict[str, Call]) -> None:
-        """Alternate the calls, so that a slower phase of the machine affects all of them."""
-        taken: dict[str, list[float]] = {name: [] for name in ("", *calls)}
-        for number in range(rounds):
-            for name, call in (("", self._open), *calls.items()):
-                began = asyncio.get_running_loop().time()
-                await call(number)
-                taken[name].append(asyncio.get_running_loop().time() - began)
-        base = taken.pop("")
-        for name, latencies in taken.items():
+        """Print what each call takes longer than that of a public method in the same round."""
+        runs = await paired({"": self._open, **calls}, rounds)
+        base = runs.pop("")
+        for name, run in runs.items():
+            found = run.fields()
             emit(
                 f"access {kind}: {name}",
-                n=rounds,
-                **{
-                    f"added_p{share}_ms": milliseconds(
-                        quantile(latencies, share / 100) - quantile(base, share / 100)
-                    )
-                    for share in (50, 99)
-                },
-                p50_ms=milliseconds(quantile(latencies, 0.5)),
+                n=found["n"],
+                failed=found["failed"],
+                **added(run, base),
+                p50_ms=found["p50_ms"],
                 baseline="the same call of a public method",
-                baseline_p50_ms=milliseconds(quantile(base, 0.5)),
+                baseline_p50_ms=base.fields()["p50_ms"],
             )
 
     async def _open(self, _: int) -> None:

@@ -10,10 +10,11 @@ import aiohttp
 from services.cli.stack import Stack
 from services.kit.storage.db import Database
 from tests.bench.figures import emit
-from tests.component.pubsub.conftest import Apps, write_template
+from tests.component.pubsub.conftest import Apps, write_files
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET: Final = 14_000
+OFFSET: Final = offset_of("bench of an app")
 ALONE: Final = 100
 BURST: Final = 2_000
 PER_CALL: Final = 50
@@ -26,7 +27,7 @@ DELAYS: Final = """
 def measure(state: Path) -> None:
     """Print the delay of events that are published one at a time, and the rate and delay of a burst."""
     state.mkdir(parents=True)
-    stack = Stack(state / "state", port_offset=OFFSET, dapr_yaml=write_template(state))
+    stack = Stack(state / "state", port_offset=OFFSET, dapr_yaml=write_files(state))
     stack.start(seconds=90)
     try:
         asyncio.run(_measure(stack))

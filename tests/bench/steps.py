@@ -1,22 +1,27 @@
 """W2: three trivial durable steps, compared with three commits in the same Postgres."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import asyncpg
 
 from services.cli.stack import Stack
-from tests.bench.figures import Run, closed_loop, emit
+from tests.bench.figures import Operation, emit, interleaved
+from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
-OFFSET = 14_000
+OFFSET = offset_of("bench of an app")
 APP = "workflows"
 KINDS = {
     "three": "one call",
     "activities": "three activities",
     "waits": "an event and a when_all of three",
 }
+COMMITS: Final = "three commits, same Postgres"
 TEMPLATE = Path(__file__).parent / "steps.yaml"
 
 
@@ -31,9 +36,11 @@ def measure(state: Path) -> None:
 
 
 async def _measure(stack: Stack) -> None:
-    base = await _commits(stack)
     headers = {"dapr-api-token": stack.app_token(APP)}
-    async with aiohttp.ClientSession(stack.url(APP), headers=headers) as session:
+    async with (
+        aiohttp.ClientSession(stack.url(APP), headers=headers) as session,
+        _commits(stack) as commits,
+    ):
 
         async def run(path: str) -> None:
             async with session.post(path, json={"value": 1}) as reply:
@@ -44,21 +51,26 @@ async def _measure(stack: Stack) -> None:
                 return reply.status == 200
 
         await wait_until(answers, 60, "the first workflow")
-        for kind, what in KINDS.items():
-            await closed_loop(lambda _, k=kind: run(f"/{k}"), 20, 1)
-            for concurrency, count in ((1, 150), (16, 480)):
-                figures = await closed_loop(lambda _, k=kind: run(f"/{k}"), count, concurrency)
+        ways: dict[str, Operation] = {kind: lambda _, k=kind: run(f"/{k}") for kind in KINDS}
+        ways[COMMITS] = commits
+        await interleaved(ways, 20, 1)
+        for concurrency, count in ((1, 152), (16, 480)):
+            runs = await interleaved(ways, count, concurrency)
+            base = runs.pop(COMMITS).fields()
+            for kind, found in runs.items():
                 emit(
-                    f"W2 three durable steps as {what}",
+                    f"W2 three durable steps as {KINDS[kind]}",
                     concurrency=concurrency,
-                    **figures.fields(),
-                    baseline="three commits, same Postgres",
-                    baseline_p50_ms=base[concurrency].fields()["p50_ms"],
-                    baseline_per_s=base[concurrency].fields()["per_s"],
+                    **found.fields(),
+                    baseline=COMMITS,
+                    baseline_p50_ms=base["p50_ms"],
+                    baseline_per_s=base["per_s"],
                 )
 
 
-async def _commits(stack: Stack) -> dict[int, Run]:
+@asynccontextmanager
+async def _commits(stack: Stack) -> AsyncIterator[Operation]:
+    """Three commits in the same Postgres."""
     pool = await asyncpg.create_pool(stack.database_url(), min_size=16, max_size=16)
     await pool.execute("CREATE TABLE IF NOT EXISTS public.bench_steps (id serial, body text)")
 
@@ -66,6 +78,5 @@ async def _commits(stack: Stack) -> dict[int, Run]:
         for _ in range(3):
             await pool.execute("INSERT INTO public.bench_steps (body) VALUES ('step')")
 
-    runs = {n: await closed_loop(three, 480, n) for n in (1, 16)}
+    yield three
     await pool.close()
-    return runs

@@ -1,40 +1,61 @@
 """W3: streamed turns of 40 tokens 5 ms apart, compared with the same request to the model."""
 
 import time
+from typing import Final
 
 import aiohttp
 
-from tests.bench.figures import Run, closed_loop, emit, milliseconds, quantile
+from tests.bench.figures import Operation, Run, added, closed_loop, emit, interleaved, paired
 from tests.support.platform import Client, Platform
 
 SCRIPT = '{{script: {"tokens":40,"delay_ms":5}}}'
 FIRST = b"event: text.delta"
 END = b"event: run.completed"
+MOST: Final = 32
+"""Concurrent turns, each in a conversation of its own."""
+EDGE: Final = "through the edge"
+DIRECT: Final = "the same request to the model"
 
 
 async def measure(platform: Platform) -> None:
-    """Print the added time to the first token, and turns per second, with 1, 8 and 32 clients."""
+    """Print the time to the first token and turns per second, with 1, 8 and 32 clients; with 1 also the added time."""
     async with platform.client("bench-turn") as client, aiohttp.ClientSession() as direct:
-        await _turns(client, 10, 1)
-        for concurrency, count in ((1, 60), (8, 160), (32, 480)):
-            run, failed = await _turns(client, count, concurrency)
-            base = await closed_loop(
-                lambda _: _direct(direct, platform.model_url), count, concurrency
-            )
-            emit(
-                "W3 streamed turn through the edge",
-                concurrency=concurrency,
-                n=count,
-                first_token_p50_ms=milliseconds(quantile(run.latencies, 0.5)),
-                first_token_p99_ms=milliseconds(quantile(run.latencies, 0.99)),
-                over_direct_p50_ms=_over(run, base, 0.5),
-                over_direct_p99_ms=_over(run, base, 0.99),
-                turns_per_s=round(run.rate, 1),
-                failed=failed,
-                baseline="the same request to the model",
-                baseline_first_token_p50_ms=milliseconds(quantile(base.latencies, 0.5)),
-                baseline_turns_per_s=round(base.rate, 1),
-            )
+        free = [await client.conversation() for _ in range(MOST)]
+
+        async def turn(_: int) -> float:
+            conversation_id = free.pop()
+            try:
+                return await first_token(client, conversation_id)
+            finally:
+                free.append(conversation_id)
+
+        ways: dict[str, Operation] = {
+            EDGE: turn,
+            DIRECT: lambda _: _direct(direct, platform.model_url),
+        }
+        await closed_loop(turn, 10, 1)
+        pairs = await paired(ways, 60)
+        _emit(1, pairs, **added(pairs[EDGE], pairs[DIRECT]))
+        for concurrency, count in ((8, 160), (MOST, 480)):
+            runs = await interleaved(ways, count, concurrency)
+            rates = {"turns_per_s": round(runs[EDGE].rate, 1)}
+            _emit(concurrency, runs, **rates, baseline_turns_per_s=round(runs[DIRECT].rate, 1))
+
+
+def _emit(concurrency: int, runs: dict[str, Run], **more: float) -> None:
+    found, base = runs[EDGE].fields(), runs[DIRECT].fields()
+    emit(
+        f"W3 streamed turn {EDGE}",
+        concurrency=concurrency,
+        n=found["n"],
+        failed=found["failed"],
+        first_token_p50_ms=found["p50_ms"],
+        first_token_p99_ms=found["p99_ms"],
+        baseline=DIRECT,
+        baseline_first_token_p50_ms=base["p50_ms"],
+        baseline_first_token_p99_ms=base["p99_ms"],
+        **more,
+    )
 
 
 async def first_token(client: Client, conversation_id: str, text: str = SCRIPT) -> float:
@@ -56,25 +77,6 @@ async def first_token(client: Client, conversation_id: str, text: str = SCRIPT) 
     return first
 
 
-async def _turns(client: Client, count: int, concurrency: int) -> tuple[Run, int]:
-    ids = [await client.conversation() for _ in range(concurrency)]
-    free = list(ids)
-    failed = 0
-
-    async def turn(_: int) -> float:
-        nonlocal failed
-        conversation_id = free.pop()
-        try:
-            return await first_token(client, conversation_id)
-        except RuntimeError:
-            failed += 1
-            return 0.0
-        finally:
-            free.append(conversation_id)
-
-    return await closed_loop(turn, count, concurrency), failed
-
-
 async def _direct(session: aiohttp.ClientSession, url: str) -> float:
     body = {
         "model": "scripted/one",
@@ -94,11 +96,3 @@ async def _direct(session: aiohttp.ClientSession, url: str) -> float:
                 first = time.perf_counter() - began
     assert first is not None
     return first
-
-
-def _over(run: Run, base: Run, share: float) -> float:
-    return round(
-        milliseconds(quantile(run.latencies, share))
-        - milliseconds(quantile(base.latencies, share)),
-        2,
-    )

@@ -11,7 +11,7 @@ import asyncpg
 from tests.soak.ledger import Abandoned, Ledger
 from tests.soak.load import OwnedConversation, User
 from tests.soak.turns import check_model_calls
-from tests.support.checkers import check_append_log, check_seqs, check_set
+from tests.support.checkers import check_append_log, check_seqs, check_set, check_statuses
 from tests.support.history import History, Operation
 from tests.support.model_server.journal import prompts
 from tests.support.platform import Platform
@@ -39,9 +39,7 @@ async def check_invariants(
     await _check_streams(platform, ledger)
     calls = Counter(row["prompt"] for row in await asyncio.to_thread(prompts, journal))
     limit = asyncio.Semaphore(AT_ONCE)
-    operations: defaultdict[str, list[Operation]] = defaultdict(list)
-    for each in history.operations("append"):
-        operations[each.key].append(each)
+    operations = _by_key(history, "append")
 
     async def one(user: User, owned: OwnedConversation) -> None:
         async with limit:
@@ -53,6 +51,17 @@ async def check_invariants(
     await asyncio.gather(*(one(user, owned) for user in users for owned in user.conversations))
     for user in users:
         await _check_list(user)
+    for turn, reads in _by_key(history, "status").items():
+        for each in check_statuses(reads):
+            ledger.problem("a status that is wrong", f"{turn}: {each}")
+        ledger.done["statuses read"] += sum(each.end is not None for each in reads)
+
+
+def _by_key(history: History, name: str) -> defaultdict[str, list[Operation]]:
+    found: defaultdict[str, list[Operation]] = defaultdict(list)
+    for each in history.operations(name):
+        found[each.key].append(each)
+    return found
 
 
 async def _check_streams(platform: Platform, ledger: Ledger) -> None:
@@ -77,6 +86,8 @@ async def _check_conversation(
 ) -> None:
     for turn in owned.turns:
         turn.check_model_calls(calls[turn.word])
+        if owned.conversation in user.kept:
+            await user.read_status(turn)  # the terminal status is never left
     for word, began, ended in owned.sent:
         check_model_calls(user.caller.ledger, word, calls[word], began, ended)
     if owned.conversation not in user.kept:

@@ -123,6 +123,22 @@ class User:
 
     # --- turns ---
 
+    async def read_status(self, turn: SoakTurn) -> None:
+        """Read a turn's status once, for the check of its course."""
+        key = turn.ref["turnId"]
+        async with self.history.operation(self.caller.user, "status", key, "") as operation:
+            answer = await self.caller.once("GetTurn", None, **turn.ref)
+            if answer is not None and answer.status == 200:
+                operation.value = answer.body["status"]
+                operation.ok()
+
+    async def _watch_status(self, turn: SoakTurn) -> None:
+        """Read a turn's status again and again until its stream ends."""
+        if await turn.begun():
+            while turn.task is not None and not turn.task.done():
+                await self.read_status(turn)
+                await asyncio.wait({turn.task}, timeout=self.source.uniform(0.1, 1))
+
     def _begin(self, owned: OwnedConversation, **options: Any) -> SoakTurn:
         words = self.source.randint(*WORDS)
         delay = self.source.uniform(*DELAY_MS)
@@ -130,8 +146,9 @@ class User:
 
     @asynccontextmanager
     async def _turn(self, owned: OwnedConversation, **options: Any) -> AsyncIterator[SoakTurn]:
-        """A turn that is read to its end after the block, and checked."""
+        """A turn that is read to its end after the block, and checked; its status is read meanwhile."""
         turn = self._begin(owned, **options)
+        watching = asyncio.create_task(self._watch_status(turn))
         async with self.history.operation(
             self.caller.user, "append", owned.conversation, turn.text
         ) as operation:
@@ -142,6 +159,10 @@ class User:
             finally:
                 if turn.task is not None:
                     turn.task.cancel()
+                watching.cancel()
+        [error] = await asyncio.gather(watching, return_exceptions=True)
+        if isinstance(error, Exception) and not isinstance(error, Abandoned):
+            raise error
         owned.turns.append(turn)
         await turn.check()
 

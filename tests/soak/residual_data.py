@@ -36,10 +36,12 @@ async def delete_all(users: list[User]) -> None:
                 ),
                 return_exceptions=True,
             )
-            bugs = [each for each in results if isinstance(each, BaseException)]
-            for each in bugs:
-                if not isinstance(each, Abandoned):
-                    raise each
+            for deleted, result in zip(batch, results, strict=True):
+                if not isinstance(result, BaseException):
+                    user.unknown.discard(deleted)
+                    user.deleted.add(deleted)
+                elif not isinstance(result, Abandoned):
+                    raise result
 
 
 async def check_residual_data(platform: Platform, ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 from tests.chaos.turns import STATUS_OF, generation, shown_text_problems
 from tests.soak.caller import Caller, new_key
 from tests.soak.ledger import Abandoned, Ledger
+from tests.support.checkers import check_ledger
 from tests.support.model_server import script_text
 from tests.support.sse import RETRIED_STATUSES, Fold, MalformedStream, StreamClient
 
@@ -21,6 +22,8 @@ NEVER: Final = 86_400.0
 RESTARTS: Final = frozenset({"llm", "postgres", "model"})
 """A fault of these can end an attempt and justifies one more model call."""
 MODEL: Final = frozenset({"model"})
+PROMPT_TOKENS: Final = 7
+"""What the model reports for each prompt; of an answer it reports the words."""
 
 
 @dataclass
@@ -38,6 +41,8 @@ class SoakTurn:
     may_be_gone: bool = False
     began: float = field(default_factory=time.monotonic)
     ended: float = 0.0
+    usage: int = 0
+    """The tokens booked for a completed turn."""
     task: asyncio.Task[Fold] | None = None
 
     @classmethod
@@ -53,9 +58,8 @@ class SoakTurn:
         may_be_gone: bool = False,
     ) -> Self:
         """Begin a turn and read its stream in the background."""
-        attempts = [
-            {"text": generation(each + 1, words), "delay_ms": delay_ms} for each in range(ATTEMPTS)
-        ]
+        every = {"delay_ms": delay_ms, "prompt_tokens": PROMPT_TOKENS}
+        attempts = [{"text": generation(each + 1, words), **every} for each in range(ATTEMPTS)]
         word, key = uuid.uuid4().hex, new_key()
         text = f"{script_text(attempts=attempts)} {word}"
         body = {"conversationId": conversation, "text": text, "admission": admission}
@@ -157,6 +161,18 @@ class SoakTurn:
         generations = [generation(each + 1, self.words) for each in range(ATTEMPTS)]
         for each in shown_text_problems(self.fold.text, status, generations):
             self._problem("spliced", each)
+        if status == "COMPLETED":
+            self._check_usage(turn.get("usage", {}))
+
+    def _check_usage(self, usage: dict[str, Any]) -> None:
+        """What the model reported; attempts that were cut off are estimated, and come on top."""
+        booked = int(usage.get("totalTokens", 0))
+        reported = [PROMPT_TOKENS, self.words]
+        if usage.get("estimated"):
+            reported.append(max(0, booked - sum(reported)))
+        for each in check_ledger({"usage": booked}, {"usage": reported}):
+            self._problem("usage that does not add up", f"{each}, {usage}")
+        self.usage = booked
 
     def check_model_calls(self, calls: int) -> None:
         check_model_calls(self.caller.ledger, self.word, calls, self.began, self.ended)

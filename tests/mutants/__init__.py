@@ -1,0 +1,1 @@
+"""Mutants: copies of the code with one guard removed, each of which a named test must find."""
