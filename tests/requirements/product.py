@@ -38,6 +38,7 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "events:gap-free": "seq counts from 1 without a gap or a repeat, also across resumes.",
     },
     "services/llm/README.md#guarantees": {
+        "conversations:long": "Pages, appends and turns cost the same in a conversation of 10,000 messages; deletion removes every row.",
         "conversations:memory": "Messages and conversations cached in memory are bounded.",
         "turns:cancel": "Cancel closes the upstream within 1 s, keeps the text, and returns a receipt.",
         "turns:cancel-before-start": "A cancel before the attempt began takes effect.",
@@ -60,7 +61,7 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "engine:no-false-takeover": "A late heartbeat is not taken for a death.",
         "engine:deadline": "A deadline that has passed ends the work.",
     },
-    "services/kit/README.md": {
+    "services/kit/README.md#kit": {
         "engine:durable-steps": "Durable steps behind one call each run once.",
     },
     "services/kit/README.md#guarantees": {
@@ -93,7 +94,7 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
     "services/decisions/0014-streams-over-http-2.md": {
         "events:many": "5,000 streams stay open, and calls do not wait for them.",
     },
-    "services/edge/README.md": {
+    "services/edge/README.md#behaviour": {
         "edge:jwt": "Tokens are verified by a JWKS with cache and rotation.",
         "edge:identity-headers": "Identity headers of clients are removed, in any spelling; the edge sets its own.",
         "edge:cors": "CORS preflights of allowed origins are answered.",
@@ -135,15 +136,14 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "stack:port-in-use": "A used port is named with the process that needs it.",
         "stack:restart": "An app that dies is restarted with backoff, and that is reported.",
         "stack:state-survives": "State survives a stop and a start.",
+        "stack:template": "Data folders of Postgres are copied from a template, made once, and share no secret.",
         "stack:doctor": "`doctor` names what is missing and how to install it.",
         "stack:token": "`token` prints a working bearer token.",
         "stack:chat": "`chat` streams, cancels, and resumes after a reconnect.",
     },
     "services/cli/README.md#dapr-run": {
+        "stack:dapr-yaml": "dapr.yaml is a valid multi-app run template; components are scoped.",
         "stack:dapr-run": "`dapr run -f dapr.yaml` beside `infra` starts every app; Ctrl-C ends all.",
         "stack:run-template": "Templates are read by the rules of `dapr run`; the invalid field is named.",
-    },
-    "services/cli/README.md": {
-        "stack:dapr-yaml": "dapr.yaml is a valid multi-app run template; components are scoped.",
     },
 }

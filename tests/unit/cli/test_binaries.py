@@ -63,6 +63,8 @@ def test_changed_sources_build_another_program(binaries: Binaries, edge_source: 
 def test_a_changed_go_test_does_not_change_the_hash(edge_source: Path) -> None:
     before = source_hash(edge_source)
     (edge_source / "main_test.go").write_text("package main\n")
+    (edge_source / "testdata").mkdir()
+    (edge_source / "testdata" / "corpus").write_text("go test fuzz v1\n")
     assert source_hash(edge_source) == before
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from services.cli.stack.template import read_template
-from services.kit.dapr.pubsub.inbox import HANDLER_SECONDS
+from services.kit.dapr.deliveries import HANDLER_SECONDS
 from tests.requirements import requirement
 
 ROOT = Path(__file__).parents[3]

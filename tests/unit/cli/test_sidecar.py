@@ -17,6 +17,7 @@ from services.cli.stack.errors import StackError
 from services.cli.stack.ports import PortPlan
 from services.cli.stack.state import StateFolder
 from tests.requirements import requirement
+from tests.support.port_offsets import PORTS
 
 PORT = 17_200
 MTLS = ["--enable-mtls", "--sentry-address", "127.0.0.1:6080", "--control-plane-trust-domain", "d"]
@@ -121,14 +122,14 @@ def test_without_a_stack_it_says_what_to_start(tmp_path: Path) -> None:
 @requirement("dapr:sidecar")
 @pytest.mark.loopback
 def test_a_port_in_use_is_named(state: StateFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    http_port = 17_300
+    http_port = PORTS["unit test of a sidecar"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", http_port + 2_000))
         taken.listen()
         with pytest.raises(SystemExit, match="1"):
             run_sidecar(state.path, "shop", http_port, None)
     said = capsys.readouterr().err
-    assert "port 19300 (dapr-internal-grpc-port) is in use" in said
+    assert f"port {http_port + 2_000} (dapr-internal-grpc-port) is in use" in said
     assert "--http-port" in said
 
 
