@@ -8,7 +8,9 @@ from tests.support.stages.budgets import Budgets
 from tests.support.stages.plan import NEWER_PYTHON, Stage, whole_plan
 
 PLAN = {stage.name: stage for stage in (*whole_plan(), NEWER_PYTHON)}
-FOLDERS = sorted({path.parent for path in (ROOT / "tests").rglob("test_*.py")})
+LONG = ROOT / "tests" / "faults"
+"""Run by `poe long` only."""
+FOLDERS = sorted({path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {LONG})
 
 
 @pytest.mark.parametrize("folder", [str(path.relative_to(ROOT)) for path in FOLDERS])

@@ -151,7 +151,6 @@ def whole_plan() -> tuple[Stage, ...]:
         MUTANTS,
         pytest_stage("e2e", 15, after=("programs",)),
         pytest_stage("chaos", 20, after=("programs",)),
-        pytest_stage("faults", 20, after=("programs",)),
         *([NEWER_PYTHON] if INTERPRETER else []),
         replace(combine, after=tuple(stage.name for stage in measured)),
         *reports,
