@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from services.cli.stack import Stack
+from services.cli.stack.ports import require_free
 from services.contracts.apps import USER_SCOPES
 from services.kit.access.limits import FALLBACK_SECONDS
 from services.kit.clock import utc_now
@@ -96,6 +97,7 @@ class AuthApps:
 
     def start(self, env: Mapping[str, str] | None = None) -> AuthApp:
         port = self._first_port + 10 * len(self._running)
+        require_free([("auth", port)])
         log = self._folder / f"auth-{port}.log"
         variables = {
             **os.environ,
