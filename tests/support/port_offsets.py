@@ -43,6 +43,7 @@ STACKS: Final = {
     f"{SERVERS} apps": TestStack(50, more=(*range(7101, 7191, 10), *range(7201, 7221, 10))),
     f"{SERVERS} kit": TestStack(200),
     f"{SERVERS} blocks": TestStack(250),
+    f"{SERVERS} cli": TestStack(9000),
     "chaos": TestStack(4400, hosts=2),
     "e2e": TestStack(4450, more=(*sidecar_ports(SIDECARS, 10), *range(7190, 7200))),
     "e2e without certificates": TestStack(4600, more=sidecar_ports(SIDECARS, 10)),

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,9 +24,16 @@ PORT: Final = 5999
 """In the arguments of a server that is not started."""
 
 
-def maker(folder: Path) -> "subprocess.Popen[str]":
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A temporary folder with a short path, as the socket of the server that makes a template needs."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        yield Path(folder)
+
+
+def maker(folder: Path, scratch: Path) -> "subprocess.Popen[str]":
     """A command that needs the template, with a cache of its own."""
-    env = {**os.environ, "YOCASO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "t")}
+    env = {**os.environ, "YOCASO_CACHE": str(folder / "cache"), "TMPDIR": str(scratch)}
     return subprocess.Popen(
         [sys.executable, "-c", MAKE], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
     )
@@ -38,9 +47,10 @@ def servers_in(folder: Path) -> list[int]:
 
 @requirement("stack:template")
 @pytest.mark.timeout(240)
-async def test_after_a_killed_command_concurrent_ones_make_one_template(tmp_path: Path) -> None:
-    cache, scratch = tmp_path / "cache" / "bin", tmp_path / "t"
-    scratch.mkdir()
+async def test_after_a_killed_command_concurrent_ones_make_one_template(
+    tmp_path: Path, scratch: Path
+) -> None:
+    cache = tmp_path / "cache" / "bin"
     uid = postgres._programs().uid
     unused, recent = (cache / f"postgres-{name}-{uid}" for name in ("unused", "recent"))
     for folder in (unused, recent):
@@ -48,13 +58,18 @@ async def test_after_a_killed_command_concurrent_ones_make_one_template(tmp_path
     long_ago = time.time() - cluster.KEPT_SECONDS - 1
     os.utime(unused, (long_ago, long_ago))
 
-    killed = maker(tmp_path)
-    await wait_until(lambda: list(scratch.glob("*/.s.PGSQL.*")), 100, "the server")
+    killed = maker(tmp_path, scratch)
+
+    def has_server() -> bool:
+        assert killed.poll() is None, "the command ended first"
+        return any(scratch.glob("*/.s.PGSQL.*"))
+
+    await wait_until(has_server, 100, "the server")
     killed.kill()
     killed.communicate()
     await wait_until(lambda: servers_in(scratch) == [], 30, "the end of the server")
 
-    makers = [maker(tmp_path) for _ in range(2)]
+    makers = [maker(tmp_path, scratch) for _ in range(2)]
     printed = {each.communicate()[0].strip() for each in makers}
     assert [each.returncode for each in makers] == [0, 0]
     [made] = map(Path, printed)

@@ -101,6 +101,11 @@ def run(tree: Path, *command: str) -> None:
     """Run a command in the copy; what it printed is shown where it fails."""
     # What runs in the copy is not measured: its files are gone when coverage is reported.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    temporary = tree.with_name(
+        "tmp"
+    )  # pytest closes its root at start: not that of the servers here
+    temporary.mkdir(exist_ok=True)
+    env["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
     ended = subprocess.run(
         command,
         cwd=tree,

@@ -111,7 +111,8 @@ CONTRACT: Final = pytest_stage("contract", 5, measured=True, after=("programs",)
 COMPONENT: Final = (
     component_stage("apps", "auth", "new_app", "upgrade"),
     component_stage("kit", "kit"),
-    component_stage("blocks", "bindings", "cli", "jobs", "objects", "pubsub"),
+    component_stage("cli", "cli"),
+    component_stage("blocks", "bindings", "jobs", "objects", "pubsub"),
 )
 _COVERAGE: Final = (PYTHON, "-m", "coverage")
 COVERAGE: Final = (
