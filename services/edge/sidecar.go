@@ -59,6 +59,15 @@ func newTransport(cfg config.ServiceConfig) *http.Transport {
 	}
 }
 
+// valueless is a context without values: net/http looks values up in a dial that may outlive its request, when gin has
+// given the request's context to another one.
+type valueless struct{ context.Context }
+
+func (valueless) Value(any) any { return nil }
+
+// AfterFunc lets derived contexts follow this one without a goroutine each.
+func (v valueless) AfterFunc(f func()) func() bool { return context.AfterFunc(v.Context, f) }
+
 // sidecarBackend sends Lura's requests to the sidecar. Lura adds X-Forwarded-Host, which no app may see.
 func (e *edge) sidecarBackend(sidecar *http.Client) proxy.BackendFactory {
 	return func(backend *config.Backend) proxy.Proxy {

@@ -118,13 +118,13 @@ func (t tracing) endRequest(span trace.Span, r *http.Request, c *call) {
 // do sends a request to the sidecar in a client span, which ends with the response's body.
 func (t tracing) do(client *http.Client, r *http.Request, app, pattern string) (*http.Response, error) {
 	if t.tracer == nil {
-		return client.Do(r)
+		return client.Do(r.WithContext(valueless{r.Context()}))
 	}
 	ctx, span := t.tracer.Start(r.Context(), r.Method+" "+pattern, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.template", pattern),
 			attribute.String("yocaso.app", app)))
 	propagator.Inject(ctx, propagation.HeaderCarrier(r.Header))
-	response, err := client.Do(r.WithContext(ctx))
+	response, err := client.Do(r.WithContext(valueless{ctx}))
 	if err != nil {
 		endFailed(span, err)
 		return nil, err
