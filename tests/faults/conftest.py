@@ -14,7 +14,6 @@ from tests.faults.links import API, environment, proxied_ports
 from tests.support.diagnosis import pytest_runtest_makereport as pytest_runtest_makereport
 from tests.support.platform import START_SECONDS, Client, Platform
 from tests.support.port_offsets import offset_of
-from tests.support.shifted_clock import ShiftedClock
 from tests.support.toxiproxy import Toxiproxy
 
 OFFSET = offset_of("faults")
@@ -39,24 +38,9 @@ def proxies(state: Path) -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture(scope="session")
-def session_clock(state: Path) -> ShiftedClock:
-    """The wall clock of the Python apps."""
-    return ShiftedClock(state / "clock")
-
-
-@pytest.fixture
-def clock(session_clock: ShiftedClock) -> Iterator[ShiftedClock]:
-    """The same, right again at the end."""
-    yield session_clock
-    session_clock.shift(0)
-
-
-@pytest.fixture(scope="session")
-def platform(state: Path, proxies: Toxiproxy, session_clock: ShiftedClock) -> Iterator[Platform]:
+def platform(state: Path, proxies: Toxiproxy) -> Iterator[Platform]:
     """The platform, started once."""
-    env = {name: dict(values) for name, values in environment(state, PortPlan(OFFSET)).items()}
-    env["*"] |= session_clock.environment
-    running = Platform(state, offset=OFFSET, env=env)
+    running = Platform(state, offset=OFFSET, env=environment(state, PortPlan(OFFSET)))
     running.start_model()
     try:
         running.stack.prepare()

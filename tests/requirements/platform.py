@@ -124,16 +124,11 @@ SOURCES: Final[dict[str, dict[str, str]]] = {
         "chaos:C1": "Processes start in any order; ready only when usable.",
         "chaos:C2": "SIGTERM drains or hands over.",
         "chaos:C3": "Random kills violate no invariant.",
-        "chaos:clock": "Clocks of apps that jump by 10 minutes: no token is valid early or late, no turn is taken over, order is kept.",
     },
     "README.md#yocaso": {
         "chaos:control-plane": "Placement and scheduler are killed and nothing is lost.",
         "chaos:stores": "Postgres and Valkey are killed and nothing is lost.",
         "chaos:network": "Slow, reset and half-open connections between processes: calls end in time, nothing is lost or doubled.",
-        "chaos:zombie": "A host frozen for 40 s with its sidecar writes nothing into the turn that another host took over.",
-        "chaos:crowds": "A thousand clients reconnect within a second; 5,000 idle streams cost bounded memory and leave no file open.",
-        "chaos:disk": "A full disk under Postgres: calls fail with a retryable error or wait, and after it nothing is lost.",
-        "chaos:locks": "Locked tables of Postgres: calls end in time, sessions do not pile up, nothing is lost.",
     },
     "README.md#how-it-is-built": {
         "kit:segments": "A repeated segment resumes after its last checkpoint, fenced by attempt.",

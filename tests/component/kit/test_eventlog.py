@@ -4,7 +4,7 @@ import asyncio
 import signal
 import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import asyncpg
 import pytest
@@ -17,6 +17,7 @@ from services.kit.eventlog import (
     StaleAttempt,
     StoredEvent,
 )
+from services.kit.eventlog import log as log_module
 from services.kit.storage.db import Database
 from services.kit.storage.wake_ups import WakeUps
 from tests.requirements import requirement
@@ -303,3 +304,32 @@ async def test_a_stream_released_for_later_is_not_due_yet(log: EventLog) -> None
     stream_id = await begun(log)
     await log.release(stream_id, 1, timedelta(hours=1))
     assert await log.begin_attempt(stream_id) is not None, "who knows of it need not wait"
+
+
+class Behind(datetime):
+    """A clock that is ten minutes behind that of Postgres."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) - timedelta(minutes=10)
+
+
+@requirement("engine:deadline")
+async def test_a_deadline_is_kept_by_the_clock_of_postgres(
+    logs: list[EventLog], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "datetime", Behind)
+    first, second = logs
+    ends = Behind.now(UTC) + timedelta(minutes=5)
+    stream = NewStream(uuid.uuid4().hex, "test", "alice", "s", deadline=ends)
+    assert await first.open_with_attempt(stream, [])
+    statement = "SELECT deadline - now() FROM events.streams WHERE id = $1"
+    row = await database.fetch_one(statement, stream.stream_id)
+    assert row is not None
+    assert timedelta(minutes=4) < row[0] <= timedelta(minutes=5)
+    release = "UPDATE events.streams SET host = NULL WHERE id = $1"
+    await database.fetch(release, stream.stream_id)
+    again = await second.begin_attempt(stream.stream_id)
+    assert again is not None
+    assert again.stream.deadline is not None
+    assert abs(again.stream.deadline - ends) < timedelta(seconds=30)
