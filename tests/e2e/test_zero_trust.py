@@ -3,6 +3,7 @@
 Every path is called without a token and with a wrong one, every kind of path with each kind of wrong token.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from itertools import cycle, product
@@ -205,11 +206,12 @@ async def test_everything_listens_on_loopback_only(own_platform: Platform) -> No
     listening: list[tuple[str, str, int]] = []
     for name in own_platform.stack.names:
         for process in own_platform.family(name):
-            listening += [
-                (name, connection.laddr.ip, connection.laddr.port)
-                for connection in process.net_connections(kind="inet")
-                if connection.status == psutil.CONN_LISTEN
-            ]
+            with contextlib.suppress(psutil.NoSuchProcess):  # a session of Postgres that ended
+                listening += [
+                    (name, connection.laddr.ip, connection.laddr.port)
+                    for connection in process.net_connections(kind="inet")
+                    if connection.status == psutil.CONN_LISTEN
+                ]
     assert {name for name, _, _ in listening} == set(own_platform.stack.names)
     ports = {
         what: port

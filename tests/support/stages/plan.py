@@ -150,7 +150,8 @@ def whole_plan() -> tuple[Stage, ...]:
         PROGRAMS,
         *measured,
         MUTANTS,
-        pytest_stage("e2e", 15, after=("programs",)),
+        # The e2e tests of a new app, in "component apps", use the same ports.
+        pytest_stage("e2e", 15, after=("programs", "component apps")),
         pytest_stage("chaos", 20, after=("programs",)),
         *([NEWER_PYTHON] if INTERPRETER else []),
         replace(combine, after=tuple(stage.name for stage in measured)),
