@@ -17,6 +17,8 @@ from typing import Final, Self
 FILE: Final = Path(__file__).parents[2] / "budgets.toml"
 MARGIN: Final = 2.0
 ROUNDED_TO: Final = 5
+MINIMUM: Final = 30
+"""Below it a cold disk decides."""
 WORK: Final = """
 import time
 began, number = time.perf_counter(), 1
@@ -25,8 +27,8 @@ for step in range(3_000_000):
 print(time.perf_counter() - began)
 """
 HEADER: Final = """\
-# Seconds that each stage of `poe test` may take: twice what it took, rounded up to 5. A stage over its budget fails
-# the run. Written by `uv run poe test --set-budgets`, which runs everything; commit a larger number only with a reason.
+# Seconds that each stage of `poe test` may take: twice what it took, rounded up to 5, and at least 30. A stage over its
+# budget fails the run. Written by `uv run poe test --set-budgets`, which runs everything; commit a larger number only with a reason.
 # Stages that build what is not in a cache have none.
 
 # Seconds of a fixed piece of work, on every core at once; where it takes longer, all budgets grow in proportion.
@@ -64,7 +66,7 @@ def write_budgets(took: Mapping[str, float], work: float, file: Path = FILE) -> 
 
 
 def _rounded(seconds: float) -> int:
-    return math.ceil(seconds / ROUNDED_TO) * ROUNDED_TO
+    return max(MINIMUM, math.ceil(seconds / ROUNDED_TO) * ROUNDED_TO)
 
 
 def _key(name: str) -> str:
