@@ -86,7 +86,7 @@ def component_stage(part: str, *folders: str) -> Stage:
 
 
 def _gate(name: str, *command: str, builds: bool = False) -> Stage:
-    return Stage(name, command, 10, rank=0, builds=builds)
+    return Stage(name, command, 30 if builds else 10, rank=0, builds=builds)
 
 
 CHECKS: Final = (
