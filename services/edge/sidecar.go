@@ -75,7 +75,7 @@ func (e *edge) sidecarBackend(sidecar *http.Client) proxy.BackendFactory {
 		execute := func(ctx context.Context, r *http.Request) (*http.Response, error) {
 			r.Header.Del("X-Forwarded-Host")
 			setSidecarToken(r, e.settings.SidecarToken)
-			return e.tracing.do(sidecar, r.WithContext(ctx), app, backend.URLPattern)
+			return e.tracing.do(ctx, sidecar, r, app, backend.URLPattern)
 		}
 		return proxy.NewHTTPProxyWithHTTPExecutor(backend, client.HTTPRequestExecutor(execute), backend.Decoder)
 	}
@@ -91,7 +91,7 @@ type authEndpoint struct {
 // fetchJSON decodes a 200 response of at most maxBytes into result. Any other status is an error.
 func (a authEndpoint) fetchJSON(r *http.Request, maxBytes int64, result any) error {
 	setSidecarToken(r, a.token)
-	response, err := a.tracing.do(a.client, r, "auth", r.URL.Path)
+	response, err := a.tracing.do(r.Context(), a.client, r, "auth", r.URL.Path)
 	if err != nil {
 		return err
 	}

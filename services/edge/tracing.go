@@ -116,11 +116,11 @@ func (t tracing) endRequest(span trace.Span, r *http.Request, c *call) {
 }
 
 // do sends a request to the sidecar in a client span, which ends with the response's body.
-func (t tracing) do(client *http.Client, r *http.Request, app, pattern string) (*http.Response, error) {
+func (t tracing) do(ctx context.Context, client *http.Client, r *http.Request, app, pattern string) (*http.Response, error) {
 	if t.tracer == nil {
-		return client.Do(r.WithContext(valueless{r.Context()}))
+		return client.Do(r.WithContext(valueless{ctx}))
 	}
-	ctx, span := t.tracer.Start(r.Context(), r.Method+" "+pattern, trace.WithSpanKind(trace.SpanKindClient),
+	ctx, span := t.tracer.Start(ctx, r.Method+" "+pattern, trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.template", pattern),
 			attribute.String("yocaso.app", app)))
 	propagator.Inject(ctx, propagation.HeaderCarrier(r.Header))

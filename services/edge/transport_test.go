@@ -29,11 +29,11 @@ func TestADialReadsNothingOfTheRequestsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var reads atomic.Int32
-	request, err := http.NewRequestWithContext(readContext{ctx, &reads}, http.MethodGet, sidecar.URL+healthPath, nil)
+	request, err := http.NewRequest(http.MethodGet, sidecar.URL+healthPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := tracing{}.do(&http.Client{Transport: &http.Transport{}}, request, "llm", healthPath)
+	response, err := tracing{}.do(readContext{ctx, &reads}, &http.Client{Transport: &http.Transport{}}, request, "llm", healthPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestACancelledContextStillEndsACall(t *testing.T) {
 		<-r.Context().Done()
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, sidecar.URL+unaryPath, nil)
+	request, err := http.NewRequest(http.MethodPost, sidecar.URL+unaryPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestACancelledContextStillEndsACall(t *testing.T) {
 		<-begun
 		cancel()
 	}()
-	if _, err := (tracing{}).do(http.DefaultClient, request, "llm", unaryPath); ctx.Err() == nil || err == nil {
+	if _, err := (tracing{}).do(ctx, http.DefaultClient, request, "llm", unaryPath); ctx.Err() == nil || err == nil {
 		t.Errorf("got %v", err)
 	}
 }
