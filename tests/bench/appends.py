@@ -9,13 +9,13 @@ import asyncpg
 
 from services.contracts.apps import USER_SCOPES
 from services.contracts.llm.conversations import CONVERSATION_SERVICE
-from tests.bench.figures import Operation, emit, interleaved
+from tests.bench.figures import Operation, compare, interleaved
 from tests.support.platform import Platform
 
 TEXT = "x" * 400
 CONVERSATIONS = 50
-EDGE: Final = "through the edge"
-SIDECARS: Final = "by service invocation"
+EDGE: Final = "W1 append 400 bytes through the edge"
+SIDECARS: Final = "W1 append 400 bytes by service invocation"
 COMMIT: Final = "INSERT and commit, same Postgres"
 
 
@@ -33,18 +33,7 @@ async def measure(platform: Platform) -> None:
 
         ways = {EDGE: append, SIDECARS: invoke, COMMIT: commit}
         await interleaved(ways, 200, 4)
-        for concurrency, count in ((1, 600), (16, 4000)):
-            runs = await interleaved(ways, count, concurrency)
-            base = runs.pop(COMMIT).fields()
-            for way, run in runs.items():
-                emit(
-                    f"W1 append 400 bytes {way}",
-                    concurrency=concurrency,
-                    **run.fields(),
-                    baseline=COMMIT,
-                    baseline_p50_ms=base["p50_ms"],
-                    baseline_per_s=base["per_s"],
-                )
+        await compare(ways, COMMIT, ((1, 600), (16, 4000)))
 
 
 @asynccontextmanager

@@ -118,6 +118,24 @@ async def interleaved(
     return runs
 
 
+async def compare(
+    operations: Mapping[str, Operation], baseline: str, loads: Sequence[tuple[int, int]]
+) -> None:
+    """Print a figure of each operation, by its name, beside the one called `baseline`, at each (concurrency, count)."""
+    for concurrency, count in loads:
+        runs = await interleaved(operations, count, concurrency)
+        base = runs.pop(baseline).fields()
+        for name, run in runs.items():
+            emit(
+                name,
+                concurrency=concurrency,
+                **run.fields(),
+                baseline=baseline,
+                baseline_p50_ms=base["p50_ms"],
+                baseline_per_s=base["per_s"],
+            )
+
+
 async def paired(operations: Mapping[str, Operation], count: int) -> dict[str, Run]:
     """One call of each, in turn, `count` times: the latencies at one place of all runs are those of one round.
 

@@ -10,7 +10,7 @@ import aiohttp
 import asyncpg
 
 from services.cli.stack import Stack
-from tests.bench.figures import Operation, emit, interleaved
+from tests.bench.figures import Operation, compare, interleaved
 from tests.support.port_offsets import offset_of
 from tests.support.wait import wait_until
 
@@ -51,21 +51,13 @@ async def _measure(stack: Stack) -> None:
                 return reply.status == 200
 
         await wait_until(answers, 60, "the first workflow")
-        ways: dict[str, Operation] = {kind: lambda _, k=kind: run(f"/{k}") for kind in KINDS}
+        ways: dict[str, Operation] = {
+            f"W2 three durable steps as {title}": lambda _, k=kind: run(f"/{k}")
+            for kind, title in KINDS.items()
+        }
         ways[COMMITS] = commits
         await interleaved(ways, 20, 1)
-        for concurrency, count in ((1, 152), (16, 480)):
-            runs = await interleaved(ways, count, concurrency)
-            base = runs.pop(COMMITS).fields()
-            for kind, found in runs.items():
-                emit(
-                    f"W2 three durable steps as {KINDS[kind]}",
-                    concurrency=concurrency,
-                    **found.fields(),
-                    baseline=COMMITS,
-                    baseline_p50_ms=base["p50_ms"],
-                    baseline_per_s=base["per_s"],
-                )
+        await compare(ways, COMMITS, ((1, 152), (16, 480)))
 
 
 @asynccontextmanager

@@ -7,23 +7,18 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import aiohttp
 import asyncpg
-from sqlalchemy import insert
 
-from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
-from services.auth.domain.sessions import SESSION_LIFE, SID_LENGTH, Session, new_refresh_token
-from services.auth.tables import sessions
-from services.contracts.apps import KEY_SCOPES, USER_SCOPES
+from services.contracts.apps import KEY_SCOPES
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.contracts.auth.tokens import TOKEN_SERVICE, SubjectTokenType
 from services.contracts.llm.turns import TurnStatus
-from services.kit.storage.db import Database
 from tests.support.model_server import script_text
 from tests.support.platform import Client, Platform
+from tests.support.sign_in import insert_session
 from tests.support.sse import Fold, SseEvent, StreamClient
 from tests.support.wait import wait_until
 
@@ -65,25 +60,9 @@ def missing(kind: str) -> str:
 
 
 async def signed_in(platform: Platform, user: str) -> str:
-    """Insert the session of a sign-in, without Firebase, and return its refresh token."""
-    digest = KeyedHash(platform.stack.spec("auth").env["AUTH_KEY_SECRET"], REFRESH_TOKENS)
-    now, sid = datetime.now(UTC), random_base62(SID_LENGTH)
-    token = new_refresh_token(sid, random_base62, digest)
-    session = Session(
-        sid=sid,
-        user_id=user,
-        email=f"{user}@example.com",
-        scopes=list(USER_SCOPES),
-        authenticated_at=now,
-        created_at=now,
-        expires_at=now + SESSION_LIFE,
-        digest=digest(token),
-    )
-    database = Database(platform.stack.database_url())
-    async with database.transaction() as connection:
-        await connection.execute(insert(sessions).values(session.model_dump()))
-    await database.close()
-    return token
+    """The refresh token of a new session, without Firebase."""
+    secret = platform.stack.spec("auth").env["AUTH_KEY_SECRET"]
+    return await insert_session(platform.stack.database_url(), secret, user)
 
 
 async def refreshed(client: Client, refresh_token: str) -> dict[str, Any]:

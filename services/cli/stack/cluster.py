@@ -86,6 +86,11 @@ class Programs:
         """Run statements, each ended by an empty line, without a server."""
         return self.run(["postgres", "--single", "-j", "-D", str(data), database], statements)
 
+    def is_accepting(self, host: str, port: str) -> bool:
+        """Whether the server accepts sessions; during crash recovery it accepts only connections."""
+        check = [self.path("pg_isready"), "-q", "-h", host, "-p", port, "-t", "1"]
+        return subprocess.run(check, check=False).returncode == 0
+
     def give(self, path: Path) -> None:
         if self.owner is not None:
             os.chown(path, *self.owner)
@@ -188,10 +193,8 @@ def _server(programs: Programs, folder: Path, data: Path) -> Iterator[None]:
 
 
 def _await(programs: Programs, folder: Path, server: subprocess.Popen[bytes], log: Path) -> None:
-    check = [programs.path("pg_isready"), "-q", "-h", str(folder), "-p", _PORT]
-
     def is_accepting() -> bool:
-        return subprocess.run(check, check=False).returncode == 0
+        return programs.is_accepting(str(folder), _PORT)
 
     def require_server() -> None:
         if server.poll() is not None:

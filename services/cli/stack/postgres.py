@@ -82,9 +82,8 @@ def template() -> Path:
 
 
 def is_accepting(port: int) -> bool:
-    """Whether the server accepts sessions; during crash recovery it accepts only TCP connections."""
-    check = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(port), "-t", "1"]
-    return subprocess.run(check, check=False).returncode == 0
+    """Whether the server at a port of this machine accepts sessions."""
+    return Programs(_binaries(), None).is_accepting(LOOPBACK, str(port))
 
 
 def client_env(port: int, password: str) -> dict[str, str]:

@@ -29,7 +29,6 @@ HOUR = timedelta(hours=1)
 MISSING = f"key_{'0' * 32}"
 READ = "conversations:read"
 KEY_SECRET = "a secret of at least thirty-two characters"
-TIMED_CALLS = 20_000
 
 
 def somebody(app: AuthApp, **fields: Any) -> Person:

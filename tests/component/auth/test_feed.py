@@ -69,10 +69,6 @@ async def feeds(own_database_url: str) -> AsyncIterator[Feeds]:
         yield Feeds(own_database_url, stack)
 
 
-async def position_of(feed: PostgresAccessFeed) -> int:
-    return (await feed.since(None)).position
-
-
 async def take(feed: PostgresAccessFeed, *changes: AccessChange) -> None:
     async with feed.publishing(changes):
         pass

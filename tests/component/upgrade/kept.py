@@ -8,19 +8,15 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 from pydantic import BaseModel
-from sqlalchemy import insert
 
-from services.auth.adapters.hashing import REFRESH_TOKENS, KeyedHash, random_base62
-from services.auth.domain.sessions import SESSION_LIFE, SID_LENGTH, Session, new_refresh_token
-from services.auth.tables import sessions
-from services.contracts.apps import KEY_SCOPES, USER_SCOPES
+from services.contracts.apps import KEY_SCOPES
 from services.contracts.auth.accounts import ACCOUNT_SERVICE
 from services.contracts.auth.authorization import AUTHORIZATION_SERVICE
 from services.contracts.auth.keys import API_KEY_SERVICE
 from services.kit.clock import utc_now
-from services.kit.storage.db import Database
 from tests.support.model_server import ModelServer, script_text
 from tests.support.platform import Client
+from tests.support.sign_in import insert_session
 from tests.support.wait import wait_until
 
 ALICE, BOB, CAROL, DAVE = "alice", "bob", "carol", "dave"
@@ -109,7 +105,7 @@ async def write_kept(release: RunningRelease) -> Kept:
         key = await alice.must_of(
             API_KEY_SERVICE, "CreateApiKey", name="kept", scopes=list(KEY_SCOPES)
         )
-        refresh_token = await _sign_in(release, ALICE)
+        refresh_token = await insert_session(release.database_url, release.key_secret, ALICE)
         erased = await carol.conversation(title="carol's")
         await carol.must("SendMessage", conversationId=erased, text="erase me")
         retrying = await _begin_retried(release, alice)
@@ -161,28 +157,6 @@ async def _append(alice: Client, conversation: str, key: str) -> dict[str, Any]:
     return await alice.must(
         "AppendMessage", {"idempotency-key": key}, conversationId=conversation, text="appended"
     )
-
-
-async def _sign_in(release: RunningRelease, user: str) -> str:
-    """The refresh token of a session, inserted as a sign-in does."""
-    digest = KeyedHash(release.key_secret, REFRESH_TOKENS)
-    now, sid = utc_now(), random_base62(SID_LENGTH)
-    token = new_refresh_token(sid, random_base62, digest)
-    session = Session(
-        sid=sid,
-        user_id=user,
-        email=f"{user}@example.com",
-        scopes=list(USER_SCOPES),
-        authenticated_at=now,
-        created_at=now,
-        expires_at=now + SESSION_LIFE,
-        digest=digest(token),
-    )
-    database = Database(release.database_url)
-    async with database.transaction() as connection:
-        await connection.execute(insert(sessions).values(session.model_dump()))
-    await database.close()
-    return token
 
 
 async def _begin_retried(release: RunningRelease, alice: Client) -> KeptTurn:
